@@ -1,0 +1,185 @@
+// Package config reads the snapshotter's configuration file: TOML, with a
+// documented default for every key. A key that is not known is an error that
+// names its line, so that a misspelt limit is not silently without effect.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// Snapshotter is the configuration of reprise-snapshotter.
+type Snapshotter struct {
+	// Root holds snapshots, the cache and device state; it survives reboots.
+	Root string `toml:"root" comment:"Snapshots, device state and, by default, the cache. Survives reboots."`
+	// Address is the unix socket containerd's proxy_plugins entry names.
+	Address string `toml:"address" comment:"Unix socket for containerd (proxy_plugins.overlaybd.address)."`
+	// RuntimeDir holds what a reboot may take: the holder's socket.
+	RuntimeDir string `toml:"runtime_dir" comment:"What a reboot may take: the socket of the descriptor holder."`
+
+	Log      Log      `toml:"log"`
+	Metrics  Metrics  `toml:"metrics"`
+	Cache    Cache    `toml:"cache"`
+	Registry Registry `toml:"registry"`
+	Read     Read     `toml:"read"`
+	Device   Device   `toml:"device"`
+}
+
+// Log says what is logged to standard error.
+type Log struct {
+	Level  string `toml:"level" comment:"trace, debug, info, warn or error."`
+	Format string `toml:"format" comment:"text or json."`
+}
+
+// Metrics says where metrics and health are served.
+type Metrics struct {
+	Address string `toml:"address" comment:"host:port of /metrics and /healthz; empty serves neither."`
+}
+
+// Cache bounds the cache of compressed layer data.
+type Cache struct {
+	Dir     string `toml:"dir" comment:"Directory of the cache; empty: <root>/cache."`
+	Max     Size   `toml:"max_size" comment:"Bytes of disk the cache may use."`
+	MinFree Size   `toml:"min_free" comment:"Bytes the cache leaves free on its file system, whoever fills it."`
+	Policy  string `toml:"policy" comment:"Eviction: \"s3fifo\" withstands scans, \"lru\" does not."`
+}
+
+// Registry says how registries are reached.
+type Registry struct {
+	HostsDir     string   `toml:"hosts_dir" comment:"containerd's hosts.toml directories: mirrors, certificates, plain http."`
+	DockerConfig string   `toml:"docker_config" comment:"docker config.json with credentials or credential helpers; empty: $DOCKER_CONFIG or ~/.docker."`
+	PlainHTTP    []string `toml:"plain_http" comment:"Hosts (host or host:port) spoken to without TLS. Loopback needs no entry."`
+	Requests     int      `toml:"max_requests" comment:"Requests in flight to one registry host."`
+	Background   int      `toml:"max_background_requests" comment:"How many of them may be readahead or prefetch."`
+	Connect      Duration `toml:"connect_timeout"`
+	Response     Duration `toml:"response_timeout" comment:"Wait for the head of a response, and for each further part of its body."`
+}
+
+// Read is the failure policy: what a read does that a registry does not answer.
+type Read struct {
+	Deadline   Duration `toml:"read_deadline" comment:"How long one read is retried, in on_deadline = \"error\"."`
+	OnDeadline string   `toml:"on_deadline" comment:"\"hold\": retry for ever, the application waits; \"error\": EIO after read_deadline."`
+	RetryBase  Duration `toml:"retry_base" comment:"First pause between tries; it doubles, with jitter."`
+	RetryMax   Duration `toml:"retry_max" comment:"Longest pause between tries."`
+}
+
+// Device bounds a block device.
+type Device struct {
+	MaxInFlight int  `toml:"max_in_flight" comment:"Kernel requests of one device served at a time; the others wait, other devices do not."`
+	Readahead   Size `toml:"readahead" comment:"Farthest readahead of a sequential reader while an image is cold; 0: none."`
+	KeepIdle    bool `toml:"keep_idle" comment:"Leave an image attached when its last container is removed."`
+}
+
+// Default returns the configuration that an empty file gives.
+func Default() Snapshotter {
+	return Snapshotter{
+		Root:       "/var/lib/containerd/io.containerd.snapshotter.v1.overlaybd",
+		Address:    "/run/reprise-snapshotter/snapshotter.sock",
+		RuntimeDir: "/run/reprise-snapshotter",
+		Log:        Log{Level: "info", Format: "text"},
+		Metrics:    Metrics{Address: "127.0.0.1:9863"},
+		Cache:      Cache{Max: 20 << 30, MinFree: 1 << 30, Policy: "s3fifo"},
+		Registry: Registry{
+			HostsDir:   "/etc/containerd/certs.d",
+			Requests:   32,
+			Background: 8,
+			Connect:    Duration(10e9),
+			Response:   Duration(30e9),
+		},
+		Read: Read{
+			Deadline:   Duration(300e9),
+			OnDeadline: "hold",
+			RetryBase:  Duration(100e6),
+			RetryMax:   Duration(10e9),
+		},
+		Device: Device{MaxInFlight: 64, Readahead: 1 << 20},
+	}
+}
+
+// Load reads the file at path over the defaults and validates the result.
+func Load(path string) (Snapshotter, error) {
+	c := Default()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return c, fmt.Errorf("reading configuration: %w", err)
+	}
+	d := toml.NewDecoder(strings.NewReader(string(text))).DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return c, fmt.Errorf("parsing %s: %w", path, explain(err))
+	}
+	if err := c.Validate(); err != nil {
+		return c, fmt.Errorf("checking %s: %w", path, err)
+	}
+	return c, nil
+}
+
+// explain puts the position and the key into the decoder's error.
+func explain(err error) error {
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) {
+		var keys []error
+		for _, e := range unknown.Errors {
+			row, _ := e.Position()
+			keys = append(keys, fmt.Errorf("line %d: unknown key %q", row, strings.Join(e.Key(), ".")))
+		}
+		return errors.Join(keys...)
+	}
+	var wrong *toml.DecodeError
+	if errors.As(err, &wrong) {
+		row, col := wrong.Position()
+		return fmt.Errorf("line %d, column %d: %w", row, col, err)
+	}
+	return err
+}
+
+// CacheDir returns the directory of the cache.
+func (c Snapshotter) CacheDir() string {
+	if c.Cache.Dir != "" {
+		return c.Cache.Dir
+	}
+	return filepath.Join(c.Root, "cache")
+}
+
+// Validate reports every value that cannot work, each with its key.
+func (c Snapshotter) Validate() error {
+	var errs []error
+	check := func(ok bool, format string, args ...any) {
+		if !ok {
+			errs = append(errs, fmt.Errorf(format, args...))
+		}
+	}
+	paths := []struct{ key, path string }{{"root", c.Root}, {"address", c.Address}, {"runtime_dir", c.RuntimeDir}, {"cache.dir", c.CacheDir()}}
+	for _, p := range paths {
+		check(filepath.IsAbs(p.path), "%s = %q: must be an absolute path", p.key, p.path)
+	}
+	oneOf := func(key, value string, legal ...string) {
+		check(slices.Contains(legal, value), "%s = %q: must be one of %s", key, value, strings.Join(legal, ", "))
+	}
+	oneOf("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
+	oneOf("log.format", c.Log.Format, "text", "json")
+	oneOf("cache.policy", c.Cache.Policy, "s3fifo", "lru")
+	oneOf("read.on_deadline", c.Read.OnDeadline, "hold", "error")
+	check(c.Cache.Max >= 64<<20, "cache.max_size: must be at least 64MiB")
+	check(c.Registry.Requests > 0, "registry.max_requests: must be positive")
+	check(c.Registry.Background >= 0 && c.Registry.Background < c.Registry.Requests,
+		"registry.max_background_requests: must be below max_requests, or need would wait behind readahead")
+	check(c.Read.OnDeadline != "error" || c.Read.Deadline > 0, "read.read_deadline: must be positive with on_deadline = \"error\"")
+	check(c.Read.RetryBase > 0 && c.Read.RetryMax >= c.Read.RetryBase, "read.retry_base, read.retry_max: must be positive and in order")
+	check(c.Device.MaxInFlight > 0, "device.max_in_flight: must be positive")
+	return errors.Join(errs...)
+}
+
+// Text returns the configuration as a commented TOML file.
+func (c Snapshotter) Text() (string, error) {
+	var b strings.Builder
+	if err := toml.NewEncoder(&b).SetIndentTables(false).Encode(c); err != nil {
+		return "", err
+	}
+	return b.String(), nil
+}

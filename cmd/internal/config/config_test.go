@@ -1,0 +1,100 @@
+package config_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/reprise-containers/reprise/cmd/internal/config"
+)
+
+func load(t *testing.T, text string) (config.Snapshotter, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return config.Load(path)
+}
+
+func TestEmptyFileGivesDefaults(t *testing.T) {
+	c, err := load(t, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, _ := config.Default().Text()
+	if got, _ := c.Text(); got != want {
+		t.Errorf("an empty file gives\n%s\nwant\n%s", got, want)
+	}
+}
+
+func TestDefaultTextLoads(t *testing.T) {
+	text, err := config.Default().Text()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := load(t, text); err != nil {
+		t.Errorf("loading the printed defaults: %v\n%s", err, text)
+	}
+}
+
+func TestValuesAreRead(t *testing.T) {
+	c, err := load(t, `
+root = "/srv/reprise"
+[cache]
+max_size = "3GiB"
+[read]
+on_deadline = "error"
+read_deadline = "45s"
+[registry]
+plain_http = ["registry.local:5000"]
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Cache.Max != 3<<30 || c.Read.Deadline != 45e9 || c.Registry.PlainHTTP[0] != "registry.local:5000" {
+		t.Errorf("read %+v", c)
+	}
+	if got := c.CacheDir(); got != "/srv/reprise/cache" {
+		t.Errorf("CacheDir = %s", got)
+	}
+}
+
+func TestErrorsNameKeyAndLine(t *testing.T) {
+	for _, c := range []struct{ text, want string }{
+		{"root = \"/x\"\n[cache]\nmax_sise = \"1GiB\"\n", `line 3: unknown key "cache.max_sise"`},
+		{"colour = 1\n[read]\nwhat = 2\n", `line 3: unknown key "read.what"`},
+		{"[cache]\nmax_size = \"many\"\n", "line 2"},
+		{"[cache]\nmax_size = \"many\"\n", `"many" is not a size`},
+		{"[read]\nretry_base = \"5\"\n", "is not a duration"},
+		{"root = \n", "line 1"},
+		{"root = \"relative\"\n", "root"},
+		{"[log]\nlevel = \"loud\"\n", "log.level"},
+		{"[cache]\nmax_size = \"1MiB\"\n", "cache.max_size"},
+		{"[registry]\nmax_requests = 4\nmax_background_requests = 4\n", "max_background_requests"},
+		{"[read]\non_deadline = \"error\"\nread_deadline = \"0s\"\n", "read.read_deadline"},
+		{"[device]\nmax_in_flight = 0\n", "device.max_in_flight"},
+	} {
+		_, err := load(t, c.text)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("loading %q = %v, want an error with %q", c.text, err, c.want)
+		}
+	}
+}
+
+func TestMissingFile(t *testing.T) {
+	if _, err := config.Load(filepath.Join(t.TempDir(), "none.toml")); err == nil {
+		t.Error("loading a missing file gives no error")
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	text, _ := config.Default().Text()
+	f.Add(text)
+	f.Fuzz(func(t *testing.T, text string) {
+		if c, err := load(t, text); err == nil && c.Validate() != nil {
+			t.Errorf("loaded a configuration that does not validate: %q", text)
+		}
+	})
+}
