@@ -1,0 +1,43 @@
+package image
+
+// Small is a root file system with nothing but a shell and its tools.
+func Small() Rootfs {
+	links := map[string]string{}
+	for _, applet := range []string{"sh", "cat", "ls", "find", "sha256sum", "sort", "stat", "sleep", "dd", "tr", "echo", "xargs", "mkdir", "rm", "touch", "wc", "head", "seq"} {
+		links["bin/"+applet] = "/bin/busybox"
+	}
+	return Rootfs{Packages: []string{"busybox-static"}, Links: links}
+}
+
+// Numpy is Python with numpy: about a hundred MB.
+func Numpy() Rootfs { return python("python3-numpy") }
+
+// Scipy is Python with numpy and scipy: some hundred MB, of which a program
+// that imports them reads a small part.
+func Scipy() Rootfs { return python("python3-numpy", "python3-scipy") }
+
+func python(packages ...string) Rootfs {
+	r := Small()
+	r.Packages = append(append(r.Packages, "python3"), packages...)
+	r.Compile = []string{"/usr/lib/python3.11", "/usr/lib/python3"}
+	// Debian chooses between implementations of BLAS by links that an
+	// installation script makes.
+	lib := "/usr/lib/x86_64-linux-gnu/"
+	r.Links[lib+"libblas.so.3"] = "blas/libblas.so.3"
+	r.Links[lib+"liblapack.so.3"] = "lapack/liblapack.so.3"
+	return r
+}
+
+// NumpyCommand imports numpy and prints one line.
+func NumpyCommand() []string {
+	return []string{"/usr/bin/python3", "-c",
+		"import numpy; print('numpy', numpy.__version__, 'sum', int(numpy.arange(1000).sum()))"}
+}
+
+// ScipyCommand imports numpy and scipy, solves a small system and prints one
+// line.
+func ScipyCommand() []string {
+	return []string{"/usr/bin/python3", "-c",
+		"import numpy, scipy.linalg; a = numpy.eye(64) * 2; " +
+			"print('scipy', scipy.__version__, 'x0 =', scipy.linalg.solve(a, numpy.ones(64))[0])"}
+}

@@ -1,0 +1,197 @@
+// Package image builds container images of real files for tests, the demo and
+// benchmarks: a root file system from Debian packages, a disk image of it, and
+// from that overlaybd layers as well as the ordinary layer of the same
+// content.
+package image
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// epoch is the time stamp of everything that has none of its own, so that
+// equal inputs give equal images.
+var epoch = time.Unix(1_700_000_000, 0)
+
+// Rootfs describes a root file system.
+type Rootfs struct {
+	// Packages are Debian package names; what they depend on comes along.
+	Packages []string
+	// Compile lists folders whose Python sources are byte-compiled, as a
+	// package's installation would do.
+	Compile []string
+	// Files maps paths to contents of extra files, mode 0755.
+	Files map[string]string
+	// Links maps paths of symbolic links to their targets.
+	Links map[string]string
+}
+
+// Progress says what is going on; it is called with one short line.
+type Progress func(format string, args ...any)
+
+// Build returns the folder with the root file system, made below cache unless
+// an earlier run has. It needs root, apt-get and dpkg-deb.
+func (r Rootfs) Build(ctx context.Context, cache string, say Progress) (string, error) {
+	dir := filepath.Join(cache, "rootfs-"+r.key())
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	}
+	archives := filepath.Join(cache, "archives")
+	if err := os.MkdirAll(filepath.Join(archives, "partial"), 0o755); err != nil {
+		return "", err
+	}
+	tmp, err := os.MkdirTemp(cache, "rootfs.new-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	debs, err := r.download(ctx, archives, say)
+	if err != nil {
+		return "", fmt.Errorf("downloading packages %s: %w", strings.Join(r.Packages, " "), err)
+	}
+	say("unpacking %d packages", len(debs))
+	for _, deb := range debs {
+		if err := command(ctx, "dpkg-deb", "-x", deb, tmp); err != nil {
+			return "", err
+		}
+	}
+	if err := r.finish(ctx, tmp, say); err != nil {
+		return "", fmt.Errorf("completing the root file system: %w", err)
+	}
+	return dir, os.Rename(tmp, dir)
+}
+
+func (r Rootfs) key() string {
+	h := sha256.Sum256(fmt.Append(nil, "v2", r.Packages, r.Compile, r.Files, r.Links))
+	return fmt.Sprintf("%x", h[:6])
+}
+
+// download fetches the closure of the packages as a machine without any
+// package would, and returns the archives.
+func (r Rootfs) download(ctx context.Context, archives string, say Progress) ([]string, error) {
+	say("downloading %s and what they need", strings.Join(r.Packages, ", "))
+	apt := func() ([]byte, error) {
+		args := []string{"-qq", "-y", "--no-install-recommends", "--download-only",
+			"-o", "Dir::State::status=/dev/null", "-o", "Dir::Cache::archives=" + archives,
+			"-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1", "install"}
+		args = append(args, r.Packages...)
+		if out, err := exec.CommandContext(ctx, "apt-get", args...).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("apt-get install --download-only: %w: %s", err, out)
+		}
+		// The folder may hold archives of other root file systems.
+		return exec.CommandContext(ctx, "apt-get", append([]string{"-s", "--no-install-recommends",
+			"-o", "Dir::State::status=/dev/null", "install"}, r.Packages...)...).Output()
+	}
+	plan, err := apt()
+	if err != nil {
+		say("fetching package lists")
+		if err := command(ctx, "apt-get", "-qq", "update"); err != nil {
+			return nil, err
+		}
+		if plan, err = apt(); err != nil {
+			return nil, err
+		}
+	}
+	return archivesOf(archives, string(plan))
+}
+
+// archivesOf returns the archives of the packages that apt-get -s lists in
+// lines like "Inst name (version Debian:12.1/stable [amd64])".
+func archivesOf(dir, plan string) ([]string, error) {
+	var out []string
+	for line := range strings.Lines(plan) {
+		f := strings.Fields(line)
+		if len(f) < 3 || f[0] != "Inst" {
+			continue
+		}
+		name, _, _ := strings.Cut(f[1], ":")
+		version := strings.ReplaceAll(strings.TrimPrefix(f[2], "("), ":", "%3a")
+		found, err := filepath.Glob(filepath.Join(dir, name+"_"+version+"_*.deb"))
+		if err != nil || len(found) == 0 {
+			return nil, fmt.Errorf("package %s %s is not among the downloaded archives", name, version)
+		}
+		out = append(out, found[0])
+	}
+	if len(out) == 0 {
+		return nil, errors.New("apt-get lists no packages")
+	}
+	return out, nil
+}
+
+// finish does what the packages' installation scripts would have done, as far
+// as programs need it, and evens out time stamps.
+func (r Rootfs) finish(ctx context.Context, root string, say Progress) error {
+	for path, text := range r.Files {
+		if err := writeFile(filepath.Join(root, path), text); err != nil {
+			return err
+		}
+	}
+	for path, target := range r.Links {
+		path = filepath.Join(root, path)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		if err := os.Symlink(target, path); err != nil && !errors.Is(err, fs.ErrExist) {
+			return err
+		}
+	}
+	for _, dir := range []string{"proc", "sys", "dev", "tmp", "run", "etc", "root"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			return err
+		}
+	}
+	if err := command(ctx, "/sbin/ldconfig", "-r", root); err != nil {
+		return err
+	}
+	if len(r.Compile) > 0 {
+		say("compiling Python sources")
+		args := append([]string{root, "/usr/bin/python3", "-m", "compileall", "-q",
+			"--invalidation-mode", "unchecked-hash"}, r.Compile...)
+		// Some packages carry test files that are no valid Python on purpose.
+		if err := command(ctx, "chroot", args...); err != nil && ctx.Err() != nil {
+			return err
+		}
+	}
+	if err := os.Chmod(root, 0o755); err != nil {
+		return err
+	}
+	return evenTimes(root)
+}
+
+// evenTimes sets the modification time of what was made just now to epoch.
+func evenTimes(root string) error {
+	recent := time.Now().Add(-24 * time.Hour)
+	return filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil || info.ModTime().Before(recent) || info.Mode()&fs.ModeSymlink != 0 {
+			return err
+		}
+		return os.Chtimes(p, epoch, epoch)
+	})
+}
+
+func writeFile(path, text string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(path, []byte(text), 0o755)
+}
+
+func command(ctx context.Context, name string, args ...string) error {
+	cmd := exec.CommandContext(ctx, name, args...)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("running %s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+	}
+	return nil
+}

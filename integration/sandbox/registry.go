@@ -1,0 +1,103 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+)
+
+// Registry is a running distribution registry.
+type Registry struct {
+	// Address is host:port of its API, plain http.
+	Address string
+
+	proc *Process
+}
+
+// RegistryConfig says how a registry is started.
+type RegistryConfig struct {
+	// Name tells the registries of a sandbox apart; equal names share storage.
+	Name string
+	// Host is the address it listens on; empty: 127.0.0.1.
+	Host string
+	// Netns is the network namespace it runs in; empty: the machine's.
+	Netns string
+}
+
+const registryConfig = `version: 0.1
+log:
+  level: warn
+  accesslog:
+    disabled: true
+storage:
+  filesystem:
+    rootdirectory: %s
+  delete:
+    enabled: true
+http:
+  addr: %s
+  relativeurls: true
+`
+
+// StartRegistry starts a registry with storage in the sandbox.
+func (s *Sandbox) StartRegistry(ctx context.Context, c RegistryConfig) (*Registry, error) {
+	if c.Host == "" {
+		c.Host = "127.0.0.1"
+	}
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	r := &Registry{Address: net.JoinHostPort(c.Host, port)}
+	config := s.Path("registry-" + c.Name + ".yml")
+	text := fmt.Sprintf(registryConfig, s.Path("registry", c.Name), r.Address)
+	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
+		return nil, err
+	}
+	argv := []string{s.Tools.Debian + "/usr/bin/docker-registry", "serve", config}
+	if c.Netns != "" {
+		// Not ip netns exec: that clones the mount namespace and would pin
+		// every mount of the snapshotter for as long as the registry runs.
+		argv = append([]string{"nsenter", "--net=/run/netns/" + c.Netns}, argv...)
+	}
+	if r.proc, err = s.start("registry-"+c.Name, []string{"OTEL_TRACES_EXPORTER=none"}, argv...); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return r, r.proc.await(ctx, func(ctx context.Context) error { return answers(ctx, "http://"+r.Address+"/v2/") })
+}
+
+// Stop ends the registry; its storage stays.
+func (r *Registry) Stop(ctx context.Context) { r.proc.Stop(ctx) }
+
+// freePort returns a port that was free a moment ago.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	_, port, err := net.SplitHostPort(l.Addr().String())
+	return port, err
+}
+
+// answers reports an error unless url answers 200.
+func answers(ctx context.Context, url string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s: %s", url, resp.Status)
+	}
+	return nil
+}

@@ -1,0 +1,93 @@
+package sandbox
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"time"
+)
+
+// Snapshotter is this project's daemon. It may be killed and restarted on the
+// same state.
+type Snapshotter struct {
+	// Metrics is host:port of its metrics and health endpoint.
+	Metrics string
+
+	sandbox *Sandbox
+	proc    *Process
+}
+
+// SnapshotterConfig is what tests vary; more TOML can be given in Extra.
+type SnapshotterConfig struct {
+	// Extra maps a table's name ("" for the top) to lines in it.
+	Extra map[string]string
+}
+
+// StartSnapshotter starts the daemon built by Build and waits until it
+// accepts connections.
+func (s *Sandbox) StartSnapshotter(ctx context.Context, c SnapshotterConfig) (*Snapshotter, error) {
+	port, err := freePort()
+	if err != nil {
+		return nil, err
+	}
+	d := &Snapshotter{Metrics: "127.0.0.1:" + port, sandbox: s}
+	for _, dir := range []string{"snapshotter", "hosts", "run"} {
+		if err := os.MkdirAll(s.Path(dir), 0o755); err != nil {
+			return nil, err
+		}
+	}
+	tables := map[string]string{
+		"": fmt.Sprintf("root = %q\naddress = %q\nruntime_dir = %q\n",
+			s.Path("snapshotter"), s.Path("snapshotter.sock"), s.Path("run")),
+		"cache":    "min_free = \"64MiB\"\n",
+		"log":      "level = \"debug\"\n",
+		"metrics":  fmt.Sprintf("address = %q\n", d.Metrics),
+		"registry": fmt.Sprintf("hosts_dir = %q\n", s.Path("hosts")),
+	}
+	for name, lines := range c.Extra {
+		tables[name] += lines
+	}
+	var b strings.Builder
+	b.WriteString(tables[""])
+	for name, lines := range tables {
+		if name != "" {
+			fmt.Fprintf(&b, "[%s]\n%s", name, lines)
+		}
+	}
+	if err := os.WriteFile(s.Path("snapshotter.toml"), []byte(b.String()), 0o644); err != nil {
+		return nil, err
+	}
+	return d, d.Start(ctx)
+}
+
+// Start starts the daemon again after Kill, Stop or Sandbox.Crash.
+func (d *Snapshotter) Start(ctx context.Context) (err error) {
+	s := d.sandbox
+	d.proc, err = s.start("snapshotter", nil, s.Path("bin/reprise-snapshotter"), "--config", s.Path("snapshotter.toml"))
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return d.proc.await(ctx, func(ctx context.Context) error {
+		conn, err := net.Dial("unix", s.Path("snapshotter.sock"))
+		if err == nil {
+			conn.Close()
+		}
+		return err
+	})
+}
+
+// Kill sends the daemon SIGKILL; its descriptor holder lives on.
+func (d *Snapshotter) Kill(ctx context.Context) error { return d.proc.Kill(ctx) }
+
+// Stop asks the daemon to end; mounts stay.
+func (d *Snapshotter) Stop(ctx context.Context) { d.proc.Stop(ctx) }
+
+// Pid returns the daemon's process id.
+func (d *Snapshotter) Pid() int { return d.proc.Pid() }
+
+// Done is closed when the daemon has ended.
+func (d *Snapshotter) Done() <-chan struct{} { return d.proc.Done() }
