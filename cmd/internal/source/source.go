@@ -1,0 +1,206 @@
+// Package source turns what somebody typed into a stack of overlaybd layers:
+// an image in a registry, an OCI image layout (a directory or its tar archive),
+// one layer in a file, or a config.v1.json of overlaybd.
+//
+// Nothing of a layer is read here, so an image is opened as quickly as its
+// manifest, and a layer that is missing or cut short fails when it is read: a
+// command that looks for damage can go on to the next one.
+package source
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/remote/blob"
+)
+
+// Registry is how images in registries are reached; with an implementation
+// that decorates what Open returns, reads are retried, limited and cached.
+type Registry interface {
+	// Resolve returns the descriptor that ref names.
+	Resolve(ctx context.Context, ref string) (ocispec.Descriptor, error)
+	// Fetch returns the content of desc from the repository of ref.
+	Fetch(ctx context.Context, ref string, desc ocispec.Descriptor) (io.ReadCloser, error)
+	// Open returns the blob desc of the repository of ref, without asking
+	// the registry for anything.
+	Open(ref string, desc ocispec.Descriptor) (blob.Blob, error)
+}
+
+// Config says how arguments are understood.
+type Config struct {
+	// Registry serves references. Nil: there is none.
+	Registry Registry
+	// Platform selects from a multi-platform image, for example
+	// "linux/arm64". Empty: the host's.
+	Platform string
+}
+
+// Kind is what an argument turned out to be.
+type Kind string
+
+// The kinds of argument.
+const (
+	KindRegistry Kind = "registry"
+	KindLayout   Kind = "layout"
+	KindArchive  Kind = "archive"
+	KindFile     Kind = "file"
+	KindConfig   Kind = "config"
+)
+
+// Image is a stack of layers and what is known of it without reading them.
+type Image struct {
+	// Name is the argument; references are completed (docker.io/library/...).
+	Name string
+	Kind Kind
+	// Manifest is the descriptor of the image manifest; its digest is empty
+	// if there is none.
+	Manifest ocispec.Descriptor
+	// Layers are the layers of the device, bottom first. Their descriptors
+	// carry the annotations of the manifest.
+	Layers []blob.Blob
+	// Trace is the trace layer, or nil. It is not part of the device.
+	Trace blob.Blob
+	// FSType is the type of the file system that the annotations name, or "".
+	FSType string
+	// MetadataBytes is the size of index and manifest.
+	MetadataBytes int64
+
+	closers []io.Closer
+}
+
+// Close closes the files of a local image; its layers can't be read after it.
+func (i *Image) Close() error {
+	var errs []error
+	for _, c := range i.closers {
+		errs = append(errs, c.Close())
+	}
+	i.closers = nil
+	return errors.Join(errs...)
+}
+
+// Open finds out what arg is and opens it. What exists as a file or directory
+// is that; everything else is taken for a reference.
+func Open(ctx context.Context, arg string, cfg Config) (*Image, error) {
+	if arg == "" {
+		return nil, errors.New("no image given: name a registry reference, an OCI layout directory or a file")
+	}
+	match, err := platform(cfg.Platform)
+	if err != nil {
+		return nil, err
+	}
+	st, err := os.Stat(arg)
+	switch {
+	case err == nil && st.IsDir():
+		return openLayout(ctx, arg, "", match)
+	case err == nil:
+		return openPath(ctx, arg, "", cfg, match)
+	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errNotDir):
+		return nil, err
+	}
+	if path, tag := splitTag(arg); tag != "" {
+		if st, err := os.Stat(path); err == nil && st.IsDir() {
+			return openLayout(ctx, path, tag, match)
+		} else if err == nil && st.Mode().IsRegular() {
+			return openPath(ctx, path, tag, cfg, match)
+		}
+	}
+	return openReference(ctx, arg, cfg, match)
+}
+
+// OpenAll opens one argument as Open does, or several that are each a file with
+// one layer, bottom first, as one stack.
+func OpenAll(ctx context.Context, args []string, cfg Config) (_ *Image, err error) {
+	if len(args) == 0 {
+		return Open(ctx, "", cfg)
+	}
+	all := &Image{Name: strings.Join(args, "+"), Kind: KindFile}
+	defer func() {
+		if err != nil {
+			all.Close()
+		}
+	}()
+	for _, arg := range args {
+		img, err := Open(ctx, arg, cfg)
+		if err != nil || len(args) == 1 {
+			return img, err
+		}
+		all.closers = append(all.closers, img)
+		if img.Kind != KindFile {
+			return nil, fmt.Errorf("%s is a whole image: only files with one layer can be stacked", arg)
+		}
+		all.Layers = append(all.Layers, img.Layers...)
+	}
+	return all, nil
+}
+
+// splitTag splits PATH:tag and PATH@digest. The tag keeps its separator "@", so
+// that both can be told apart.
+func splitTag(arg string) (path, tag string) {
+	if i := strings.LastIndexByte(arg, '@'); i > 0 {
+		return arg[:i], arg[i:]
+	}
+	if i := strings.LastIndexByte(arg, ':'); i > strings.LastIndexByte(arg, '/') && i > 0 {
+		return arg[:i], arg[i+1:]
+	}
+	return arg, ""
+}
+
+func platform(s string) (platforms.MatchComparer, error) {
+	if s == "" {
+		return platforms.Default(), nil
+	}
+	p, err := platforms.Parse(s)
+	if err != nil {
+		return nil, fmt.Errorf("parsing platform %q: %w", s, err)
+	}
+	return platforms.Only(p), nil
+}
+
+func openReference(ctx context.Context, arg string, cfg Config, match platforms.MatchComparer) (*Image, error) {
+	if cfg.Registry == nil || strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, ".") {
+		return nil, fmt.Errorf("%s: no such file or directory", arg)
+	}
+	named, err := reference.ParseNormalizedNamed(arg)
+	if err != nil {
+		return nil, fmt.Errorf("%s is neither a registry reference, nor an OCI layout directory, nor a file: %w", arg, err)
+	}
+	ref := reference.TagNameOnly(named).String()
+	desc, err := cfg.Registry.Resolve(ctx, ref)
+	if err != nil {
+		return nil, fmt.Errorf("resolving %s (there is no file of that name either): %w", ref, err)
+	}
+	img, err := openImage(ctx, remote{cfg.Registry, ref}, desc, match)
+	if err != nil {
+		return nil, fmt.Errorf("opening %s: %w", ref, err)
+	}
+	img.Name, img.Kind = ref, KindRegistry
+	return img, nil
+}
+
+// remote is the repository of a reference as a store.
+type remote struct {
+	registry Registry
+	ref      string
+}
+
+func (r remote) read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	rc, err := r.registry.Fetch(ctx, r.ref, desc)
+	if err != nil {
+		return nil, err
+	}
+	defer rc.Close()
+	return readDocument(rc, desc)
+}
+
+func (r remote) open(desc ocispec.Descriptor) (blob.Blob, error) {
+	return r.registry.Open(r.ref, desc)
+}
