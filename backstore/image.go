@@ -1,0 +1,37 @@
+package backstore
+
+import "github.com/opencontainers/go-digest"
+
+// MaxLayers is the number of layers one image can have: a segment of the
+// merged index names its layer in eight bits, and one value is reserved.
+const MaxLayers = 255
+
+// Image says what a merged read-only device is made of. It is plain data:
+// whoever opens it decides how Ref and Layers become bytes.
+type Image struct {
+	// Ref is the image reference whose repository holds the remote layers.
+	// It is empty when every layer has a File.
+	Ref string
+	// Layers are the layers of the device, bottom first, without a trace layer.
+	Layers []Layer
+	// FSType is the type of the file system in the device, as the image
+	// claims it; "" means that it has to be found out from the device.
+	FSType string
+	// TraceDir is the directory with the unpacked trace layer, which has a
+	// file "trace" in it, or "" if the image has none.
+	TraceDir string
+}
+
+// Layer is one layer of an Image: a local file, a blob in a registry, or both.
+type Layer struct {
+	// Digest and Size (bytes) describe the blob in the registry. They are
+	// zero for a layer that exists only locally.
+	Digest digest.Digest
+	Size   int64
+	// File is a local copy of the layer, read in place of the blob, or "".
+	// It may be tar-wrapped, compressed or neither.
+	File string
+}
+
+// Remote reports whether reading l needs a registry.
+func (l Layer) Remote() bool { return l.File == "" }

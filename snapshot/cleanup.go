@@ -1,0 +1,128 @@
+package snapshot
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/log"
+)
+
+// Cleanup implements snapshots.Cleaner: it deletes the directories of removed
+// snapshots and detaches images without users, where that did not work before.
+func (s *Snapshotter) Cleanup(ctx context.Context) error {
+	var errs []error
+	for _, id := range s.images.attached() {
+		errs = append(errs, s.release(ctx, id))
+	}
+	errs = append(errs, s.sweep(ctx))
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("cleaning up: %w", err)
+	}
+	return nil
+}
+
+// sweep deletes the directories that belong to no snapshot.
+func (s *Snapshotter) sweep(ctx context.Context) error {
+	leftovers, err := s.leftovers(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range leftovers {
+		err := s.images.exclusive(id, func(image *attachment) error {
+			if err := s.images.detach(ctx, id, image); err != nil {
+				return err
+			}
+			return s.dirs.remove(id)
+		})
+		if !errors.Is(err, errBusy) { // then it is being removed
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// leftovers lists what has a directory but no name. Directories appear and
+// names vanish in write transactions, so there must be none meanwhile.
+func (s *Snapshotter) leftovers(ctx context.Context) (ids []string, err error) {
+	err = s.write(ctx, func(ctx context.Context) error {
+		names, err := storage.IDMap(ctx)
+		if err != nil {
+			return err
+		}
+		dirs, err := os.ReadDir(s.dirs.snapshots())
+		if err != nil {
+			return err
+		}
+		for _, d := range dirs {
+			if _, ok := names[d.Name()]; !ok && d.IsDir() {
+				ids = append(ids, d.Name())
+			}
+		}
+		return nil
+	})
+	return ids, err
+}
+
+// reconcile brings devices and directories into line with the metastore. It
+// waits for no registry, and one image that is broken stops nothing: its users
+// are told when they ask for their mounts.
+func (s *Snapshotter) reconcile(ctx context.Context) error {
+	if err := s.initialise(ctx); err != nil {
+		return err
+	}
+	used, err := s.imagesInUse(ctx)
+	if err != nil {
+		return err
+	}
+	var wanted []Attachment
+	for id := range used {
+		config, err := readConfig(s.dirs.snapshot(id))
+		a := Attachment{ID: id, Target: s.dirs.mountpoint(id)}
+		if err == nil {
+			a.Image, err = config.image()
+		}
+		if err != nil {
+			log.G(ctx).WithError(err).WithField("image", id).Error("an image that is in use cannot be brought back")
+			continue
+		}
+		wanted = append(wanted, a)
+	}
+	slices.SortFunc(wanted, func(a, b Attachment) int { return compareIDs(a.ID, b.ID) })
+	attached, err := s.images.devices.Recover(ctx, wanted)
+	if err != nil {
+		return err
+	}
+	s.images.adopt(attached)
+	if err := s.sweep(ctx); err != nil {
+		log.G(ctx).WithError(err).Warn("leaving directories to be cleaned up later")
+	}
+	return nil
+}
+
+// initialise makes the buckets of an empty metastore, without which it answers
+// every question with an error.
+func (s *Snapshotter) initialise(ctx context.Context) error {
+	return s.write(ctx, func(ctx context.Context) error {
+		if _, err := storage.IDMap(ctx); err == nil {
+			return nil
+		}
+		const key = "initialising"
+		if _, err := storage.CreateSnapshot(ctx, snapshots.KindActive, key, ""); err != nil {
+			return err
+		}
+		_, _, err := storage.Remove(ctx, key)
+		return err
+	})
+}
+
+// compareIDs orders ids by age: they are numbers without leading zeros.
+func compareIDs(a, b string) int {
+	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+}

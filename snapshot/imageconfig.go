@@ -1,0 +1,231 @@
+package snapshot
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/backstore"
+)
+
+const (
+	configName = "config.v1.json"
+	refName    = "image_ref"
+	// maxConfig bounds what is read of a configuration, in bytes: 255 layers
+	// with long paths are a tenth of it.
+	maxConfig = 1 << 20
+)
+
+// layerFiles are the names under which a directory holds an overlaybd layer.
+var layerFiles = []string{"overlaybd.commit", ".commit", "overlaybd.sealed"}
+
+// imageConfig is what an image snapshot is made of, as upstream's backstore
+// reads it (unknown keys are ignored there).
+type imageConfig struct {
+	// RepoBlobURL is the URL of the repository's blobs, for upstream's tools.
+	RepoBlobURL string `json:"repoBlobUrl"`
+	// Lowers are the layers, bottom first.
+	Lowers []lower `json:"lowers"`
+	// Acceleration says that the last lower is a trace layer.
+	Acceleration bool `json:"accelerationLayer,omitempty"`
+	// FSType is the image's claim, "" if there is none. Not upstream's.
+	FSType string `json:"fsType,omitempty"`
+
+	// ref is the image reference. It has a file of its own, as upstream.
+	ref string
+}
+
+// lower is one layer: a blob, a directory that holds the layer, or both.
+type lower struct {
+	Dir    string        `json:"dir,omitempty"`
+	Digest digest.Digest `json:"digest,omitempty"`
+	Size   int64         `json:"size,omitempty"`
+}
+
+// with returns c with one more layer on top. A trace below it is dropped: it
+// must be the topmost layer, and it was recorded without what is now above.
+func (c imageConfig) with(l lower) imageConfig {
+	c = c.withoutTrace()
+	c.Lowers = append(slices.Clone(c.Lowers), l)
+	return c
+}
+
+// withoutTrace returns c without its trace layer, if it has one.
+func (c imageConfig) withoutTrace() imageConfig {
+	c.Lowers = c.layers()
+	c.Acceleration = false
+	return c
+}
+
+// withTrace returns c with the trace layer unpacked in dir.
+func (c imageConfig) withTrace(dir string) imageConfig {
+	c = c.with(lower{Dir: dir})
+	c.Acceleration = true
+	return c
+}
+
+// withClaims returns c with the reference and the file system type that the
+// topmost layer states, where it does.
+func (c imageConfig) withClaims(ref, fsType string) imageConfig {
+	if ref != "" {
+		c.ref = ref
+		c.RepoBlobURL = repoBlobURL(ref)
+	}
+	if fsType != "" {
+		c.FSType = fsType
+	}
+	return c
+}
+
+// layers returns the layers of the device: all but a trace.
+func (c imageConfig) layers() []lower {
+	if c.Acceleration {
+		return c.Lowers[:len(c.Lowers)-1]
+	}
+	return c.Lowers
+}
+
+// check reports what cannot be right.
+func (c imageConfig) check() error {
+	layers := len(c.Lowers)
+	if c.Acceleration {
+		layers--
+	}
+	if layers < 1 || layers > backstore.MaxLayers {
+		return fmt.Errorf("%d layers; an overlaybd image has 1 to %d", layers, backstore.MaxLayers)
+	}
+	for i, l := range c.Lowers {
+		switch {
+		case l.Dir == "" && l.Digest == "":
+			return fmt.Errorf("layer %d has neither directory nor digest", i)
+		case l.Dir != "" && !filepath.IsAbs(l.Dir):
+			return fmt.Errorf("layer %d: directory %q is not absolute", i, l.Dir)
+		case l.Digest != "" && l.Size <= 0:
+			return fmt.Errorf("layer %d: size %d of %s", i, l.Size, l.Digest)
+		}
+		if l.Digest == "" {
+			continue
+		}
+		if err := l.Digest.Validate(); err != nil {
+			return fmt.Errorf("layer %d: digest %q: %w", i, l.Digest, err)
+		}
+	}
+	return nil
+}
+
+// image resolves c to what a device is opened with. It looks for local files.
+func (c imageConfig) image() (backstore.Image, error) {
+	img := backstore.Image{Ref: c.ref, FSType: c.FSType}
+	for i, l := range c.layers() {
+		layer := backstore.Layer{Digest: l.Digest, Size: l.Size}
+		if l.Dir != "" {
+			layer.File = layerFile(l.Dir)
+		}
+		if layer.Remote() {
+			if l.Digest == "" {
+				return img, fmt.Errorf("layer %d: no %s in %s", i, layerFiles[0], l.Dir)
+			}
+			if c.ref == "" {
+				return img, fmt.Errorf("layer %d: %s is remote, but the image reference is not known", i, l.Digest)
+			}
+		}
+		img.Layers = append(img.Layers, layer)
+	}
+	if c.Acceleration {
+		img.TraceDir = c.Lowers[len(c.Lowers)-1].Dir
+	}
+	return img, nil
+}
+
+// layerFile returns the overlaybd layer in dir, or "".
+func layerFile(dir string) string {
+	for _, name := range layerFiles {
+		path := filepath.Join(dir, name)
+		if st, err := os.Lstat(path); err == nil && st.Mode().IsRegular() {
+			return path
+		}
+	}
+	return ""
+}
+
+// write stores c in the directory of a snapshot and makes it an image snapshot.
+func (c imageConfig) write(dir string) error {
+	if err := c.check(); err != nil {
+		return err
+	}
+	data, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	block := filepath.Join(dir, "block")
+	if err := os.MkdirAll(filepath.Join(block, "mountpoint"), 0o700); err != nil {
+		return err
+	}
+	if c.ref != "" {
+		if err := writeFile(dir, refName, []byte(c.ref)); err != nil {
+			return err
+		}
+	}
+	if err := writeFile(block, configName, data); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// readConfig reads what write stored. The error names the file.
+func readConfig(dir string) (imageConfig, error) {
+	path := filepath.Join(dir, "block", configName)
+	data, err := readBounded(path)
+	if err != nil {
+		return imageConfig{}, err
+	}
+	var c imageConfig
+	if err := json.Unmarshal(data, &c); err != nil {
+		return imageConfig{}, fmt.Errorf("parsing %s: %w", path, err)
+	}
+	if err := c.check(); err != nil {
+		return imageConfig{}, fmt.Errorf("checking %s: %w", path, err)
+	}
+	ref, err := readBounded(filepath.Join(dir, refName))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return imageConfig{}, err
+	}
+	c.ref = strings.TrimSpace(string(ref))
+	return c, nil
+}
+
+func readBounded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
+	if err == nil && len(data) > maxConfig {
+		err = fmt.Errorf("reading %s: larger than %d bytes", path, maxConfig)
+	}
+	return data, err
+}
+
+// repoBlobURL returns the URL upstream's tools read the image's blobs from,
+// or "" if ref is no reference. Reprise itself goes by ref.
+func repoBlobURL(ref string) string {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return ""
+	}
+	host := reference.Domain(named)
+	if host == "docker.io" {
+		host = "registry-1.docker.io"
+	}
+	return "https://" + host + "/v2/" + reference.Path(named) + "/blobs"
+}

@@ -1,0 +1,94 @@
+package snapshot
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+
+	"github.com/reprise-containers/reprise/snapshot/labels"
+)
+
+// prepareLazy commits a layer that is to be read when needed under its target
+// name and returns errdefs.ErrAlreadyExists. It needs neither network nor
+// devices.
+func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
+	done := fmt.Errorf("layer %s needs no unpacking: %w", r.labels.Blob, errdefs.ErrAlreadyExists)
+	if _, exists, err := s.findLazy(ctx, r); err != nil || exists {
+		return firstOf(err, done)
+	}
+	below, err := s.imageOn(ctx, r.parent)
+	if err != nil {
+		return err
+	}
+	staged, err := s.dirs.stage(snapshots.KindCommitted)
+	if err != nil {
+		return err
+	}
+	config := below.with(lower{Digest: r.labels.Blob, Size: r.labels.BlobSize}).
+		withClaims(r.labels.Image, r.labels.FSType)
+	if err := config.write(staged); err != nil {
+		os.RemoveAll(staged) // it is emptied at start in any case
+		return fmt.Errorf("describing layer %s: %w", r.labels.Blob, err)
+	}
+	err = s.place(ctx, staged, func(ctx context.Context) (string, error) {
+		return s.commitLazy(ctx, r)
+	})
+	return firstOf(err, done)
+}
+
+// commitLazy adds the committed snapshot in one go. It needs a transaction.
+func (s *Snapshotter) commitLazy(ctx context.Context, r request) (id string, err error) {
+	name, exists, err := lazyName(ctx, r)
+	if err != nil {
+		return "", err
+	}
+	if exists { // by a concurrent request, after findLazy
+		return "", fmt.Errorf("snapshot %s: %w", name, errdefs.ErrAlreadyExists)
+	}
+	if _, err := storage.CreateSnapshot(ctx, snapshots.KindActive, r.key, r.parent); err != nil {
+		return "", err
+	}
+	return storage.CommitActive(ctx, r.key, name, snapshots.Usage{},
+		snapshots.WithLabels(labels.WithRemote(r.raw)))
+}
+
+func (s *Snapshotter) findLazy(ctx context.Context, r request) (name string, exists bool, err error) {
+	err = s.read(ctx, func(ctx context.Context) error {
+		name, exists, err = lazyName(ctx, r)
+		return err
+	})
+	return name, exists, err
+}
+
+// lazyName returns the name under which the layer of r is committed, and
+// whether it is already. This is its target, unless that names a snapshot
+// with another parent: containerd's namespaces share what is committed under a
+// target, but may have different snapshots for the layers below.
+func lazyName(ctx context.Context, r request) (name string, exists bool, err error) {
+	for _, name := range []string{r.labels.Target, r.labels.Target + " on " + r.parent} {
+		_, info, _, err := storage.GetInfo(ctx, name)
+		switch {
+		case errdefs.IsNotFound(err):
+			return name, false, nil
+		case err != nil:
+			return "", false, err
+		case info.Kind == snapshots.KindCommitted && info.Parent == r.parent:
+			return name, true, nil
+		}
+	}
+	return "", false, fmt.Errorf("target %s names something else: %w", r.labels.Target, errdefs.ErrFailedPrecondition)
+}
+
+// firstOf returns the first error that is not nil.
+func firstOf(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

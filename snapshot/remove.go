@@ -1,0 +1,146 @@
+package snapshot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/moby/sys/mountinfo"
+)
+
+// Remove implements snapshots.Snapshotter. What is still mounted, or has
+// children, is not removed: errdefs.ErrFailedPrecondition.
+func (s *Snapshotter) Remove(ctx context.Context, key string) error {
+	if err := s.remove(ctx, key); err != nil {
+		return fmt.Errorf("removing snapshot %s: %w", key, err)
+	}
+	return nil
+}
+
+func (s *Snapshotter) remove(ctx context.Context, key string) error {
+	var (
+		id      string
+		info    snapshots.Info
+		parents []string
+	)
+	err := s.read(ctx, func(ctx context.Context) (err error) {
+		if id, info, _, err = storage.GetInfo(ctx, key); err != nil {
+			return err
+		}
+		if info.Kind != snapshots.KindCommitted {
+			parents, err = ancestry(ctx, info.Parent)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if info.Kind != snapshots.KindCommitted {
+		return s.removeUser(ctx, key, id, parents)
+	}
+	image, err := s.dirs.isImage(id)
+	if err != nil {
+		return err
+	}
+	if image {
+		return s.images.exclusive(id, func(image *attachment) error {
+			return s.removeImage(ctx, key, id, image)
+		})
+	}
+	return s.drop(ctx, key, id)
+}
+
+// removeImage removes an image snapshot whose lock is held. As long as it is,
+// nobody can attach the image, and a child that is created meanwhile makes the
+// removal fail and the image be attached again.
+func (s *Snapshotter) removeImage(ctx context.Context, key, id string, image *attachment) error {
+	if image.attached {
+		children := false
+		err := s.Walk(ctx, func(_ context.Context, info snapshots.Info) error {
+			children = children || info.Parent == key
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if children {
+			return fmt.Errorf("it has children: %w", errdefs.ErrFailedPrecondition)
+		}
+		if err := s.images.detach(ctx, id, image); err != nil {
+			return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+		}
+	}
+	return s.drop(ctx, key, id)
+}
+
+// removeUser removes an active or view snapshot, and detaches the image below
+// if this was its last user.
+func (s *Snapshotter) removeUser(ctx context.Context, key, id string, parents []string) error {
+	if target, err := mountedOver(s.dirs.fs(id)); err != nil || target != "" {
+		return firstOf(err, fmt.Errorf("it is mounted at %s: %w", target, errdefs.ErrFailedPrecondition))
+	}
+	if err := s.drop(ctx, key, id); err != nil {
+		return err
+	}
+	below, err := s.stackOf(parents)
+	if err == nil && below.image != "" {
+		err = s.release(ctx, below.image)
+	}
+	if err != nil { // the snapshot is gone all the same, and Cleanup tries again
+		log.G(ctx).WithError(err).WithField("image", below.image).Info("leaving an image attached for the time being")
+	}
+	return nil
+}
+
+// drop removes a snapshot from the metastore and then, unless that is left to
+// Cleanup, its directory.
+func (s *Snapshotter) drop(ctx context.Context, key, id string) error {
+	err := s.write(ctx, func(ctx context.Context) error {
+		_, _, err := storage.Remove(ctx, key)
+		return err
+	})
+	if err != nil || s.cfg.AsyncRemove {
+		return err
+	}
+	if err := s.dirs.remove(id); err != nil { // the name is gone, so nobody could try again
+		log.G(ctx).WithError(err).WithField("path", s.dirs.snapshot(id)).Warn("leaving a directory to be cleaned up later")
+	}
+	return nil
+}
+
+// release detaches the image id if nobody uses it any more.
+func (s *Snapshotter) release(ctx context.Context, id string) error {
+	if s.cfg.KeepIdle {
+		return nil
+	}
+	err := s.images.exclusive(id, func(image *attachment) error {
+		used, err := s.imagesInUse(ctx)
+		if err != nil || used[id] {
+			return err
+		}
+		return s.images.detach(ctx, id, image)
+	})
+	if errors.Is(err, errBusy) {
+		return nil // for a user, or by Cleanup
+	}
+	return err
+}
+
+// mountedOver returns where in this mount namespace an overlay with the given
+// upper directory is mounted, or "".
+func mountedOver(upper string) (string, error) {
+	mounts, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
+		found := m.FSType == "overlay" && slices.Contains(strings.Split(m.VFSOptions, ","), "upperdir="+upper)
+		return !found, found
+	})
+	if err != nil || len(mounts) == 0 {
+		return "", err
+	}
+	return mounts[0].Mountpoint, nil
+}

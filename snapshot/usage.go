@@ -1,0 +1,38 @@
+package snapshot
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/continuity/fs"
+
+	"github.com/reprise-containers/reprise/snapshot/labels"
+)
+
+// Usage implements snapshots.Snapshotter: the bytes on the disk of this node.
+// They are counted now for an active snapshot and were when another was
+// committed; a lazy layer has what the cache holds of its blob.
+func (s *Snapshotter) Usage(ctx context.Context, key string) (usage snapshots.Usage, err error) {
+	var (
+		id   string
+		info snapshots.Info
+	)
+	err = s.read(ctx, func(ctx context.Context) error {
+		id, info, usage, err = storage.GetInfo(ctx, key)
+		return err
+	})
+	if err == nil && info.Kind == snapshots.KindActive {
+		var used fs.Usage
+		used, err = fs.DiskUsage(ctx, s.dirs.fs(id))
+		usage = snapshots.Usage(used)
+	}
+	if err != nil {
+		return snapshots.Usage{}, fmt.Errorf("measuring snapshot %s: %w", key, err)
+	}
+	if l, err := labels.Parse(info.Labels); err == nil && l.Remote && s.caches != nil {
+		usage.Add(snapshots.Usage{Size: s.caches.CacheUsage(l.Blob)})
+	}
+	return usage, nil
+}
