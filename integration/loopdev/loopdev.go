@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Device is an attached read-only loop device. It must be detached.
+// Device is an attached loop device. It must be detached.
 type Device struct {
 	// Path is its name, such as /dev/loop7.
 	Path string
@@ -23,7 +23,20 @@ type Device struct {
 // Attach puts a read-only loop device with direct I/O over a file.
 // readaheadKB is its kernel readahead.
 func Attach(file string, readaheadKB int) (*Device, error) {
-	backing, err := os.OpenFile(file, os.O_RDONLY|unix.O_DIRECT, 0)
+	d, err := attach(file, os.O_RDONLY, unix.LO_FLAGS_READ_ONLY)
+	if err == nil {
+		if err = d.SetReadahead(readaheadKB); err != nil {
+			d.Detach() //nolint:errcheck // the first error tells more
+		}
+	}
+	return d, err
+}
+
+// AttachWritable puts a writable loop device over a file.
+func AttachWritable(file string) (*Device, error) { return attach(file, os.O_RDWR, 0) }
+
+func attach(file string, mode int, flags uint32) (*Device, error) {
+	backing, err := os.OpenFile(file, mode|unix.O_DIRECT, 0)
 	if err != nil {
 		return nil, fmt.Errorf("attaching a loop device: %w", err)
 	}
@@ -38,27 +51,21 @@ func Attach(file string, readaheadKB int) (*Device, error) {
 		if err != nil {
 			return nil, fmt.Errorf("finding a free loop device: %w", err)
 		}
-		d, err := configure(fmt.Sprintf("/dev/loop%d", n), backing)
-		if errors.Is(err, unix.EBUSY) {
-			continue // somebody else was faster
-		}
-		if err == nil {
-			if err = d.SetReadahead(readaheadKB); err != nil {
-				d.Detach() //nolint:errcheck // the first error tells more
-			}
-		}
-		return d, err
+		d, err := configure(fmt.Sprintf("/dev/loop%d", n), backing, flags)
+		if !errors.Is(err, unix.EBUSY) {
+			return d, err
+		} // somebody else was faster
 	}
 }
 
-func configure(path string, backing *os.File) (*Device, error) {
+func configure(path string, backing *os.File, flags uint32) (*Device, error) {
 	dev, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening a loop device: %w", err)
 	}
 	defer dev.Close()
 	config := unix.LoopConfig{Fd: uint32(backing.Fd())}
-	config.Info.Flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_DIRECT_IO
+	config.Info.Flags = flags | unix.LO_FLAGS_DIRECT_IO
 	if err := unix.IoctlLoopConfigure(int(dev.Fd()), &config); err != nil {
 		return nil, fmt.Errorf("attaching %s to %s: %w", path, backing.Name(), err)
 	}

@@ -1,0 +1,63 @@
+package reference
+
+import (
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/reprise-containers/reprise/backstore/lsmt"
+)
+
+// compressed is a layer's stream that knows where its blocks lie in the blob;
+// *zfile.Reader is one.
+type compressed interface {
+	BlockSize() int
+	Extent(off, n int64) (start, length int64)
+}
+
+// Cost is what the touched blocks take.
+type Cost struct {
+	// Touched is the device bytes, Compressed the bytes of the ZFile blocks
+	// that hold them, each counted once. Zero ranges cost nothing.
+	Touched, Compressed int64
+}
+
+// Cost maps the touched device blocks through the image to ZFile blocks.
+func (r Result) Cost(img *lsmt.Image) (Cost, error) {
+	segments := slices.Collect(img.Segments())
+	streams := img.Streams()
+	type block struct {
+		layer int
+		index int64
+	}
+	need := map[block]bool{}
+	var c Cost
+	for b := range r.Blocks() {
+		c.Touched += BlockSize
+		first, last := b*BlockSize/lsmt.SectorSize, (b+1)*BlockSize/lsmt.SectorSize
+		i := sort.Search(len(segments), func(i int) bool { return segments[i].Offset+segments[i].Length > first })
+		for ; i < len(segments) && segments[i].Offset < last; i++ {
+			s := segments[i]
+			if s.Zeroed {
+				continue
+			}
+			z, ok := streams[s.Layer].(compressed)
+			if !ok {
+				return c, fmt.Errorf("layer %d is not compressed", s.Layer)
+			}
+			from := (s.Mapped + max(first, s.Offset) - s.Offset) * lsmt.SectorSize
+			to := (s.Mapped + min(last, s.Offset+s.Length) - s.Offset) * lsmt.SectorSize
+			size := int64(z.BlockSize())
+			for n := from / size; n*size < to; n++ {
+				need[block{s.Layer, n}] = true
+			}
+		}
+	}
+	for b := range need {
+		z := streams[b.layer].(compressed)
+		size := int64(z.BlockSize())
+		_, n := z.Extent(b.index*size, size)
+		c.Compressed += n
+	}
+	return c, nil
+}
