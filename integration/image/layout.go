@@ -33,8 +33,8 @@ type Pusher interface {
 	Push(ctx context.Context, ref string, desc ocispec.Descriptor, r io.Reader) error
 }
 
-// Blob writes a blob that the function produces to the layout.
-func (l Layout) Blob(mediaType string, produce func(io.Writer) error) (ocispec.Descriptor, error) {
+// Blob adds the blob that the function writes to a new file.
+func (l Layout) Blob(mediaType string, produce func(*os.File) error) (ocispec.Descriptor, error) {
 	dir := filepath.Join(l.Dir, "blobs", "sha256")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return ocispec.Descriptor{}, err
@@ -45,11 +45,14 @@ func (l Layout) Blob(mediaType string, produce func(io.Writer) error) (ocispec.D
 	}
 	defer os.Remove(f.Name())
 	defer f.Close()
-	sum := sha256.New()
-	if err := produce(io.MultiWriter(f, sum)); err != nil {
+	if err := produce(f); err != nil {
 		return ocispec.Descriptor{}, fmt.Errorf("writing a blob: %w", err)
 	}
-	size, err := f.Seek(0, io.SeekEnd)
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	sum := sha256.New()
+	size, err := io.Copy(sum, f)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -60,7 +63,7 @@ func (l Layout) Blob(mediaType string, produce func(io.Writer) error) (ocispec.D
 
 // json writes v as a blob.
 func (l Layout) json(mediaType string, v any) (ocispec.Descriptor, error) {
-	return l.Blob(mediaType, func(w io.Writer) error { return json.NewEncoder(w).Encode(v) })
+	return l.Blob(mediaType, func(f *os.File) error { return json.NewEncoder(f).Encode(v) })
 }
 
 // Finish writes config, manifest and index for the layers, bottom first, and

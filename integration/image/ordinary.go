@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"io"
+	"os"
 	"os/exec"
 
 	"github.com/klauspost/compress/gzip"
@@ -17,8 +18,8 @@ import (
 // container runtime knows it.
 func (l Layout) Ordinary(ctx context.Context, root string) (Layer, error) {
 	plain := sha256.New()
-	desc, err := l.Blob(ocispec.MediaTypeImageLayerGzip, func(w io.Writer) error {
-		z := gzip.NewWriter(w)
+	desc, err := l.Blob(ocispec.MediaTypeImageLayerGzip, func(f *os.File) error {
+		z := gzip.NewWriter(f)
 		b := bufio.NewWriterSize(io.MultiWriter(z, plain), 1<<20)
 		cmd := exec.CommandContext(ctx, "tar", "--create", "--numeric-owner", "--sort=name", "--directory", root, ".")
 		cmd.Stdout = b

@@ -14,7 +14,10 @@ type Registry struct {
 	// Address is host:port of its API, plain http.
 	Address string
 
-	proc *Process
+	sandbox *Sandbox
+	name    string
+	argv    []string
+	proc    *Process
 }
 
 // RegistryConfig says how a registry is started.
@@ -51,24 +54,31 @@ func (s *Sandbox) StartRegistry(ctx context.Context, c RegistryConfig) (*Registr
 	if err != nil {
 		return nil, err
 	}
-	r := &Registry{Address: net.JoinHostPort(c.Host, port)}
+	r := &Registry{Address: net.JoinHostPort(c.Host, port), sandbox: s, name: c.Name}
 	config := s.Path("registry-" + c.Name + ".yml")
 	text := fmt.Sprintf(registryConfig, s.Path("registry", c.Name), r.Address)
 	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
 		return nil, err
 	}
-	argv := []string{s.Tools.Debian + "/usr/bin/docker-registry", "serve", config}
+	r.argv = []string{s.Tools.Debian + "/usr/bin/docker-registry", "serve", config}
 	if c.Netns != "" {
 		// Not ip netns exec: that clones the mount namespace and would pin
 		// every mount of the snapshotter for as long as the registry runs.
-		argv = append([]string{"nsenter", "--net=/run/netns/" + c.Netns}, argv...)
+		r.argv = append([]string{"nsenter", "--net=/run/netns/" + c.Netns}, r.argv...)
 	}
-	if r.proc, err = s.start("registry-"+c.Name, []string{"OTEL_TRACES_EXPORTER=none"}, argv...); err != nil {
-		return nil, err
+	return r, r.Start(ctx)
+}
+
+// Start starts the registry again, at the same address, after Stop or
+// Sandbox.Crash.
+func (r *Registry) Start(ctx context.Context) (err error) {
+	r.proc, err = r.sandbox.start("registry-"+r.name, []string{"OTEL_TRACES_EXPORTER=none"}, r.argv...)
+	if err != nil {
+		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	return r, r.proc.await(ctx, func(ctx context.Context) error { return answers(ctx, "http://"+r.Address+"/v2/") })
+	return r.proc.await(ctx, func(ctx context.Context) error { return answers(ctx, "http://"+r.Address+"/v2/") })
 }
 
 // Stop ends the registry; its storage stays.

@@ -1,0 +1,83 @@
+package e2e_test
+
+import (
+	"testing"
+
+	"github.com/reprise-containers/reprise/integration/sandbox"
+)
+
+// TestRestart stops and starts the daemon below a running container.
+func TestRestart(t *testing.T) {
+	n := ownNode(t, options{})
+	n.push(t, built(t, small), "small:1")
+	ref := n.rpull(t, "small:1")
+	n.ctr(t, "run", "--detach", "--snapshotter", "overlaybd", ref, "sleeper", "/bin/sleep", "100000")
+	n.snapshotter.Stop(t.Context())
+	if err := n.snapshotter.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if out := n.ctr(t, "task", "exec", "--exec-id", "look", "sleeper", "/bin/cat", "/etc/layers"); out != "layer 1\nlayer 2\n" {
+		t.Errorf("after a restart the container reads %q", out)
+	}
+	out, err := n.containerd.RunContainer(t.Context(), "overlaybd", ref, "after")
+	if err != nil || out != smallOutput {
+		t.Errorf("a container started after the restart printed %q, %v", out, err)
+	}
+	n.ctr(t, "task", "kill", "--signal", "KILL", "sleeper")
+	n.ctr(t, "task", "rm", "--force", "sleeper")
+	n.ctr(t, "container", "rm", "sleeper")
+}
+
+// TestReboot takes all processes and mounts away and starts everything again
+// from what is on disk, with the registry down at first.
+func TestReboot(t *testing.T) {
+	n := ownNode(t, options{})
+	n.push(t, built(t, small), "small:1")
+	ref := n.rpull(t, "small:1")
+	n.ctr(t, "run", "--detach", "--snapshotter", "overlaybd", ref, "sleeper", "/bin/sleep", "100000")
+	if err := n.Crash(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if mounts, err := sandbox.MountsBelow(n.Root); err != nil || len(mounts) > 0 {
+		t.Fatalf("the reboot left mounts: %v, %v", mounts, err)
+	}
+	// An unreachable registry delays nobody's start.
+	if err := n.snapshotter.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.containerd.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.registry.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	out, err := n.containerd.RunContainer(t.Context(), "overlaybd", ref, "after")
+	if err != nil || out != smallOutput {
+		t.Errorf("a container started after the reboot printed %q, %v", out, err)
+	}
+	// The container itself has survived, only its process has not.
+	if _, err := n.containerd.Ctr(t.Context(), "task", "rm", "--force", "sleeper"); err != nil {
+		t.Logf("removing the dead task: %v", err)
+	}
+	n.ctr(t, "task", "start", "--detach", "sleeper")
+	if out := n.ctr(t, "task", "exec", "--exec-id", "look", "sleeper", "/bin/cat", "/etc/layers"); out != "layer 1\nlayer 2\n" {
+		t.Errorf("after a reboot the container reads %q", out)
+	}
+	n.ctr(t, "task", "rm", "--force", "sleeper")
+	n.ctr(t, "container", "rm", "sleeper")
+}
+
+// TestDebianContainerd is a smoke test on the containerd that Debian ships.
+func TestDebianContainerd(t *testing.T) {
+	n := ownNode(t, options{release: sandbox.Debian})
+	n.push(t, built(t, small), "small:1")
+	n.proxy.Reset()
+	ref := n.rpull(t, "small:1")
+	if got := n.proxy.Stats(); got.BlobRequests == 0 || got.Bytes > 1<<20 {
+		t.Errorf("the pull made %d blob requests and fetched %d bytes", got.BlobRequests, got.Bytes)
+	}
+	out, err := n.containerd.RunContainer(t.Context(), "overlaybd", ref, "smoke")
+	if err != nil || out != smallOutput {
+		t.Errorf("the container printed %q, %v", out, err)
+	}
+}
