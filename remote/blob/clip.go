@@ -5,11 +5,11 @@ import (
 	"io"
 )
 
-// clip applies the end-of-file rule of ReaderAt: it returns the part of p that
+// Clip applies the end-of-file rule of ReaderAt: it returns the part of p that
 // lies within r, and the error with which a read that filled that part ends
 // (nil, or io.EOF if it reached past the size). A read before the start or
 // wholly past the end returns no bytes and that error.
-func clip(r ReaderAt, p []byte, off int64) ([]byte, error) {
+func Clip(r ReaderAt, p []byte, off int64) ([]byte, error) {
 	size := r.Size()
 	switch {
 	case off < 0:
@@ -25,9 +25,11 @@ func clip(r ReaderAt, p []byte, off int64) ([]byte, error) {
 }
 
 // passthrough gives a decorator the methods that do not move bytes. Whether a
-// range is present, and what discarding one means, are questions for what lies
-// below.
+// range is present, and who is to forget it, are questions for what lies below.
 type passthrough struct{ Blob }
 
 // Present implements Presence.
 func (d passthrough) Present(off, n int64) bool { return Present(d.Blob, off, n) }
+
+// Discard implements Discarder.
+func (d passthrough) Discard(off, n int64) { Discard(d.Blob, off, n) }

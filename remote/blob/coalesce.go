@@ -54,7 +54,7 @@ type flight struct {
 
 // ReadAt implements ReaderAt.
 func (c *coalesced) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	p, end := clip(c.Blob, p, off)
+	p, end := Clip(c.Blob, p, off)
 	if len(p) == 0 {
 		return 0, end
 	}

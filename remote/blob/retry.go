@@ -165,7 +165,7 @@ func Retry(b Blob, cfg RetryConfig) Blob {
 
 // ReadAt implements ReaderAt.
 func (r *retried) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	p, end := clip(r.Blob, p, off)
+	p, end := Clip(r.Blob, p, off)
 	if len(p) == 0 {
 		return 0, end
 	}

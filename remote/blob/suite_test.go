@@ -50,11 +50,16 @@ func TestSuite(t *testing.T) {
 }
 
 // present is a blob that holds the first half of its bytes.
-type present struct{ blob.Blob }
+type present struct {
+	blob.Blob
+	discarded *int64
+}
 
 func (p present) Present(off, n int64) bool { return off+n <= p.Size()/2 }
 
-func TestPresencePassesThrough(t *testing.T) {
+func (p present) Discard(_, n int64) { *p.discarded += n }
+
+func TestAbilitiesPassThrough(t *testing.T) {
 	plain := blobtest.Bytes(make([]byte, 100))
 	for name, decorate := range map[string]func(blob.Blob) blob.Blob{
 		"Coalesce": blob.Coalesce,
@@ -62,7 +67,11 @@ func TestPresencePassesThrough(t *testing.T) {
 		"Limit":    blob.NewLimiter(blob.LimitConfig{}).Limit,
 		"Observe":  func(b blob.Blob) blob.Blob { return blob.Observe(b, nil) },
 	} {
-		d := decorate(present{plain})
+		var discarded int64
+		d := decorate(present{plain, &discarded})
+		if blob.Discard(d, 10, 20); discarded != 20 {
+			t.Errorf("%s does not pass Discard down", name)
+		}
 		if !blob.Present(d, 0, 50) || blob.Present(d, 0, 51) {
 			t.Errorf("%s does not pass Present down", name)
 		}

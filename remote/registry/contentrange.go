@@ -1,0 +1,87 @@
+package registry
+
+import (
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// checkRange reports whether the body of a 2xx response can only be the n bytes
+// at off, or begins with them.
+func (b *remoteBlob) checkRange(resp *http.Response, n int, off int64) error {
+	h := resp.Header
+	if enc := h.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return violation(resp, b.name, "body is encoded as %q although that was not asked for", enc)
+	}
+	if ct := h.Get("Content-Type"); strings.HasPrefix(strings.ToLower(ct), "multipart/byteranges") {
+		return violation(resp, b.name, "body is in several parts although one range was asked for")
+	}
+	switch resp.StatusCode {
+	case http.StatusPartialContent:
+		start, end, total, err := parseContentRange(h.Get("Content-Range"))
+		if err != nil {
+			return violation(resp, b.name, "%w", err)
+		}
+		if start != off || end != off+int64(n)-1 {
+			return violation(resp, b.name, "answered bytes %d-%d when asked for %d-%d", start, end, off, off+int64(n)-1)
+		}
+		if total >= 0 && total != b.desc.Size {
+			return violation(resp, b.name, "blob has %d bytes, its descriptor says %d", total, b.desc.Size)
+		}
+		if resp.ContentLength >= 0 && resp.ContentLength != int64(n) {
+			return violation(resp, b.name, "body of a range of %d bytes has %d", n, resp.ContentLength)
+		}
+		return nil
+	case http.StatusOK:
+		if off != 0 {
+			return violation(resp, b.name, "Range ignored: the whole blob was answered when asked for %d bytes at %d; "+
+				"a registry or proxy without range requests can not serve images lazily", n, off)
+		}
+		if h.Get("Content-Range") != "" {
+			return violation(resp, b.name, "status 200 with Content-Range %q", h.Get("Content-Range"))
+		}
+		if resp.ContentLength >= 0 && resp.ContentLength != b.desc.Size {
+			return violation(resp, b.name, "blob has %d bytes, its descriptor says %d", resp.ContentLength, b.desc.Size)
+		}
+		return nil
+	}
+	return violation(resp, b.name, "unexpected answer to a range request")
+}
+
+// parseContentRange parses "bytes <start>-<end>/<total>", RFC 9110 section
+// 14.4. total is -1 for "*".
+func parseContentRange(s string) (start, end, total int64, err error) {
+	bad := fmt.Errorf("Content-Range %q is not understood", s)
+	unit, rest, ok := strings.Cut(s, " ")
+	if !ok || !strings.EqualFold(unit, "bytes") {
+		return 0, 0, 0, bad
+	}
+	span, size, ok := strings.Cut(rest, "/")
+	if !ok {
+		return 0, 0, 0, bad
+	}
+	first, last, ok := strings.Cut(span, "-")
+	if !ok {
+		return 0, 0, 0, bad
+	}
+	total = -1
+	if size != "*" {
+		if total, err = digits(size); err != nil {
+			return 0, 0, 0, bad
+		}
+	}
+	if start, err = digits(first); err != nil {
+		return 0, 0, 0, bad
+	}
+	if end, err = digits(last); err != nil || end < start || total >= 0 && end >= total {
+		return 0, 0, 0, bad
+	}
+	return start, end, total, nil
+}
+
+// digits parses a number without a sign.
+func digits(s string) (int64, error) {
+	n, err := strconv.ParseUint(s, 10, 63)
+	return int64(n), err
+}
