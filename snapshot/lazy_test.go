@@ -1,0 +1,208 @@
+package snapshot_test
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/errdefs"
+
+	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/snapshot/labels"
+)
+
+func TestLazyImage(t *testing.T) {
+	for style, more := range map[string][]string{
+		"rpull and nerdctl": nil,
+		"CRI": {labels.ImageRef, "", labels.CRIImageRef, testRef,
+			"containerd.io/snapshot/cri.layer-digest", "sha256:00", "containerd.io/snapshot/cri.image-layers", "x"},
+	} {
+		t.Run(style, func(t *testing.T) {
+			n := newNode(t)
+			names := []string{"base", "app"}
+			for i := range names {
+				if err := n.pullLayer(names, i, append(slices.Clone(more), labels.FSType, "ext4")...); !errdefs.IsAlreadyExists(err) {
+					t.Fatalf("layer %d: %v", i, err)
+				}
+				info, err := n.Stat(t.Context(), chainOf(names...)[i])
+				if err != nil {
+					t.Fatal(err)
+				}
+				if info.Kind != snapshots.KindCommitted || info.Parent != parentOf(names, i) ||
+					info.Labels[labels.Remote] != labels.RemoteValue || info.Labels[labels.Target] != info.Name {
+					t.Errorf("layer %d is %+v", i, info)
+				}
+			}
+			if len(n.fake.calls) > 0 {
+				t.Errorf("a pull called devices: %v", n.fake.calls)
+			}
+
+			m := n.run("container", chainOf(names...)[1])
+			target := option(t, m, "lowerdir")
+			want := backstore.Image{Ref: testRef, FSType: "ext4"}
+			for _, name := range names {
+				dgst, size := layerOf(name)
+				want.Layers = append(want.Layers, backstore.Layer{Digest: dgst, Size: size})
+			}
+			if got := n.fake.image(target); fmt.Sprint(got) != fmt.Sprint(want) {
+				t.Errorf("attached %+v\nwant     %+v", got, want)
+			}
+			if m[0].Type != "overlay" || filepath.Dir(option(t, m, "upperdir")) != filepath.Dir(option(t, m, "workdir")) {
+				t.Errorf("mounts %v", m)
+			}
+			checkConfig(t, target, names)
+		})
+	}
+}
+
+// checkConfig compares the file with what upstream's backstore expects.
+func checkConfig(t *testing.T, target string, names []string) {
+	t.Helper()
+	c, ref := config(t, target)
+	if ref != testRef || c["repoBlobUrl"] != "https://registry.example:5000/v2/team/app/blobs" {
+		t.Errorf("image_ref %q, repoBlobUrl %v", ref, c["repoBlobUrl"])
+	}
+	for i, name := range names {
+		dgst, size := layerOf(name)
+		l := c["lowers"].([]any)[i].(map[string]any)
+		if l["digest"] != dgst.String() || l["size"] != float64(size) {
+			t.Errorf("lower %d is %v", i, l)
+		}
+	}
+}
+
+func TestDockerHubURL(t *testing.T) {
+	n := newNode(t)
+	n.pullLayer([]string{"a"}, 0, labels.ImageRef, "docker.io/library/redis:7")
+	n.run("c", chainOf("a")[0])
+	c, ref := config(t, n.fake.targets()[0])
+	if c["repoBlobUrl"] != "https://registry-1.docker.io/v2/library/redis/blobs" || ref != "docker.io/library/redis:7" {
+		t.Errorf("repoBlobUrl %v, image_ref %s", c["repoBlobUrl"], ref)
+	}
+}
+
+func TestLazyLayerTwice(t *testing.T) {
+	n := newNode(t)
+	n.pull("base", "app")
+	n.pull("base", "app")
+	n.pull("base", "other")
+	if got := names(t, n); len(got) != 3 {
+		t.Errorf("snapshots %v, want base, app and other", got)
+	}
+}
+
+func TestConcurrentPulls(t *testing.T) {
+	n := newNode(t)
+	layers := []string{"l0", "l1", "l2", "l3", "l4"}
+	var wg sync.WaitGroup
+	for p := range 8 {
+		wg.Go(func() {
+			for i := range layers {
+				key := fmt.Sprintf("extract-%d-%d", p, i)
+				_, err := n.Prepare(t.Context(), key, parentOf(layers, i), snapshots.WithLabels(unpackLabels(layers, i)))
+				if !errdefs.IsAlreadyExists(err) {
+					t.Errorf("puller %d, layer %d: %v", p, i, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if got := names(t, n); len(got) != len(layers) {
+		t.Errorf("snapshots %v", got)
+	}
+	n.must(clearAll(t.Context(), n))
+	checkNothingLeft(t, n.cfg.Root)
+}
+
+// TestSharedTarget: the parent may differ where containerd's namespaces have
+// unpacked the lower layers each for itself.
+func TestSharedTarget(t *testing.T) {
+	n := newNode(t)
+	n.pull("base", "app")
+	names := []string{"base", "app"}
+	lbls := unpackLabels(names, 0, labels.ImageRef, "")
+	n.must(n.unpack("ns2/1/base", "", lbls, map[string]string{"overlaybd.commit": lsmtMagic}))
+	for range 2 {
+		_, err := n.Prepare(t.Context(), "ns2/2/extract", "ns2/1/base", snapshots.WithLabels(unpackLabels(names, 1)))
+		if !errdefs.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
+	}
+	found := 0
+	for _, name := range namesWith(t, n, `parent=="ns2/1/base"`) {
+		info, err := n.Stat(t.Context(), name)
+		n.must(err)
+		if info.Labels[labels.Target] == chainOf(names...)[1] {
+			found++
+		}
+	}
+	if found != 1 {
+		t.Errorf("%d snapshots have the target label and the parent containerd looks for", found)
+	}
+}
+
+func TestBadRequests(t *testing.T) {
+	n := newNode(t)
+	top := n.pull("base")
+	layers := []string{"base", "app"}
+	for name, c := range map[string]struct {
+		more  []string
+		is    func(error) bool
+		says  string
+		layer int
+	}{
+		"turbo":      {[]string{labels.TurboDigest, chainOf("x")[0]}, errdefs.IsNotImplemented, "TurboOCI", 1},
+		"fastoci":    {[]string{labels.TurboDigestOld, chainOf("x")[0]}, errdefs.IsNotImplemented, "TurboOCI", 1},
+		"digest":     {[]string{labels.BlobDigest, "sha256:1"}, errdefs.IsInvalidArgument, labels.BlobDigest, 1},
+		"size":       {[]string{labels.BlobSize, "0"}, errdefs.IsInvalidArgument, labels.BlobSize, 1},
+		"lone trace": {[]string{labels.Trace, "yes"}, errdefs.IsFailedPrecondition, "no overlaybd layer below", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := n.pullLayer(layers, c.layer, c.more...)
+			if !c.is(err) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v does not say %q or is of another class", err, c.says)
+			}
+		})
+	}
+	for _, l := range []map[string]string{{labels.Writable: "dir"}, {labels.Writable: "dev"}, {labels.RecordTrace: "yes"}} {
+		if _, err := n.Prepare(t.Context(), "c", top, snapshots.WithLabels(l)); !errdefs.IsNotImplemented(err) {
+			t.Errorf("%v: %v", l, err)
+		}
+	}
+	if err := n.pullLayer([]string{"missing", "app"}, 1); !errdefs.IsNotFound(err) {
+		t.Errorf("missing parent: %v", err)
+	}
+	_, err := n.Prepare(t.Context(), "active", "")
+	n.must(err)
+	if _, err := n.Prepare(t.Context(), "x", "active", snapshots.WithLabels(unpackLabels(layers, 1))); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("active parent: %v", err)
+	}
+	if got := names(t, n); len(got) != 2 {
+		t.Errorf("snapshots %v are left, want base and active", got)
+	}
+	n.must(clearAll(t.Context(), n))
+	checkNothingLeft(t, n.cfg.Root)
+}
+
+func TestTooManyLayers(t *testing.T) {
+	n := newNode(t)
+	var layers []string
+	for i := range backstore.MaxLayers {
+		layers = append(layers, fmt.Sprint(i))
+	}
+	n.pull(layers...)
+	err := n.pullLayer(append(layers, "one more"), len(layers))
+	if err == nil || errors.Is(err, errdefs.ErrAlreadyExists) || !strings.Contains(err.Error(), "256 layers") {
+		t.Errorf("256th layer: %v", err)
+	}
+}
+
+func names(t *testing.T, s snapshots.Snapshotter) []string {
+	t.Helper()
+	return namesWith(t, s)
+}
