@@ -22,7 +22,8 @@ func rawCRC(seed uint32, data []byte) uint32 {
 	return ^crc32.Update(^seed, castagnoli, data)
 }
 
-// putChecksum appends the checksum of a compressed block to it.
-func putChecksum(block []byte) []byte {
-	return binary.LittleEndian.AppendUint32(block, rawCRC(blockSeed, block))
+// appendChecksum appends the checksum of the compressed block that starts at
+// start of p.
+func appendChecksum(p []byte, start int) []byte {
+	return binary.LittleEndian.AppendUint32(p, rawCRC(blockSeed, p[start:]))
 }
