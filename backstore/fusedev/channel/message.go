@@ -1,0 +1,74 @@
+package channel
+
+import (
+	"encoding/binary"
+	"syscall"
+)
+
+// Operation codes, from enum fuse_opcode.
+const (
+	opRead      = 15
+	opInit      = 26
+	opReadDir   = 28
+	opGetXAttr  = 22
+	opListXAttr = 23
+	opInterrupt = 36
+	opIoctl     = 39
+)
+
+// notifyResend is FUSE_NOTIFY_RESEND (kernel 6.9 and later).
+const notifyResend = 7
+
+// Sizes in bytes.
+const (
+	headerInSize  = 40 // struct fuse_in_header
+	headerOutSize = 16 // struct fuse_out_header
+	readInSize    = 80 // with its header
+	interruptSize = 48 // with its header
+
+	// maxFixedReply is more than any reply without a payload takes.
+	maxFixedReply = 512
+
+	// requestBufferSize must hold the largest WRITE, or the kernel refuses
+	// to hand out requests at all, although a read-only file gets none.
+	requestBufferSize = MaxRead + 4096
+)
+
+// header is what is needed of struct fuse_in_header.
+type header struct {
+	length uint32
+	opcode uint32
+	unique uint64
+	node   uint64
+	pid    uint32
+}
+
+// parseHeader reads the header of message m. It reports false if m is too
+// short or its length field disagrees with its size.
+func parseHeader(m []byte) (header, bool) {
+	if len(m) < headerInSize {
+		return header{}, false
+	}
+	h := header{
+		length: binary.NativeEndian.Uint32(m),
+		opcode: binary.NativeEndian.Uint32(m[4:]),
+		unique: binary.NativeEndian.Uint64(m[8:]),
+		node:   binary.NativeEndian.Uint64(m[16:]),
+		pid:    binary.NativeEndian.Uint32(m[32:]),
+	}
+	return h, int(h.length) == len(m)
+}
+
+// putReplyHeader writes struct fuse_out_header for n payload bytes.
+func putReplyHeader(p []byte, unique uint64, errno syscall.Errno, n int) {
+	binary.NativeEndian.PutUint32(p, uint32(headerOutSize+n))
+	binary.NativeEndian.PutUint32(p[4:], uint32(-int32(errno)))
+	binary.NativeEndian.PutUint64(p[8:], unique)
+}
+
+// replyStatus returns the error number in the reply p, 0 for success.
+func replyStatus(p []byte) syscall.Errno {
+	return syscall.Errno(-int32(binary.NativeEndian.Uint32(p[4:])))
+}
+
+func nativeUint32(p []byte) uint32 { return binary.NativeEndian.Uint32(p) }

@@ -1,0 +1,122 @@
+package fusedev
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"syscall"
+
+	"github.com/reprise-containers/reprise/backstore/device"
+)
+
+var (
+	// ErrExists is wrapped by Add's error if the ID is taken.
+	ErrExists = errors.New("device exists")
+	// ErrNotFound is wrapped by errors about an unknown device.
+	ErrNotFound = errors.New("no such device")
+)
+
+// Add makes d available under id, which may have up to 128 letters, digits and
+// -_.: characters. If an earlier daemon had a device of that ID and did not
+// remove it, d takes its place, and must have its size. Waiting reads go on.
+func (s *Server) Add(ctx context.Context, id string, d device.Device) error {
+	if err := s.add(ctx, id, d); err != nil {
+		return fmt.Errorf("adding device %s: %w", id, err)
+	}
+	return nil
+}
+
+func (s *Server) add(ctx context.Context, id string, d device.Device) error {
+	if err := checkID(id); err != nil {
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	size := d.Size()
+	if size <= 0 || size%device.SectorSize != 0 {
+		return fmt.Errorf("size %d is not a positive multiple of %d", size, device.SectorSize)
+	}
+	e := s.table.byID(id)
+	if e == nil {
+		// Random numbers need no counter to never come twice.
+		e = newEntry(id, record{Node: rand.Uint64N(1<<62) + rootNode + 1, Size: size}, s.slotBytes())
+		if !s.table.insert(e) {
+			return ErrExists
+		}
+		// The kernel may ask for the file from here on, but nobody
+		// knows its name before Add returns.
+		if err := saveRecord(s.cfg.deviceDir(), id, record{Node: e.node, Size: e.size}); err != nil {
+			s.table.remove(e)
+			return fmt.Errorf("recording its inode number: %w", err)
+		}
+	}
+	if e.size != size {
+		return fmt.Errorf("size is %d, but was %d when it was added before", size, e.size)
+	}
+	if !e.set(d) {
+		return ErrExists
+	}
+	return nil
+}
+
+// Remove takes device id away. Its reads in progress fail with EIO at once,
+// and Remove waits until the device is not used any more or ctx ends; it is
+// removed in either case. Its mounts, if there are any left, can only fail.
+func (s *Server) Remove(ctx context.Context, id string) error {
+	e := s.table.byID(id)
+	if e == nil {
+		return fmt.Errorf("removing device %s: %w", id, ErrNotFound)
+	}
+	if err := removeRecord(s.cfg.deviceDir(), id); err != nil {
+		return fmt.Errorf("removing device %s: %w", id, err)
+	}
+	s.table.remove(e)
+	if !e.remove() {
+		return fmt.Errorf("removing device %s: %w", id, ErrNotFound)
+	}
+	s.channel.FailNode(e.node, syscall.EIO, errRemoved)
+	select {
+	case <-e.unused:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the last reads of device %s: %w", id, context.Cause(ctx))
+	}
+}
+
+// file returns the path of the FUSE file of device id. It must be opened by
+// child processes only.
+func (s *Server) file(id string) string { return filepath.Join(s.cfg.fuseDir(), id) }
+
+// DeviceStats says what happened to the reads of one device.
+type DeviceStats struct {
+	ID    string
+	Size  int64 // in bytes
+	Added bool  // false: of an earlier daemon, and not added again
+
+	Requests int64 // so far, by this daemon
+	Bytes    int64 // of successful reads
+	Errors   int64 // failed, killed or abandoned reads
+	InFlight int64 // reads inside the device
+	Waiting  int64 // reads that wait for their turn
+}
+
+// Stats returns the statistics of all devices, ordered by ID.
+func (s *Server) Stats() []DeviceStats {
+	var stats []DeviceStats
+	for _, e := range s.table.all() {
+		stats = append(stats, DeviceStats{
+			ID:       e.id,
+			Size:     e.size,
+			Added:    e.added(),
+			Requests: e.stats.requests.Load(),
+			Bytes:    e.stats.bytes.Load(),
+			Errors:   e.stats.errors.Load(),
+			InFlight: e.stats.inFlight.Load(),
+			Waiting:  e.stats.waiting.Load(),
+		})
+	}
+	return stats
+}

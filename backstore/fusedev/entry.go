@@ -1,0 +1,137 @@
+package fusedev
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/reprise-containers/reprise/backstore/device"
+)
+
+var (
+	errGone    = errors.New("device of an earlier daemon was not added again")
+	errRemoved = errors.New("device was removed")
+)
+
+// entry is one file of the file system. Its node and size never change.
+type entry struct {
+	id   string
+	node uint64
+	size int64
+
+	slots *semaphore.Weighted // bytes, see weight
+	stats counters
+
+	mu      sync.Mutex // protects what follows
+	device  device.Device
+	gone    error         // why there is no device, when settled
+	settled chan struct{} // closed when device or gone is set
+	users   int           // acquired, not released
+	unused  chan struct{} // closed when gone is errRemoved and users is 0
+}
+
+// counters count what happened to an entry's reads.
+type counters struct {
+	requests, bytes, errors, inFlight, waiting atomic.Int64
+}
+
+func newEntry(id string, r record, slotBytes int64) *entry {
+	return &entry{
+		id:      id,
+		node:    r.Node,
+		size:    r.Size,
+		slots:   semaphore.NewWeighted(slotBytes),
+		settled: make(chan struct{}),
+		unused:  make(chan struct{}),
+	}
+}
+
+// acquire returns the device, waiting for it to be added if it belonged to an
+// earlier daemon. release must be called when the device is no longer used.
+func (e *entry) acquire(ctx context.Context) (device.Device, error) {
+	e.mu.Lock()
+	settled := e.settled
+	e.mu.Unlock()
+	select {
+	case <-settled:
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.device == nil {
+		return nil, e.gone
+	}
+	e.users++
+	return e.device, nil
+}
+
+func (e *entry) release() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.users--
+	e.checkUnused()
+}
+
+// checkUnused closes unused when nobody will use the device any more.
+func (e *entry) checkUnused() {
+	if e.users == 0 && e.gone == errRemoved {
+		close(e.unused)
+	}
+}
+
+// set gives the entry its device. It reports false if it has one.
+func (e *entry) set(d device.Device) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.device != nil || e.gone == errRemoved {
+		return false
+	}
+	e.device = d
+	e.settle(nil)
+	return true
+}
+
+// giveUp ends the waiting for a device that was not added; set may still
+// follow.
+func (e *entry) giveUp() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.device == nil && e.gone == nil {
+		e.settle(errGone)
+	}
+}
+
+// remove takes the device away for ever. The entry is used no more when unused
+// is closed. It reports false if somebody else removed it.
+func (e *entry) remove() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.gone == errRemoved {
+		return false
+	}
+	e.device = nil
+	e.settle(errRemoved)
+	e.checkUnused()
+	return true
+}
+
+// settle records the reason why there is no device, or that there is one.
+func (e *entry) settle(gone error) {
+	e.gone = gone
+	select {
+	case <-e.settled:
+	default:
+		close(e.settled)
+	}
+}
+
+// added reports whether the entry has its device.
+func (e *entry) added() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.device != nil
+}

@@ -1,0 +1,115 @@
+package mounter
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pollInterval is how often a child looks at what it waits for.
+const pollInterval = 10 * time.Millisecond
+
+// errAbandoned ends a job whose parent does not want it any more.
+var errAbandoned = errors.New("given up by the parent process")
+
+// Main is the child process: it does the job on stdin and writes the result to
+// stdout.
+func Main() error {
+	// The end of the parent is noticed on stdin; it must not kill.
+	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM)
+	in := bufio.NewReader(os.Stdin)
+	line, err := in.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("reading the job: %w", err)
+	}
+	var job Job
+	if err := json.Unmarshal(line, &job); err != nil {
+		return fmt.Errorf("parsing the job: %w", err)
+	}
+	ctx, cancel := context.WithCancelCause(context.Background())
+	defer cancel(nil)
+	// Ends with the process.
+	go func() {
+		_, _ = io.Copy(io.Discard, in)
+		cancel(errAbandoned)
+	}()
+	res, err := job.do(ctx)
+	if err != nil {
+		res.Error, res.Busy = err.Error(), errors.Is(err, unix.EBUSY)
+	}
+	return json.NewEncoder(os.Stdout).Encode(res)
+}
+
+// do does the job.
+func (j Job) do(ctx context.Context) (Result, error) {
+	switch j.Op {
+	case opMount:
+		return j.mount(ctx)
+	case opUnmount:
+		return j.unmount(ctx)
+	case opDetach:
+		return Result{}, j.detach()
+	case opReadahead:
+		return Result{}, j.readahead()
+	}
+	return Result{}, fmt.Errorf("unknown operation %q", j.Op)
+}
+
+// lock takes the lock called name and keeps it until the process ends. It is
+// how a job waits for an earlier one, perhaps an abandoned one of a daemon that
+// was killed, to have finished with the same mount point.
+func (j Job) lock(ctx context.Context, name string) error {
+	path := j.lockFile(name)
+	for {
+		fd, err := unix.Open(path, unix.O_RDWR|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return fmt.Errorf("opening %s: %w", path, err)
+		}
+		err = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil && current(fd, path) {
+			return nil
+		}
+		unix.Close(fd)
+		if err != nil && err != unix.EWOULDBLOCK && err != unix.EINTR {
+			return fmt.Errorf("locking %s: %w", path, err)
+		}
+		if err := pause(ctx); err != nil {
+			return fmt.Errorf("waiting for an earlier job on %s: %w", name, err)
+		}
+	}
+}
+
+func (j Job) lockFile(name string) string {
+	return filepath.Join(j.Dir, strings.ReplaceAll(strings.TrimPrefix(name, "/"), "/", ":")+".lock")
+}
+
+// current reports whether fd is the file at path: a job that leaves no trace
+// removes its lock file while it has the lock.
+func current(fd int, path string) bool {
+	var have, want unix.Stat_t
+	return unix.Fstat(fd, &have) == nil && unix.Lstat(path, &want) == nil &&
+		have.Ino == want.Ino && have.Dev == want.Dev
+}
+
+// pause sleeps for pollInterval or until ctx ends.
+func pause(ctx context.Context) error {
+	t := time.NewTimer(pollInterval)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
+}
