@@ -35,3 +35,13 @@ type Layer struct {
 
 // Remote reports whether reading l needs a registry.
 func (l Layer) Remote() bool { return l.File == "" }
+
+// Attachment is an image that is, or is to be, mounted.
+type Attachment struct {
+	// ID names the attachment and stays the same for ever.
+	ID string
+	// Image is what is attached.
+	Image Image
+	// Target is the directory it is mounted on.
+	Target string
+}

@@ -31,14 +31,7 @@ type Devices interface {
 }
 
 // Attachment is an image that is, or is to be, attached.
-type Attachment struct {
-	// ID names the attachment and stays the same for ever.
-	ID string
-	// Image is what is attached.
-	Image backstore.Image
-	// Target is the directory it is mounted on.
-	Target string
-}
+type Attachment = backstore.Attachment
 
 // CacheUser is an optional ability of Devices: it knows what remote layers
 // occupy on this node.

@@ -1,0 +1,215 @@
+package attach
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/backstore/device"
+	"github.com/reprise-containers/reprise/backstore/fusedev"
+	"github.com/reprise-containers/reprise/backstore/readahead"
+)
+
+// Server shows devices to the kernel; *fusedev.Server does.
+type Server interface {
+	Add(ctx context.Context, id string, d device.Device) error
+	Remove(ctx context.Context, id string) error
+	Mount(ctx context.Context, id string, m fusedev.Mount) error
+	Unmount(ctx context.Context, target string) error
+	SetReadahead(ctx context.Context, id string, kib int) error
+	Mounts() ([]fusedev.MountInfo, error)
+	Stats() []fusedev.DeviceStats
+	Ready()
+}
+
+// Config says how attached images behave.
+type Config struct {
+	// Readahead is the daemon's own, over cold images.
+	Readahead readahead.Config
+	// LocalReadahead is the kernel's readahead in KiB for an image that is
+	// wholly local. 1024 is what sequential reads gain from; more is not.
+	LocalReadahead int
+	// LocalCheck is the time between two looks at whether cold images have
+	// become local. Default 5 s.
+	LocalCheck time.Duration
+}
+
+// DefaultConfig is measured: see docs/device.md.
+var DefaultConfig = Config{
+	Readahead:      readahead.DefaultConfig,
+	LocalReadahead: 1024,
+	LocalCheck:     5 * time.Second,
+}
+
+// Attacher attaches images to a Server. Its methods may be called in parallel,
+// but those for one id only one after another. Images are read ahead of, and
+// turn local, while Run runs.
+type Attacher struct {
+	server Server
+	open   OpenBlob
+	cfg    Config
+
+	mu       sync.Mutex
+	attached map[string]*attached
+	changed  chan struct{} // told Run that attached changed
+}
+
+type attached struct {
+	img   *image
+	dev   *readahead.Device
+	local bool               // the kernel's readahead is on; belongs to Run
+	stop  context.CancelFunc // ends readahead; nil until Run starts it
+}
+
+// New returns an Attacher that opens remote layers by open.
+func New(server Server, open OpenBlob, cfg Config) *Attacher {
+	if cfg.LocalCheck <= 0 {
+		cfg.LocalCheck = DefaultConfig.LocalCheck
+	}
+	return &Attacher{
+		server:   server,
+		open:     open,
+		cfg:      cfg,
+		attached: make(map[string]*attached),
+		changed:  make(chan struct{}, 1),
+	}
+}
+
+// Attach opens img as device id and mounts the file system in it, read-only,
+// on the existing directory target. What is done already stays; a failed
+// Attach leaves nothing mounted.
+func (a *Attacher) Attach(ctx context.Context, id string, img backstore.Image, target string) error {
+	added, err := a.add(ctx, id, img)
+	if err != nil {
+		return err
+	}
+	err = a.server.Mount(ctx, id, fusedev.Mount{Target: target, FSType: img.FSType})
+	if err != nil && added {
+		// ctx may be why the mount failed; what is left must go all the same.
+		err = errors.Join(err, a.remove(context.WithoutCancel(ctx), id))
+	}
+	return err
+}
+
+// add serves img as device id, unless it is served, and reports whether it did.
+func (a *Attacher) add(ctx context.Context, id string, spec backstore.Image) (bool, error) {
+	if a.has(id) {
+		return false, nil
+	}
+	img := newImage(spec, 0, a.open)
+	if _, err := img.load(ctx); err != nil {
+		return false, err
+	}
+	return true, a.serve(ctx, id, img)
+}
+
+// serve adds img to the server.
+func (a *Attacher) serve(ctx context.Context, id string, img *image) error {
+	at := &attached{img: img, dev: readahead.New(img, a.cfg.Readahead)}
+	if err := a.server.Add(ctx, id, at.dev); err != nil {
+		img.close()
+		return err
+	}
+	a.mu.Lock()
+	a.attached[id] = at
+	a.mu.Unlock()
+	a.wake()
+	return nil
+}
+
+// Detach undoes Attach. It returns nil if there is nothing to undo; after an
+// error it can be called again.
+func (a *Attacher) Detach(ctx context.Context, id, target string) error {
+	if err := a.server.Unmount(ctx, target); err != nil && !errors.Is(err, fusedev.ErrPinned) {
+		return err
+	}
+	return a.remove(ctx, id)
+}
+
+// remove takes device id away, which must not be mounted.
+func (a *Attacher) remove(ctx context.Context, id string) error {
+	err := a.server.Remove(ctx, id)
+	a.mu.Lock()
+	at := a.attached[id]
+	delete(a.attached, id)
+	a.mu.Unlock()
+	if at != nil {
+		if at.stop != nil {
+			at.stop()
+		}
+		at.img.close()
+	}
+	return err
+}
+
+func (a *Attacher) has(id string) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.attached[id] != nil
+}
+
+// Recover takes over what an earlier daemon attached: of images those that are
+// mounted where they belong are served again, without a look at their layers.
+// Everything else that is mounted or served is dropped. It returns the ids of
+// the images that are attached now. It is called once, before Attach.
+func (a *Attacher) Recover(ctx context.Context, images []backstore.Attachment) ([]string, error) {
+	wanted := make(map[string]backstore.Attachment, len(images))
+	for _, i := range images {
+		wanted[i.ID] = i
+	}
+	mounts, err := a.server.Mounts()
+	if err != nil {
+		return nil, err
+	}
+	mounted := make(map[string]bool)
+	var stray []fusedev.MountInfo
+	for _, m := range mounts {
+		if w, ok := wanted[m.ID]; ok && w.Target == m.Target {
+			mounted[m.ID] = true
+		} else {
+			stray = append(stray, m)
+		}
+	}
+	var gone []string
+	for _, d := range a.server.Stats() {
+		if !mounted[d.ID] {
+			gone = append(gone, d.ID)
+			continue
+		}
+		if err := a.serve(ctx, d.ID, newImage(wanted[d.ID].Image, d.Size, a.open)); err != nil {
+			return nil, fmt.Errorf("taking device %s over: %w", d.ID, err)
+		}
+	}
+	// Reads of what is about to be unmounted must not wait for a device
+	// that will never come.
+	a.server.Ready()
+	return slices.Sorted(maps.Keys(mounted)), a.drop(ctx, stray, gone)
+}
+
+// drop unmounts and removes what nobody wants any more. What is busy stays and
+// is tried again by the next Recover.
+func (a *Attacher) drop(ctx context.Context, mounts []fusedev.MountInfo, devices []string) error {
+	busy := make(map[string]bool)
+	for _, m := range mounts {
+		switch err := a.server.Unmount(ctx, m.Target); {
+		case errors.Is(err, fusedev.ErrBusy):
+			busy[m.ID] = true
+		case err != nil && !errors.Is(err, fusedev.ErrPinned):
+			return fmt.Errorf("unmounting stray %s: %w", m.Target, err)
+		}
+	}
+	for _, id := range devices {
+		if busy[id] {
+			continue
+		}
+		if err := a.server.Remove(ctx, id); err != nil {
+			return fmt.Errorf("removing stray device %s: %w", id, err)
+		}
+	}
+	return nil
+}

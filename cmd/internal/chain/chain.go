@@ -1,0 +1,144 @@
+// Package chain states, once and for all programs, the order in which the
+// decorators of a blob are put around each other.
+//
+// Outermost first, below the formats (lsmt, zfile, tar):
+//
+//		Observe("cache") -> cache -> Coalesce -> Retry -> Observe("origin") -> Limit -> registry
+//
+//	  - Cache is above Coalesce: what the cache asks for is rounded to its
+//	    units, so equal needs are equal reads.
+//	  - Coalesce is above Retry: a failing range is retried once, not once for
+//	    each reader that waits for it.
+//	  - Observe("origin") is below Retry: every request counts, the failed too.
+//	  - Limit is next to the registry: a read that waits between two tries, or
+//	    that joined another one, holds no connection. Background reads are
+//	    throttled here by priority, never between Cache and Coalesce: a demand
+//	    read that joins a background read would wait for the latter's budget.
+package chain
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"sync"
+	"weak"
+
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/cache"
+	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/registry"
+)
+
+// Config says how blobs are read.
+type Config struct {
+	Retry blob.RetryConfig
+	Limit blob.LimitConfig // of one registry host
+	// Cache holds what was fetched; nil means that nothing is kept.
+	Cache *cache.Cache
+	// CacheReads and OriginReads are told about the reads above the cache
+	// and about the requests to registries; nil means nobody is.
+	CacheReads, OriginReads blob.Observer
+}
+
+// Chain opens blobs of registries. Equal blobs opened while one of them is in
+// use are one, so that images with a common base share fetches in flight.
+type Chain struct {
+	registry *registry.Client
+	cfg      Config
+
+	mu     sync.Mutex
+	limits map[string]*blob.Limiter // by host
+	open   map[key]weak.Pointer[shared]
+}
+
+type key struct {
+	repository string
+	digest     digest.Digest
+}
+
+// shared is the identity of an open blob; the blob lives as long as it.
+type shared struct{ blob.Blob }
+
+// New returns a Chain over client.
+func New(client *registry.Client, cfg Config) *Chain {
+	return &Chain{
+		registry: client,
+		cfg:      cfg,
+		limits:   make(map[string]*blob.Limiter),
+		open:     make(map[key]weak.Pointer[shared]),
+	}
+}
+
+// Open returns the blob desc of the repository of ref. It asks the registry
+// for nothing: an unreachable one is noticed by the first read.
+func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil, fmt.Errorf("parsing reference %q: %w", ref, err)
+	}
+	k := key{named.Name(), desc.Digest}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if b := c.open[k].Value(); b != nil {
+		return b, nil
+	}
+	origin, err := c.registry.Open(ref, desc)
+	if err != nil {
+		return nil, err
+	}
+	b := &shared{c.decorate(origin, c.limiter(reference.Domain(named)))}
+	c.open[k] = weak.Make(b)
+	for old, p := range c.open {
+		if p.Value() == nil {
+			delete(c.open, old)
+		}
+	}
+	return b, nil
+}
+
+// limiter returns the limiter of host. The caller holds mu.
+func (c *Chain) limiter(host string) *blob.Limiter {
+	l := c.limits[host]
+	if l == nil {
+		l = blob.NewLimiter(c.cfg.Limit)
+		c.limits[host] = l
+	}
+	return l
+}
+
+// decorate is the order. See the package comment before changing it.
+func (c *Chain) decorate(b blob.Blob, l *blob.Limiter) blob.Blob {
+	b = l.Limit(b)
+	if c.cfg.OriginReads != nil {
+		b = blob.Observe(b, c.cfg.OriginReads)
+	}
+	b = blob.Retry(b, c.cfg.Retry)
+	b = blob.Coalesce(b)
+	if c.cfg.Cache != nil {
+		b = c.cfg.Cache.Blob(b)
+	}
+	if c.cfg.CacheReads != nil {
+		b = blob.Observe(b, c.cfg.CacheReads)
+	}
+	return b
+}
+
+// Present implements blob.Presence.
+func (s *shared) Present(off, n int64) bool { return blob.Present(s.Blob, off, n) }
+
+// Discard implements blob.Discarder.
+func (s *shared) Discard(off, n int64) { blob.Discard(s.Blob, off, n) }
+
+// Resolve returns the descriptor that ref names.
+func (c *Chain) Resolve(ctx context.Context, ref string) (ocispec.Descriptor, error) {
+	return c.registry.Resolve(ctx, ref)
+}
+
+// Fetch returns the content of desc from the repository of ref, verified when
+// it was read to its end. It is for manifests and configurations.
+func (c *Chain) Fetch(ctx context.Context, ref string, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	return c.registry.Fetch(ctx, ref, desc)
+}
