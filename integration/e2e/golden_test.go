@@ -28,14 +28,14 @@ func TestGoldenImages(t *testing.T) {
 	for _, name := range goldenImages {
 		t.Run(name, func(t *testing.T) {
 			n.push(t, image.Layout{Dir: filepath.Join(dir, name)}, "golden/"+name+":1")
-			n.proxy.Reset()
+			n.Proxy.Reset()
 			ref := n.rpull(t, "golden/"+name+":1")
-			pull := n.proxy.Stats()
-			out, err := n.containerd.RunContainer(t.Context(), "overlaybd", ref, t.Name()[len("TestGoldenImages/"):])
+			pull := n.Proxy.Stats()
+			out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, t.Name()[len("TestGoldenImages/"):])
 			if err != nil || out != string(stdout) {
 				t.Errorf("the image's command printed %q, %v; want %q", out, err, stdout)
 			}
-			run := n.proxy.Stats()
+			run := n.Proxy.Stats()
 			t.Logf("pull: %d requests, %d bytes; with the command: %d requests, %d bytes",
 				pull.Requests, pull.Bytes, run.Requests, run.Bytes)
 			compareTrees(t, n.viewTree(t, ref), want)
@@ -44,7 +44,7 @@ func TestGoldenImages(t *testing.T) {
 }
 
 // viewTree lists the root file system of an image through a read-only view.
-func (n *node) viewTree(t *testing.T, ref string) []string {
+func (n machine) viewTree(t *testing.T, ref string) []string {
 	t.Helper()
 	target := t.TempDir()
 	n.ctr(t, "image", "mount", "--snapshotter", "overlaybd", ref, target)

@@ -21,19 +21,19 @@ func TestPaths(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ref := n.ref("small:1")
+	ref := n.Ref("small:1")
 	for _, c := range []struct {
 		name string
 		pull func(t *testing.T)
 		lazy bool
 	}{
 		{"rpull", func(t *testing.T) {
-			if _, err := n.containerd.Rpull(t.Context(), ref); err != nil {
+			if _, err := n.Containerd.Rpull(t.Context(), ref); err != nil {
 				t.Fatal(err)
 			}
 		}, true},
 		{"rpull download", func(t *testing.T) {
-			if _, err := n.containerd.Rpull(t.Context(), ref, "--download-blobs"); err != nil {
+			if _, err := n.Containerd.Rpull(t.Context(), ref, "--download-blobs"); err != nil {
 				t.Fatal(err)
 			}
 		}, false},
@@ -45,14 +45,14 @@ func TestPaths(t *testing.T) {
 		}, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			n.proxy.Reset()
+			n.Proxy.Reset()
 			c.pull(t)
 			n.removeLater(t, ref)
-			if got := n.proxy.Stats(); c.lazy && got.Bytes > size/2 {
+			if got := n.Proxy.Stats(); c.lazy && got.Bytes > size/2 {
 				t.Errorf("a lazy pull fetched %d bytes of an image of %d", got.Bytes, size)
 			}
 			id := strings.ReplaceAll(c.name, " ", "-")
-			out, err := n.containerd.RunContainer(t.Context(), "overlaybd", ref, id)
+			out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, id)
 			if err != nil || out != smallOutput {
 				t.Errorf("the container printed %q, %v; want %q", out, err, smallOutput)
 			}
@@ -68,10 +68,10 @@ func TestOrdinaryImage(t *testing.T) {
 	want := sums(t, rootfs(t, image.Small()))
 	for _, snapshotter := range []string{"overlayfs", "overlaybd"} {
 		t.Run(snapshotter, func(t *testing.T) {
-			ref := n.ref("ordinary:1")
+			ref := n.Ref("ordinary:1")
 			n.ctr(t, "image", "pull", "--plain-http", "--snapshotter", snapshotter, ref)
 			n.removeLater(t, ref)
-			out, err := n.containerd.RunContainer(t.Context(), snapshotter, ref, "ordinary-"+snapshotter)
+			out, err := n.Containerd.RunContainer(t.Context(), snapshotter, ref, "ordinary-"+snapshotter)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -95,13 +95,13 @@ func TestWholeImage(t *testing.T) {
 			n.push(t, l, "numpy:"+string(fs))
 			ref := n.rpull(t, "numpy:"+string(fs))
 			for _, id := range []string{"cold", "warm"} {
-				n.proxy.Reset()
-				out, err := n.containerd.RunContainer(t.Context(), "overlaybd", ref, id+"-"+string(fs), "/bin/sh", "-c", sumScript)
+				n.Proxy.Reset()
+				out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, id+"-"+string(fs), "/bin/sh", "-c", sumScript)
 				if err != nil {
 					t.Fatal(err)
 				}
 				compareTrees(t, sorted(out), want)
-				got := n.proxy.Stats()
+				got := n.Proxy.Stats()
 				t.Logf("%s: %d requests, %d bytes, at most %d in flight", id, got.Requests, got.Bytes, got.MaxInFlight)
 				if id == "warm" && got.BlobBytes != 0 {
 					t.Errorf("reading what is cached fetched %d bytes", got.BlobBytes)
@@ -125,7 +125,7 @@ func TestNerdctl(t *testing.T) {
 	n := onNode(t)
 	n.push(t, built(t, small), "nerdctl:1")
 	nerdctl := func(args ...string) string {
-		argv := []string{"nerdctl", "--address", n.containerd.Address, "--namespace", n.Namespace,
+		argv := []string{"nerdctl", "--address", n.Containerd.Address, "--namespace", n.Namespace,
 			"--snapshotter", "overlaybd", "--insecure-registry", "--data-root", n.Path("nerdctl")}
 		out, err := n.Run(t.Context(), append(argv, args...)...)
 		if err != nil {
@@ -133,9 +133,9 @@ func TestNerdctl(t *testing.T) {
 		}
 		return out
 	}
-	nerdctl("pull", "--quiet", n.ref("nerdctl:1"))
-	n.removeLater(t, n.ref("nerdctl:1"))
-	if out := nerdctl("run", "--rm", "--net", "none", n.ref("nerdctl:1")); out != smallOutput {
+	nerdctl("pull", "--quiet", n.Ref("nerdctl:1"))
+	n.removeLater(t, n.Ref("nerdctl:1"))
+	if out := nerdctl("run", "--rm", "--net", "none", n.Ref("nerdctl:1")); out != smallOutput {
 		t.Errorf("the container printed %q, want %q", out, smallOutput)
 	}
 }

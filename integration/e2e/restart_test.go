@@ -3,23 +3,25 @@ package e2e_test
 import (
 	"testing"
 
+	"github.com/reprise-containers/reprise/integration/node"
+
 	"github.com/reprise-containers/reprise/integration/sandbox"
 )
 
 // TestRestart stops and starts the daemon below a running container.
 func TestRestart(t *testing.T) {
-	n := ownNode(t, options{})
+	n := ownNode(t, node.Options{})
 	n.push(t, built(t, small), "small:1")
 	ref := n.rpull(t, "small:1")
 	n.ctr(t, "run", "--detach", "--snapshotter", "overlaybd", ref, "sleeper", "/bin/sleep", "100000")
-	n.snapshotter.Stop(t.Context())
-	if err := n.snapshotter.Start(t.Context()); err != nil {
+	n.Snapshotter.Stop(t.Context())
+	if err := n.Snapshotter.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if out := n.ctr(t, "task", "exec", "--exec-id", "look", "sleeper", "/bin/cat", "/etc/layers"); out != "layer 1\nlayer 2\n" {
 		t.Errorf("after a restart the container reads %q", out)
 	}
-	out, err := n.containerd.RunContainer(t.Context(), "overlaybd", ref, "after")
+	out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, "after")
 	if err != nil || out != smallOutput {
 		t.Errorf("a container started after the restart printed %q, %v", out, err)
 	}
@@ -31,7 +33,7 @@ func TestRestart(t *testing.T) {
 // TestReboot takes all processes and mounts away and starts everything again
 // from what is on disk, with the registry down at first.
 func TestReboot(t *testing.T) {
-	n := ownNode(t, options{})
+	n := ownNode(t, node.Options{})
 	n.push(t, built(t, small), "small:1")
 	ref := n.rpull(t, "small:1")
 	n.ctr(t, "run", "--detach", "--snapshotter", "overlaybd", ref, "sleeper", "/bin/sleep", "100000")
@@ -42,21 +44,21 @@ func TestReboot(t *testing.T) {
 		t.Fatalf("the reboot left mounts: %v, %v", mounts, err)
 	}
 	// An unreachable registry delays nobody's start.
-	if err := n.snapshotter.Start(t.Context()); err != nil {
+	if err := n.Snapshotter.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.containerd.Start(t.Context()); err != nil {
+	if err := n.Containerd.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.registry.Start(t.Context()); err != nil {
+	if err := n.Registry.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	out, err := n.containerd.RunContainer(t.Context(), "overlaybd", ref, "after")
+	out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, "after")
 	if err != nil || out != smallOutput {
 		t.Errorf("a container started after the reboot printed %q, %v", out, err)
 	}
 	// The container itself has survived, only its process has not.
-	if _, err := n.containerd.Ctr(t.Context(), "task", "rm", "--force", "sleeper"); err != nil {
+	if _, err := n.Containerd.Ctr(t.Context(), "task", "rm", "--force", "sleeper"); err != nil {
 		t.Logf("removing the dead task: %v", err)
 	}
 	n.ctr(t, "task", "start", "--detach", "sleeper")
@@ -69,14 +71,14 @@ func TestReboot(t *testing.T) {
 
 // TestDebianContainerd is a smoke test on the containerd that Debian ships.
 func TestDebianContainerd(t *testing.T) {
-	n := ownNode(t, options{release: sandbox.Debian})
+	n := ownNode(t, node.Options{Release: sandbox.Debian})
 	n.push(t, built(t, small), "small:1")
-	n.proxy.Reset()
+	n.Proxy.Reset()
 	ref := n.rpull(t, "small:1")
-	if got := n.proxy.Stats(); got.BlobRequests == 0 || got.Bytes > 1<<20 {
+	if got := n.Proxy.Stats(); got.BlobRequests == 0 || got.Bytes > 1<<20 {
 		t.Errorf("the pull made %d blob requests and fetched %d bytes", got.BlobRequests, got.Bytes)
 	}
-	out, err := n.containerd.RunContainer(t.Context(), "overlaybd", ref, "smoke")
+	out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, "smoke")
 	if err != nil || out != smallOutput {
 		t.Errorf("the container printed %q, %v", out, err)
 	}

@@ -5,9 +5,11 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/reference"
 	"github.com/reprise-containers/reprise/integration/sandbox"
+	"github.com/reprise-containers/reprise/remote/blob"
 )
 
 func TestMeasure(t *testing.T) {
@@ -28,24 +30,24 @@ func TestMeasure(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, x := range []struct {
-		fs  image.Rootfs
-		cmd []string
-	}{{image.Scipy(), image.ScipyCommand()}} {
-		root, err := x.fs.Build(t.Context(), filepath.Join(tools.Cache, "images"), t.Logf)
+	for _, f := range []image.FSType{image.Ext4, image.Erofs} {
+		b := image.Build{Name: "scipy-" + string(f), Rootfs: image.Scipy(), Format: image.Overlaybd{FSType: f}, Args: image.ScipyCommand()}
+		l, err := b.Make(t.Context(), filepath.Join(tools.Cache, "images"), t.Logf)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, f := range []image.FSType{image.Ext4, image.Erofs} {
-			disk := s.Path("disk." + string(f))
-			if err := image.MakeDisk(t.Context(), f, root, disk); err != nil {
-				t.Fatal(err)
-			}
-			st, _ := os.Stat(disk)
-			for range 3 {
-				r, err := reference.Run{disk, f, x.cmd}.Measure(t.Context(), s, c)
-				t.Logf("%s %d MB: %s %d extents %d blocks %v %v", f, st.Size()>>20, r.Stdout, len(r.Extents), len(r.Blocks()), r.Wall, err)
-			}
+		r, err := reference.Run{l.Disk(), f, b.Args}.Measure(t.Context(), s, c)
+		_, m, _ := l.Manifest()
+		bl, err := blob.OpenFile(l.BlobPath(m.Layers[0]))
+		if err != nil {
+			t.Fatal(err)
 		}
+		img, err := backstore.Open(t.Context(), []blob.ReaderAt{bl})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cost, err := r.Cost(img)
+		st, _ := os.Stat(l.Disk())
+		t.Logf("%s disk %d MB blob %d MB: %s %d extents %d blocks %v %v %+v segs %d", f, st.Size()>>20, bl.Size()>>20, r.Stdout, len(r.Extents), len(r.Blocks()), r.Wall, err, cost, img.Len())
 	}
 }

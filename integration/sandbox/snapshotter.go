@@ -38,6 +38,13 @@ func (s *Sandbox) StartSnapshotter(ctx context.Context, c SnapshotterConfig) (*S
 			return nil, err
 		}
 	}
+	return d, d.Reconfigure(ctx, c.Extra)
+}
+
+// Reconfigure writes a configuration with more TOML by table ("" for the top)
+// and starts the stopped daemon with it.
+func (d *Snapshotter) Reconfigure(ctx context.Context, extra map[string]string) error {
+	s := d.sandbox
 	tables := map[string]string{
 		"": fmt.Sprintf("root = %q\naddress = %q\nruntime_dir = %q\n",
 			s.Path("snapshotter"), s.Path("snapshotter.sock"), s.Path("run")),
@@ -46,7 +53,7 @@ func (s *Sandbox) StartSnapshotter(ctx context.Context, c SnapshotterConfig) (*S
 		"metrics":  fmt.Sprintf("address = %q\n", d.Metrics),
 		"registry": fmt.Sprintf("hosts_dir = %q\n", s.Path("hosts")),
 	}
-	for name, lines := range c.Extra {
+	for name, lines := range extra {
 		tables[name] += lines
 	}
 	var b strings.Builder
@@ -57,9 +64,9 @@ func (s *Sandbox) StartSnapshotter(ctx context.Context, c SnapshotterConfig) (*S
 		}
 	}
 	if err := os.WriteFile(s.Path("snapshotter.toml"), []byte(b.String()), 0o644); err != nil {
-		return nil, err
+		return err
 	}
-	return d, d.Start(ctx)
+	return d.Start(ctx)
 }
 
 // Start starts the daemon again after Kill, Stop or Sandbox.Crash.

@@ -1,0 +1,98 @@
+// Package coldstart measures what it takes from an image in a registry to the
+// first output of a container, in time and in bytes.
+package coldstart
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/reprise-containers/reprise/integration/node"
+	"github.com/reprise-containers/reprise/integration/sandbox/wire"
+)
+
+// Start is what one cold start took.
+type Start struct {
+	// Pull is the time of the pull, Output from then to the first output,
+	// Run from then to the end of the container.
+	Pull, Output, Run time.Duration
+	// PullStats and Stats are what crossed the network in the pull, and
+	// until nothing moved any more after the container's end.
+	PullStats, Stats wire.Stats
+	// Stdout is what the container printed.
+	Stdout string
+}
+
+// Ready is the time from the start of the pull to the first output.
+func (s Start) Ready() time.Duration { return s.Pull + s.Output }
+
+// Lazy pulls the image "repository:tag" with rpull and runs its command.
+func Lazy(ctx context.Context, n *node.Node, name string) (Start, error) {
+	return measure(ctx, n, "overlaybd", name, func() error {
+		_, err := n.Containerd.Rpull(ctx, n.Ref(name))
+		return err
+	})
+}
+
+// Full pulls the whole image, unpacks it for overlayfs, and runs its command.
+func Full(ctx context.Context, n *node.Node, name string) (Start, error) {
+	return measure(ctx, n, "overlayfs", name, func() error {
+		_, err := n.Containerd.Ctr(ctx, "image", "pull", "--plain-http", "--snapshotter", "overlayfs", n.Ref(name))
+		return err
+	})
+}
+
+func measure(ctx context.Context, n *node.Node, snapshotter, name string, pull func() error) (Start, error) {
+	var s Start
+	n.Proxy.Reset()
+	begin := time.Now()
+	if err := pull(); err != nil {
+		return s, fmt.Errorf("pulling %s: %w", name, err)
+	}
+	pulled := time.Now()
+	s.PullStats = n.Proxy.Stats()
+	out := &firstByte{}
+	err := n.RunTo(ctx, out, n.Tools.Bin+"/ctr", "--address", n.Containerd.Address, "--namespace", n.Namespace,
+		"run", "--rm", "--snapshotter", snapshotter, n.Ref(name), "cold")
+	if err != nil {
+		return s, err
+	}
+	s.Pull, s.Output, s.Run = pulled.Sub(begin), out.first.Sub(pulled), time.Since(pulled)
+	s.Stdout = out.text.String()
+	s.Stats = settle(n.Proxy)
+	return s, nil
+}
+
+// firstByte notes when the first byte was written to it.
+type firstByte struct {
+	mu    sync.Mutex
+	first time.Time
+	text  bytes.Buffer
+}
+
+func (w *firstByte) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.first.IsZero() {
+		w.first = time.Now()
+	}
+	return w.text.Write(p)
+}
+
+// settle waits until nothing crosses the proxy any more, at most ten seconds,
+// and returns what has.
+func settle(p *wire.Proxy) wire.Stats {
+	const quiet = 500 * time.Millisecond
+	last := p.Stats()
+	for since, start := time.Now(), time.Now(); time.Since(since) < quiet && time.Since(start) < 10*time.Second; {
+		time.Sleep(20 * time.Millisecond)
+		now := p.Stats()
+		if p.InFlight() > 0 || now.Requests != last.Requests {
+			since = time.Now()
+		}
+		last = now
+	}
+	return last
+}

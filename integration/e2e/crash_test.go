@@ -1,0 +1,185 @@
+package e2e_test
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/reprise-containers/reprise/integration/image"
+	"github.com/reprise-containers/reprise/integration/node"
+)
+
+// kills is how often a crash test kills the daemon.
+const kills = 20
+
+// TestKillWhileReading kills the daemon at random moments while a container
+// reads all its files over and over.
+func TestKillWhileReading(t *testing.T) {
+	for _, fs := range []image.FSType{image.Ext4, image.Erofs} {
+		t.Run(string(fs), func(t *testing.T) { killWhileReading(t, fs) })
+	}
+}
+
+func killWhileReading(t *testing.T, fs image.FSType) {
+	n := ownNode(t, node.Options{})
+	n.push(t, built(t, numpy(fs)), "numpy:1")
+	ref := n.rpull(t, "numpy:1")
+	const script = `while [ ! -e /run/stop ]; do ` + sumScript + ` || echo FAILED; echo ROUND; done`
+
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	reader := start(func() (string, error) {
+		return n.Containerd.RunContainer(ctx, "overlaybd", ref, "reader", "/bin/sh", "-c", script)
+	})
+	evictor, stopEvicting := context.WithCancel(ctx)
+	evicting := start(func() (string, error) { evict(evictor, n.Path("snapshotter")); return "", nil })
+	for range kills {
+		pause(20, 400)
+		if err := n.Snapshotter.Kill(ctx); err != nil {
+			t.Fatal(err)
+		}
+		pause(0, 50)
+		if err := n.Snapshotter.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stopEvicting()
+	evicting() //nolint:errcheck // it has none
+	n.ctr(t, "task", "exec", "--exec-id", "stop", "reader", "/bin/touch", "/run/stop")
+	out, err := reader()
+	if err != nil {
+		t.Fatal(err)
+	}
+	rounds := strings.Split(strings.TrimSuffix(out, "ROUND\n"), "ROUND\n")
+	want := sums(t, rootfs(t, image.Numpy()))
+	for _, r := range rounds {
+		compareTrees(t, sorted(r), want)
+	}
+	t.Logf("%d kills in %d rounds over %d files", kills, len(rounds), len(want))
+	if stuck := n.Stuck(); len(stuck) > 0 {
+		t.Errorf("processes hang: %v", stuck)
+	}
+}
+
+// start runs f and returns a function that waits for its result.
+func start(f func() (string, error)) func() (string, error) {
+	var out string
+	var err error
+	var wg sync.WaitGroup
+	wg.Go(func() { out, err = f() })
+	return func() (string, error) { wg.Wait(); return out, err }
+}
+
+// pause sleeps for a random time between the two, in milliseconds.
+func pause(least, most int) {
+	time.Sleep(time.Duration(least+rand.IntN(most-least)) * time.Millisecond)
+}
+
+// evict keeps dropping the page cache of all files below root, so that reads
+// go down to the daemon again. It reads nothing.
+func evict(ctx context.Context, root string) {
+	for ctx.Err() == nil {
+		filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error { //nolint:errcheck // what can't be dropped stays
+			if err != nil || ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if d.Type().IsRegular() {
+				drop(p)
+			}
+			return nil
+		})
+		select {
+		case <-ctx.Done():
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+func drop(path string) {
+	f, err := os.Open(path)
+	if err != nil {
+		return
+	}
+	defer f.Close()
+	unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) //nolint:errcheck // best effort
+}
+
+// TestKillWhileAttaching kills the daemon at random moments while images come
+// and go.
+func TestKillWhileAttaching(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	names := []string{"small:1", "numpy:1", "numpy:2"}
+	n.push(t, built(t, small), names[0])
+	n.push(t, built(t, numpy(image.Ext4)), names[1])
+	n.push(t, built(t, numpy(image.Erofs)), names[2])
+	busybox := slices.DeleteFunc(sums(t, rootfs(t, image.Small())), func(l string) bool { return !strings.HasSuffix(l, "/bin/busybox") })
+	if len(busybox) != 1 {
+		t.Fatal("the image has no busybox")
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	var rounds, failed int
+	churning, stop := context.WithCancel(ctx)
+	churn := start(func() (string, error) {
+		for ; churning.Err() == nil; rounds++ {
+			// A call that meets no daemon may fail; wrong data may not come.
+			out, err := n.attachOnce(ctx, names[rounds%len(names)], rounds)
+			if err != nil {
+				failed++
+			} else if out != busybox[0]+"\n" {
+				return "", fmt.Errorf("the container read %q, want %q", out, busybox[0])
+			}
+		}
+		return "", nil
+	})
+	for range kills {
+		pause(20, 500)
+		if err := n.Snapshotter.Kill(ctx); err != nil {
+			t.Fatal(err)
+		}
+		pause(0, 50)
+		if err := n.Snapshotter.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stop()
+	if _, err := churn(); err != nil {
+		t.Error(err)
+	}
+	t.Logf("%d kills, %d images attached and detached, %d of them failed for want of a daemon", kills, rounds, failed)
+	if err := n.Containerd.Empty(ctx); err != nil {
+		t.Error(err)
+	}
+	for i, name := range names {
+		if out, err := n.attachOnce(ctx, name, 1000+i); err != nil || out != busybox[0]+"\n" {
+			t.Errorf("%s afterwards: %q, %v", name, out, err)
+		}
+	}
+	if stuck := n.Stuck(); len(stuck) > 0 {
+		t.Errorf("processes hang: %v", stuck)
+	}
+}
+
+// attachOnce pulls an image, reads one file in a container and removes both.
+func (n machine) attachOnce(ctx context.Context, name string, round int) (string, error) {
+	if _, err := n.Containerd.Rpull(ctx, n.Ref(name)); err != nil {
+		return "", err
+	}
+	id := fmt.Sprintf("round-%d", round)
+	out, err := n.Containerd.RunContainer(ctx, "overlaybd", n.Ref(name), id, "/bin/sha256sum", "/bin/busybox")
+	if err == nil {
+		_, err = n.Containerd.Ctr(ctx, "image", "rm", "--sync", n.Ref(name))
+	}
+	return out, err
+}
