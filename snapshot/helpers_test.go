@@ -3,6 +3,7 @@ package snapshot_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,9 +25,11 @@ const testRef = "registry.example:5000/team/app:1.2"
 // node is a snapshotter with devices that outlive it.
 type node struct {
 	*snapshot.Snapshotter
-	t    *testing.T
-	cfg  snapshot.Config
-	fake *fakeDevices
+	t   *testing.T
+	cfg snapshot.Config
+	// One of them is in use.
+	fake   *fakeDevices
+	mounts *mountDevices
 }
 
 func newNode(t *testing.T) *node {
@@ -43,9 +46,27 @@ func newNodeWith(t *testing.T, cfg snapshot.Config) *node {
 	return n
 }
 
+// newMountNode is a node whose devices mount content.
+func newMountNode(t *testing.T, content string) *node {
+	t.Helper()
+	root := filepath.Join(t.TempDir(), "root")
+	n := &node{t: t, cfg: snapshot.Config{Root: root}, mounts: newMountDevices(t, root, content, 0)}
+	n.start()
+	t.Cleanup(func() {
+		if err := errors.Join(n.Close(), emptyAndCheck(context.Background(), n.mounts)); err != nil {
+			t.Error(err)
+		}
+	})
+	return n
+}
+
 func (n *node) start() {
 	n.t.Helper()
-	s, err := snapshot.New(n.t.Context(), n.cfg, n.fake)
+	var devices snapshot.Devices = n.fake
+	if n.fake == nil {
+		devices = n.mounts
+	}
+	s, err := snapshot.New(n.t.Context(), n.cfg, devices)
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -244,3 +265,11 @@ const (
 	lsmtMagic  = "LSMT\x00\x01\x02\x00 and so on"
 	zfileMagic = "ZFile\x00\x01\x00 and so on"
 )
+
+// checkRefused expects a removal refused because of something in use.
+func checkRefused(t *testing.T, err error, says string) {
+	t.Helper()
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), says) {
+		t.Errorf("%v does not say %s or is of another class", err, says)
+	}
+}
