@@ -1,0 +1,143 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/log"
+
+	"github.com/reprise-containers/reprise/backstore/attach"
+	"github.com/reprise-containers/reprise/backstore/fusedev"
+	"github.com/reprise-containers/reprise/backstore/readahead"
+	"github.com/reprise-containers/reprise/cache"
+	"github.com/reprise-containers/reprise/cmd/internal/chain"
+	"github.com/reprise-containers/reprise/cmd/internal/config"
+	"github.com/reprise-containers/reprise/cmd/internal/metrics"
+	"github.com/reprise-containers/reprise/cmd/internal/program"
+	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/registry"
+)
+
+// serve builds the daemon and runs it until ctx ends. Mounts outlive it.
+func serve(ctx context.Context, cfg config.Snapshotter) error {
+	if err := setUpLog(cfg.Log); err != nil {
+		return err
+	}
+	for _, dir := range []string{cfg.Root, cfg.RuntimeDir, filepath.Dir(cfg.CacheDir())} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return err
+		}
+	}
+	if err := fusedev.EnsureShared(cfg.Root); err != nil {
+		return fmt.Errorf("making %s a shared mount: %w", cfg.Root, err)
+	}
+	// The server first: it is what keeps a second daemon out.
+	server, err := openServer(ctx, cfg, events{ctx})
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	m := metrics.New()
+	blobs, stored, err := openBlobs(ctx, cfg, m)
+	if err != nil {
+		return err
+	}
+	defer stored.Close()
+
+	attacher := attach.New(server, blobs.Open, attach.Config{
+		Readahead:      readahead.Config{Trigger: readahead.DefaultConfig.Trigger, Max: int64(cfg.Device.Readahead)},
+		LocalReadahead: attach.DefaultConfig.LocalReadahead,
+	})
+	api := &api{cfg: cfg, devices: devices{attacher, stored}, calls: m.Calls()}
+	export(m, stored, server)
+	stages := []program.Stage{
+		{{Name: "serving devices", Run: server.Run}},
+		{{Name: "attaching images", Run: attacher.Run}},
+		{{Name: "serving containerd", Run: api.run}},
+	}
+	if cfg.Metrics.Address != "" {
+		handler := m.Handler(func(context.Context) error { return health(server, api) })
+		stages = append(stages, program.Stage{{Name: "serving metrics", Run: func(ctx context.Context) error {
+			return serveHTTP(ctx, cfg.Metrics.Address, handler)
+		}}})
+	}
+	log.G(ctx).WithField("root", cfg.Root).Infof("reprise-snapshotter %s is starting", version)
+	err = program.Run(ctx, stages...)
+	log.G(ctx).Info("reprise-snapshotter has ended; mounted images stay and wait for its successor")
+	return err
+}
+
+func setUpLog(cfg config.Log) error {
+	if err := log.SetLevel(cfg.Level); err != nil {
+		return err
+	}
+	return log.SetFormat(log.OutputFormat(cfg.Format))
+}
+
+func stateDir(cfg config.Snapshotter) string { return filepath.Join(cfg.Root, "devices") }
+
+func openServer(ctx context.Context, cfg config.Snapshotter, observer fusedev.Observer) (*fusedev.Server, error) {
+	server, err := fusedev.Open(ctx, fusedev.Config{
+		StateDir:    stateDir(cfg),
+		RuntimeDir:  filepath.Join(cfg.RuntimeDir, "devices"),
+		MaxInFlight: cfg.Device.MaxInFlight,
+		Observer:    observer,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("opening the device server: %w", err)
+	}
+	return server, nil
+}
+
+// openBlobs returns the read chain and the cache in it.
+func openBlobs(ctx context.Context, cfg config.Snapshotter, m *metrics.Metrics) (*chain.Chain, *cache.Cache, error) {
+	client, err := registry.New(registry.Config{
+		HostsDir:              cfg.Registry.HostsDir,
+		DockerConfig:          cfg.Registry.DockerConfig,
+		PlainHTTP:             cfg.Registry.PlainHTTP,
+		UserAgent:             "reprise/" + version,
+		ConnectTimeout:        time.Duration(cfg.Registry.Connect),
+		ResponseHeaderTimeout: time.Duration(cfg.Registry.Response),
+		IdleTimeout:           time.Duration(cfg.Registry.Response),
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("configuring the registry client: %w", err)
+	}
+	stored, err := cache.Open(cache.Config{
+		Dir:          cfg.CacheDir(),
+		MaxBytes:     int64(cfg.Cache.Max),
+		MinFreeBytes: int64(cfg.Cache.MinFree),
+		Policy:       cfg.Cache.Policy,
+		OnError: func(err error) {
+			log.G(ctx).WithError(err).Warn("the cache's disk fails; reads go on, uncached where need be")
+		},
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening the cache in %s: %w", cfg.CacheDir(), err)
+	}
+	retry := blob.RetryConfig{Base: time.Duration(cfg.Read.RetryBase), Max: time.Duration(cfg.Read.RetryMax)}
+	if cfg.Read.OnDeadline == "error" {
+		retry.Deadline = time.Duration(cfg.Read.Deadline)
+	}
+	return chain.New(client, chain.Config{
+		Retry:       retry,
+		Limit:       blob.LimitConfig{Requests: cfg.Registry.Requests, Background: cfg.Registry.Background},
+		Cache:       stored,
+		CacheReads:  m.Reads("cache"),
+		OriginReads: m.Reads("origin"),
+	}), stored, nil
+}
+
+// serveHTTP serves h on address until ctx ends.
+func serveHTTP(ctx context.Context, address string, h http.Handler) error {
+	s := &http.Server{Addr: address, Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	defer context.AfterFunc(ctx, func() { s.Close() })()
+	if err := s.ListenAndServe(); ctx.Err() == nil {
+		return fmt.Errorf("listening on %s (metrics.address): %w", address, err)
+	}
+	return nil
+}
