@@ -1,0 +1,239 @@
+package cache
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/cache/internal/disk"
+	"github.com/reprise-containers/reprise/cache/internal/presence"
+	"github.com/reprise-containers/reprise/cache/policy"
+	"github.com/reprise-containers/reprise/remote/blob"
+)
+
+// ErrInUse says that another process uses the cache's folder.
+var ErrInUse = errors.New("cache folder is in use by another process")
+
+// runKey names what the eviction policy deals in: one run of a blob, or, with
+// run allRuns, all of a blob whose map was not loaded since the start.
+type runKey struct {
+	entry uint32
+	run   int32
+}
+
+const allRuns = -1
+
+// Cache is a disk cache for ranges of blobs. All its methods and those of the
+// blobs it makes may be called in parallel.
+//
+// Locks, outermost first: evicting, opened.writing, opened.persisting,
+// entry.mu, mu, policyMu; queue.mu and opened.queueing are innermost. None of them is held while the network is
+// waited for, and the hit path takes none (it tries policyMu).
+type Cache struct {
+	cfg  Config
+	fs   disk.FS
+	lock io.Closer
+
+	mu      sync.Mutex // guards the fields below
+	blobs   map[digest.Digest]*entry
+	byID    map[uint32]*entry
+	lastID  uint32
+	loaded  map[*entry]struct{} // entries with an open state
+	closing bool
+
+	policyMu sync.Mutex
+	policy   policy.Policy[runKey]
+
+	evicting sync.Mutex // one eviction at a time
+	cold     *entry     // whole blob being evicted piece by piece; under evicting
+
+	queue queue
+	space space
+	faults
+	used  atomic.Int64 // bytes of disk space accounted for
+	clock atomic.Int64 // Unix nanoseconds, about a second old at most
+	dirty atomic.Int64 // bytes stored since the last checkpoint
+	wake  chan struct{}
+	stop  chan struct{}
+	wg    sync.WaitGroup
+	count counters
+}
+
+// Open opens the cache in cfg.Dir and reads the metadata of what it holds.
+// Damaged or unknown files in it are removed. It fails with ErrInUse when
+// another process has the folder. Close must be called at the end.
+func Open(cfg Config) (*Cache, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if err := os.Mkdir(cfg.Dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return nil, fmt.Errorf("making cache folder: %w", err)
+	}
+	files, err := disk.OpenOS(cfg.Dir)
+	if err != nil {
+		return nil, fmt.Errorf("opening cache folder: %w", err)
+	}
+	c, err := open(cfg, files)
+	if err != nil {
+		files.Close()
+		return nil, fmt.Errorf("opening cache %s: %w", cfg.Dir, err)
+	}
+	return c, nil
+}
+
+func open(cfg Config, files disk.FS) (*Cache, error) {
+	cfg = cfg.withDefaults()
+	rules, err := policy.New[runKey](cfg.Policy)
+	if err != nil {
+		return nil, err
+	}
+	c := &Cache{
+		cfg:    cfg,
+		fs:     files,
+		blobs:  make(map[digest.Digest]*entry),
+		byID:   make(map[uint32]*entry),
+		loaded: make(map[*entry]struct{}),
+		policy: rules,
+		wake:   make(chan struct{}, 1),
+		stop:   make(chan struct{}),
+	}
+	c.clock.Store(time.Now().UnixNano())
+	c.queue.init(cfg.QueueBytes)
+	c.space.init(cfg.MinFreeBytes)
+	c.faults.notify = cfg.OnError
+
+	c.lock, err = files.Lock("lock")
+	if errors.Is(err, disk.ErrLocked) {
+		return nil, ErrInUse
+	} else if err != nil {
+		return nil, err
+	}
+	if err = c.probe(); err == nil {
+		err = c.scan()
+	}
+	if err != nil {
+		c.lock.Close()
+		return nil, err
+	}
+	c.measureSpace()
+	c.wg.Go(c.storeAll)
+	c.wg.Go(c.maintain)
+	return c, nil
+}
+
+// probe refuses file systems that can't give back a part of a file, on which
+// nothing could ever be evicted. A disk that is full or broken is no reason to
+// refuse: what it holds can still be read.
+func (c *Cache) probe() error {
+	const name = "probe"
+	f, err := c.fs.Open(name, true)
+	if err != nil {
+		return nil
+	}
+	defer c.fs.Remove(name)
+	defer f.Close()
+	if f.Truncate(presence.Block) != nil {
+		return nil
+	}
+	if err := f.Punch(0, presence.Block); errors.Is(err, errors.ErrUnsupported) {
+		return fmt.Errorf("its file system can't punch holes into files, use ext4, xfs, btrfs or tmpfs: %w", err)
+	}
+	return nil
+}
+
+// Blob returns b read through the cache, which is keyed by b's digest. The
+// result implements blob.Presence, and Discard(off, n int64) to drop bytes
+// that turned out to be damaged. A blob is passed through uncached when its
+// descriptor has no valid digest or a size over 1 TiB.
+func (c *Cache) Blob(b blob.Blob) blob.Blob {
+	desc := b.Descriptor()
+	if desc.Digest.Validate() != nil || b.Size() <= 0 || b.Size() > presence.MaxSize {
+		return b
+	}
+	return &cached{c: c, inner: b, desc: desc}
+}
+
+// find returns the entry of desc, made if need be; nil when the cache is
+// closing or knows the digest with another size, because then one of the two
+// descriptors lies and the cache can't tell which.
+func (c *Cache) find(desc ocispec.Descriptor) *entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closing {
+		return nil
+	}
+	e := c.blobs[desc.Digest]
+	if e == nil {
+		e = c.addLocked(desc)
+	}
+	if e.desc.Size != desc.Size {
+		return nil
+	}
+	return e
+}
+
+// addLocked makes an entry; c.mu is held or c not yet shared.
+func (c *Cache) addLocked(desc ocispec.Descriptor) *entry {
+	c.lastID++
+	e := &entry{c: c, id: c.lastID, desc: desc, path: pathOf(desc.Digest)}
+	e.lastUsed.Store(c.clock.Load())
+	c.blobs[desc.Digest] = e
+	c.byID[e.id] = e
+	return e
+}
+
+// Sync waits until everything fetched before the call is stored or dropped,
+// and makes it durable.
+func (c *Cache) Sync(ctx context.Context) error {
+	done := make(chan struct{})
+	if !c.queue.barrier(done) {
+		return errClosed
+	}
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	return c.checkpoint()
+}
+
+var errClosed = errors.New("cache is closed")
+
+// Close stores what is queued, makes it durable and releases the folder. Blobs
+// of the cache then read from their origin. Closing again does nothing.
+func (c *Cache) Close() error {
+	c.mu.Lock()
+	again := c.closing
+	c.closing = true
+	c.mu.Unlock()
+	if again {
+		return nil
+	}
+	c.queue.close()
+	close(c.stop)
+	c.wg.Wait()
+	err := c.checkpoint()
+	for _, e := range c.loadedEntries() {
+		e.shut()
+	}
+	return errors.Join(err, c.lock.Close(), c.fs.Close())
+}
+
+// loadedEntries returns the entries that are open now.
+func (c *Cache) loadedEntries() []*entry {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	list := make([]*entry, 0, len(c.loaded))
+	for e := range c.loaded {
+		list = append(list, e)
+	}
+	return list
+}

@@ -1,0 +1,60 @@
+// Package cache keeps ranges of remote blobs on the local disk: Cache.Blob
+// wraps a blob.Blob so that what was read once is read from the disk.
+//
+// # What is fetched
+//
+// A blob is kept in units of 512 bytes (of the blob as stored in the registry,
+// that is, compressed). A read fetches the units it lacks, one request for
+// each gap, and nothing else is rounded up: how much a container start costs
+// is decided by the bytes that are fetched beyond need.
+//
+// # How it is stored
+//
+// Each blob has a sparse file with its bytes at their own offsets, a map of
+// the units present (package internal/presence) and a small metadata file. The
+// reader gets its bytes first; one goroutine then writes them to the file, and
+// sets the bits of their units in memory. Meanwhile other readers are served
+// from the queue. A full queue drops the store and never delays the read,
+// unless the read has background priority: nobody waits for those, so they
+// wait for room instead of being fetched again later.
+//
+// Writing asynchronously costs a queue, but a write to the page cache is fast
+// only as long as the kernel does not throttle the writer, which it does for
+// up to 200 ms at a time when anybody on the machine fills the disk's queue.
+//
+// # What is trusted after a crash
+//
+// A map on disk only ever speaks of data that is durable: every few seconds
+// (Config.CheckpointEvery) the data of changed blobs is synced, then a
+// snapshot of the map taken before replaces the older one atomically. What was
+// stored since is fetched again after a crash. A map carries a checksum, the
+// blob's digest and size, and the inode number of its data file; if anything
+// does not fit, the blob's files are removed and it starts empty. The start
+// reads metadata only, a map is loaded when its blob is first read.
+//
+// The bytes themselves are not hashed on the way in or out. Verification of
+// what comes from the network is a decorator below the cache. Bytes damaged on
+// the disk are caught by the checksum of the block they belong to in the
+// layers above, and the blobs of this package have a method
+//
+//	Discard(off, n int64)
+//
+// with which the one who noticed drops them, so that the next read fetches
+// them anew. Checksums here would have to be per unit, as large as the map
+// many times over, or fetches would have to round up to whatever they cover.
+//
+// # What is given up
+//
+// Space is accounted for in blocks of 4 KiB, as file systems allocate it, and
+// the limit holds when something is admitted. The unit of eviction is a run of
+// 1 MiB of a blob, chosen by a policy of package cache/policy, and given back
+// by punching a hole, after the cleared bits are durable. Reads are never
+// disturbed: one that overlaps an eviction notices and goes on with the origin.
+// Blobs not read since the start count as one entry until they are read.
+//
+// # What a failing disk costs
+//
+// Caching, never the read. Storing pauses and is tried again at growing
+// intervals, reads fall back to the origin, Stats counts and Config.OnError is
+// told once.
+package cache

@@ -1,0 +1,161 @@
+package cache
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/cache/internal/presence"
+)
+
+// Names in the cache's folder:
+//
+//	lock                       held while a process uses the folder
+//	blobs/sha256/ab/abcd.json  metadata; its modification time is the last use
+//	blobs/sha256/ab/abcd.data  the bytes, sparse, at their own offsets
+//	blobs/sha256/ab/abcd.map   which of them are valid (package presence)
+//	                    ....tmp  a file being replaced
+const (
+	blobsDir = "blobs"
+	extMeta  = ".json"
+	extData  = ".data"
+	extUnits = ".map"
+	extTemp  = ".tmp"
+
+	// metadataVersion changes when any of the files changes incompatibly;
+	// files of another version are forgotten.
+	metadataVersion = 1
+	metadataLimit   = 64 << 10
+)
+
+// paths are the names of one blob's files.
+type paths struct{ dir, meta, data, units string }
+
+func pathOf(d digest.Digest) paths {
+	dir := path.Join(blobsDir, d.Algorithm().String(), d.Encoded()[:2])
+	base := path.Join(dir, d.Encoded())
+	return paths{dir: dir, meta: base + extMeta, data: base + extData, units: base + extUnits}
+}
+
+// metadata is what must be known of a blob without opening it.
+type metadata struct {
+	Version    int                `json:"version"`
+	Descriptor ocispec.Descriptor `json:"descriptor"`
+	FetchedAt  time.Time          `json:"fetchedAt"`
+}
+
+// parseMetadata reads a metadata file and refuses one that can't be of d.
+func parseMetadata(data []byte, d digest.Digest) (metadata, error) {
+	var m metadata
+	if err := json.Unmarshal(data, &m); err != nil {
+		return m, err
+	}
+	switch {
+	case m.Version != metadataVersion:
+		return m, fmt.Errorf("metadata version %d, not %d", m.Version, metadataVersion)
+	case m.Descriptor.Digest != d:
+		return m, fmt.Errorf("metadata of %s in the place of %s", m.Descriptor.Digest, d)
+	case m.Descriptor.Size <= 0 || m.Descriptor.Size > presence.MaxSize:
+		return m, fmt.Errorf("metadata with a size of %d bytes", m.Descriptor.Size)
+	}
+	return m, nil
+}
+
+// replace writes the file name so that it is the old or the new one at any
+// time, also after a crash.
+func (c *Cache) replace(name string, data []byte) error {
+	temp := name + extTemp
+	if err := c.fs.WriteFile(temp, data); err != nil {
+		c.fs.Remove(temp)
+		return err
+	}
+	return c.fs.Rename(temp, name)
+}
+
+// writeMetadata writes the metadata file unless that was done.
+func (e *entry) writeMetadata() error {
+	e.mu.Lock()
+	done := e.metadata
+	e.mu.Unlock()
+	if done {
+		return nil
+	}
+	data, err := json.Marshal(metadata{
+		Version:    metadataVersion,
+		Descriptor: e.desc,
+		FetchedAt:  time.Now().UTC(),
+	})
+	if err != nil {
+		return err
+	}
+	if err := e.c.replace(e.path.meta, data); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	e.metadata = true
+	e.mu.Unlock()
+	return nil
+}
+
+// touchMetadata records the last use; e.mu is held. An error costs at most an
+// eviction that is a little less clever after the next start.
+func (e *entry) touchMetadata() {
+	if last := e.lastUsed.Load(); e.metadata && last != e.touched {
+		if e.c.fs.SetModTime(e.path.meta, time.Unix(0, last)) == nil {
+			e.touched = last
+		}
+	}
+}
+
+// removeFiles removes the entry's files and settles its account; e.mu is held.
+// The map goes first and for good: the file system may give the inode number
+// of the data file to its successor, and then the old map must not come back.
+func (e *entry) removeFiles() error {
+	c := e.c
+	if err := c.removeMap(e.path); err != nil {
+		return err
+	}
+	if err := c.remove(e.path.data); err != nil {
+		return err
+	}
+	if err := c.remove(e.path.meta); err != nil {
+		return err
+	}
+	e.known, e.metadata = false, false
+	c.policyMu.Lock()
+	if e.listed {
+		for i := range (e.desc.Size + presence.Run - 1) / presence.Run {
+			c.policy.Remove(runKey{e.id, int32(i)})
+		}
+	}
+	c.policy.Remove(runKey{e.id, allRuns})
+	c.policyMu.Unlock()
+	e.listed = true
+	e.charge(-e.cost.Load())
+	return nil
+}
+
+// removeMap removes a map file, durably.
+func (c *Cache) removeMap(p paths) error {
+	err := c.fs.Remove(p.units)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	} else if err != nil {
+		return err
+	}
+	return c.fs.SyncDir(p.dir)
+}
+
+// remove removes a file that may be missing.
+func (c *Cache) remove(name string) error {
+	if err := c.fs.Remove(name); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,184 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"time"
+)
+
+const (
+	tick       = time.Second
+	touchEvery = time.Minute      // refresh the last use on disk
+	shrinkWait = 10 * time.Second // between two rounds of giving up space
+)
+
+// maintain does what is due by the clock until the cache closes: checkpoints,
+// closing idle blobs, watching the disk.
+func (c *Cache) maintain() {
+	ticker := time.NewTicker(tick)
+	defer ticker.Stop()
+	lastCheckpoint, lastShrink := time.Now(), time.Time{}
+	for {
+		select {
+		case <-c.stop:
+			return
+		case <-c.wake:
+		case <-ticker.C:
+		}
+		now := time.Now()
+		c.clock.Store(now.UnixNano())
+		c.measureSpace()
+		if now.Sub(lastShrink) >= shrinkWait && c.shrink() {
+			lastShrink = now
+		}
+		if now.Sub(lastCheckpoint) >= c.cfg.CheckpointEvery || c.dirty.Load() > checkpointBytes {
+			c.checkpoint() // its error is counted and told
+			c.refreshUse(now)
+			lastCheckpoint = now
+		}
+		c.closeIdle(now)
+	}
+}
+
+// poke makes maintain look now.
+func (c *Cache) poke() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// checkpoint makes all that is stored durable.
+func (c *Cache) checkpoint() error {
+	c.dirty.Store(0)
+	var errs []error
+	for _, e := range c.loadedEntries() {
+		if err := e.checkpoint(); err != nil {
+			err = fmt.Errorf("checkpointing blob %s: %w", e.desc.Digest, err)
+			c.count.storeErrors.Add(1)
+			c.failed(err)
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkpoint makes e durable if it is open and has changed.
+func (e *entry) checkpoint() error {
+	e.mu.Lock()
+	o := e.now.Load()
+	if o == nil || !o.dirty.Load() {
+		e.mu.Unlock()
+		return nil
+	}
+	o.users.Add(1)
+	e.mu.Unlock()
+	defer o.release()
+	err := o.persist(false)
+	if errors.Is(err, errForget) {
+		o.lose()
+		return nil
+	}
+	return err
+}
+
+// persist makes the data durable and then the map that speaks of it; with
+// syncDir also the replacement of the older map, so that it can't come back.
+func (o *opened) persist(syncDir bool) error {
+	o.persisting.Lock()
+	defer o.persisting.Unlock()
+	o.dirty.Store(false) // before the snapshot: what changes later counts again
+	err := o.writeMap(syncDir)
+	if err != nil {
+		o.dirty.Store(true)
+	}
+	return err
+}
+
+func (o *opened) writeMap(syncDir bool) error {
+	e, c := o.e, o.e.c
+	// The snapshot first: the bytes of its bits were written before.
+	snapshot := o.units.Append(nil, e.identity(o.inode))
+	if err := o.file.Datasync(); err != nil {
+		// The kernel takes pages it could not write for clean, so what was
+		// written is uncertain for good and the next call would succeed.
+		c.count.storeErrors.Add(1)
+		c.failed(fmt.Errorf("storing blob %s: %w", e.desc.Digest, err))
+		return errForget
+	}
+	info, err := c.fs.Stat(e.path.data)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Inode != o.inode {
+		return errForget // somebody removed or replaced it
+	} else if err != nil {
+		return err
+	}
+	if err := e.writeMetadata(); err != nil {
+		return err
+	}
+	if err := c.replace(e.path.units, snapshot); err != nil {
+		return err
+	}
+	c.count.checkpoints.Add(1)
+	if syncDir {
+		return c.fs.SyncDir(e.path.dir)
+	}
+	return nil
+}
+
+// lose forgets the content of an open blob whose files were lost. Reads under
+// way are not disturbed: the open file lives on until they are done.
+func (o *opened) lose() {
+	o.writing.Lock()
+	o.gone = true
+	o.writing.Unlock()
+	e := o.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.c.count.forgotten.Add(1)
+	if e.now.Load() != o {
+		return
+	}
+	e.now.Store(nil)
+	if e.removeFiles() != nil {
+		e.retryAt = e.c.clock.Load() + int64(loadRetry)
+	}
+	e.closeFiles(o)
+}
+
+// refreshUse brings the last use of open blobs to the disk now and then, so
+// that a crash does not lose the order of use.
+func (c *Cache) refreshUse(now time.Time) {
+	for _, e := range c.loadedEntries() {
+		e.mu.Lock()
+		if now.UnixNano()-e.touched > int64(touchEvery) {
+			e.touchMetadata()
+		}
+		e.mu.Unlock()
+	}
+}
+
+// closeIdle closes blobs not read for a while, and the longest unused ones if
+// too many are open.
+func (c *Cache) closeIdle(now time.Time) {
+	list := c.loadedEntries()
+	slices.SortFunc(list, func(a, b *entry) int {
+		return time.Unix(0, a.lastUsed.Load()).Compare(time.Unix(0, b.lastUsed.Load()))
+	})
+	excess := len(list) - c.cfg.MaxOpen
+	for _, e := range list {
+		if excess <= 0 && now.UnixNano()-e.lastUsed.Load() < int64(c.cfg.IdleAfter) {
+			return
+		}
+		if c.paused() {
+			// Dirty blobs stay open until the disk works again.
+		} else if err := e.checkpoint(); err != nil {
+			c.count.storeErrors.Add(1)
+			c.failed(fmt.Errorf("checkpointing blob %s: %w", e.desc.Digest, err))
+		}
+		if e.idle() {
+			excess--
+		}
+	}
+}

@@ -1,0 +1,133 @@
+package cache
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// found is a blob seen at the start.
+type found struct {
+	desc      ocispec.Descriptor
+	lastUsed  int64 // Unix nanoseconds
+	allocated int64 // bytes
+}
+
+// scan reads the metadata of all blobs: for each one file and two stats, maps
+// and data stay unread. Leftovers of a crash are removed.
+func (c *Cache) scan() error {
+	if err := c.fs.MkdirAll(blobsDir); err != nil {
+		return err
+	}
+	algorithms, err := c.fs.ReadDir(blobsDir)
+	if err != nil {
+		return err
+	}
+	var all []found
+	for _, alg := range algorithms {
+		shards, err := c.fs.ReadDir(path.Join(blobsDir, alg))
+		if err != nil {
+			return err
+		}
+		for _, shard := range shards {
+			list, err := c.scanShard(alg, shard)
+			if err != nil {
+				return err
+			}
+			all = append(all, list...)
+		}
+	}
+	// Oldest first, so that the policy sees them in the order of their use.
+	slices.SortFunc(all, func(a, b found) int {
+		if a.lastUsed != b.lastUsed {
+			return int(max(-1, min(1, a.lastUsed-b.lastUsed)))
+		}
+		return strings.Compare(string(a.desc.Digest), string(b.desc.Digest))
+	})
+	for _, f := range all {
+		e := c.addLocked(f.desc)
+		e.known, e.metadata = true, true
+		e.lastUsed.Store(f.lastUsed)
+		e.touched = f.lastUsed
+		e.charge(f.allocated + blobOverhead)
+		c.policy.Add(runKey{e.id, allRuns}, f.allocated)
+	}
+	return nil
+}
+
+// scanShard returns the blobs of one folder and removes what belongs to none.
+func (c *Cache) scanShard(alg, shard string) ([]found, error) {
+	dir := path.Join(blobsDir, alg, shard)
+	names, err := c.fs.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	bases := make(map[string]bool)
+	for _, name := range names {
+		if strings.HasSuffix(name, extTemp) {
+			c.fs.Remove(path.Join(dir, name))
+		} else if ext := path.Ext(name); ext == extMeta || ext == extData || ext == extUnits {
+			bases[strings.TrimSuffix(name, ext)] = true
+		}
+	}
+	var list []found
+	for base := range bases {
+		d := digest.NewDigestFromEncoded(digest.Algorithm(alg), base)
+		if d.Validate() != nil || !strings.HasPrefix(base, shard) {
+			continue // not ours
+		}
+		f, err := c.inspect(d)
+		switch {
+		case err == nil:
+			list = append(list, f)
+		case errors.Is(err, errForget):
+			c.count.forgotten.Add(1)
+			// What can't be removed now is found again at the next start,
+			// or replaced when the blob is stored again.
+			p := pathOf(d)
+			if c.removeMap(p) == nil && c.remove(p.data) == nil {
+				c.remove(p.meta)
+			}
+		default:
+			// It may be readable another time, and a blob that is stored
+			// anew replaces it.
+			c.failed(fmt.Errorf("reading metadata of cached blob %s: %w", d, err))
+		}
+	}
+	return list, nil
+}
+
+// inspect reads the metadata of the blob d.
+func (c *Cache) inspect(d digest.Digest) (found, error) {
+	p := pathOf(d)
+	info, err := c.fs.Stat(p.data)
+	if err != nil {
+		return found{}, forgetMissing(err)
+	}
+	meta, err := c.fs.Stat(p.meta)
+	if err != nil {
+		return found{}, forgetMissing(err)
+	}
+	data, err := c.fs.ReadFile(p.meta, metadataLimit)
+	if err != nil {
+		return found{}, errForget
+	}
+	m, err := parseMetadata(data, d)
+	if err != nil || m.Descriptor.Size != info.Size {
+		return found{}, errForget
+	}
+	return found{desc: m.Descriptor, lastUsed: meta.ModTime.UnixNano(), allocated: info.Allocated}, nil
+}
+
+func forgetMissing(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return errForget
+	}
+	return err
+}
