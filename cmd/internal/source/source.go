@@ -176,7 +176,7 @@ func openReference(ctx context.Context, arg string, cfg Config, match platforms.
 	ref := reference.TagNameOnly(named).String()
 	desc, err := cfg.Registry.Resolve(ctx, ref)
 	if err != nil {
-		return nil, fmt.Errorf("resolving %s (there is no file of that name either): %w", ref, err)
+		return nil, fmt.Errorf("%w (there is no file %s either)", err, arg)
 	}
 	img, err := openImage(ctx, remote{cfg.Registry, ref}, desc, match)
 	if err != nil {

@@ -177,7 +177,7 @@ func TestReference(t *testing.T) {
 		t.Errorf("opened %+v", img)
 	}
 	_, err = open(t, "registry.example.com/none:1", cfg)
-	wantError(t, err, "resolving registry.example.com/none:1", "no file of that name")
+	wantError(t, err, "there is no file registry.example.com/none:1 either")
 	_, err = open(t, "Not A Reference", cfg)
 	wantError(t, err, "neither a registry reference, nor an OCI layout directory, nor a file")
 	_, err = open(t, "./none", cfg)

@@ -56,6 +56,14 @@ func During(w io.Writer, text func() string, work func() error) error {
 	return work()
 }
 
+// Clear erases the line that During may be showing on w, so that a message can
+// take its place. A nil w has none.
+func Clear(w io.Writer) {
+	if w != nil {
+		fmt.Fprint(w, eraseLine)
+	}
+}
+
 // Bytes formats n bytes for people, in powers of 1024.
 func Bytes(n int64) string {
 	const unit = 1024

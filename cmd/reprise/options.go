@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/urfave/cli/v3"
+
+	"github.com/reprise-containers/reprise/cmd/internal/chain"
+	"github.com/reprise-containers/reprise/cmd/internal/source"
+	"github.com/reprise-containers/reprise/cmd/internal/terminal"
+	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/registry"
+)
+
+// commonFlags are those of every subcommand that opens an image.
+func commonFlags() []cli.Flag {
+	return []cli.Flag{
+		&cli.StringFlag{
+			Name:  "hosts-dir",
+			Usage: "directory of containerd host configurations (mirrors, certificates)",
+			Value: "/etc/containerd/certs.d",
+		},
+		&cli.StringSliceFlag{
+			Name:  "plain-http",
+			Usage: "speak http with `HOST[:PORT]`; loopback addresses need no flag; repeatable",
+		},
+		&cli.StringFlag{
+			Name:  "docker-config",
+			Usage: "docker config.json with credentials (default: $DOCKER_CONFIG or ~/.docker)",
+		},
+		&cli.StringFlag{
+			Name:  "platform",
+			Usage: "`OS/ARCH` to choose from a multi-platform image (default: this host's)",
+		},
+		&cli.BoolFlag{
+			Name:  "progress",
+			Usage: "show progress even if standard error is not a terminal",
+		},
+	}
+}
+
+// jsonFlag is the flag of subcommands that print a report.
+func jsonFlag() cli.Flag {
+	return &cli.BoolFlag{Name: "json", Usage: "print a JSON document"}
+}
+
+// What an image argument can be, for the help texts.
+const imageHelp = `IMAGE is a registry reference (docker.io/library/redis:7), an OCI image layout
+(a directory or tar archive, with :TAG or @DIGEST if it holds several images),
+a file with one layer blob, or a config.v1.json of overlaybd. Several layer
+files form a stack, the bottom one first.`
+
+// patience is how a tool that somebody waits for repeats reads: not for ever.
+var patience = blob.RetryConfig{Attempts: 5, Base: 200 * time.Millisecond, Max: 5 * time.Second}
+
+// newChain returns what reads images in registries; cfg.Retry is patience
+// unless set.
+func newChain(cmd *cli.Command, cfg chain.Config) (*chain.Chain, error) {
+	client, err := registry.New(registry.Config{
+		HostsDir:     cmd.String("hosts-dir"),
+		DockerConfig: cmd.String("docker-config"),
+		PlainHTTP:    cmd.StringSlice("plain-http"),
+		UserAgent:    "reprise/" + version,
+	})
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return chain.New(client, cfg), nil
+}
+
+// openImage opens the image that the arguments name, without a cache.
+func openImage(ctx context.Context, cmd *cli.Command, args []string) (*source.Image, error) {
+	c, err := newChain(cmd, chain.Config{Retry: patience})
+	if err != nil {
+		return nil, err
+	}
+	if len(args) == 0 {
+		return nil, usageError{fmt.Errorf("%s needs an image", cmd.Name)}
+	}
+	return source.OpenAll(ctx, args, source.Config{Registry: c, Platform: cmd.String("platform")})
+}
+
+// progress returns where to show progress, nil for nowhere.
+func progress(cmd *cli.Command) io.Writer {
+	if w := cmd.Root().ErrWriter; terminal.Is(w) || cmd.Bool("progress") {
+		return w
+	}
+	return nil
+}
+
+// printJSON writes v for programs.
+func printJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
