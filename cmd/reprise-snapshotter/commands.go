@@ -1,13 +1,17 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
 
+	"github.com/moby/sys/mountinfo"
 	"github.com/urfave/cli/v2"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
-	"github.com/reprise-containers/reprise/cmd/internal/program"
+	"github.com/reprise-containers/reprise/cmd/internal/config"
 )
 
 var configCommand = &cli.Command{
@@ -40,14 +44,35 @@ var shutdownCommand = &cli.Command{
 		if _, err := os.Stat(stateDir(cfg)); errors.Is(err, os.ErrNotExist) {
 			return nil // there never was a daemon
 		}
-		server, err := openServer(c.Context, cfg, nil)
-		if err != nil {
+		if err := shutDown(c.Context, cfg); err != nil {
 			return err
 		}
-		defer server.Close()
-		server.Ready()
-		return program.Run(c.Context,
-			program.Stage{{Name: "serving devices", Run: server.Run}},
-			program.Stage{{Name: "shutting down", Run: server.Shutdown}})
+		return unshare(cfg.Root)
 	},
+}
+
+// shutDown takes over what the last daemon left and takes it down.
+func shutDown(ctx context.Context, cfg config.Snapshotter) error {
+	server, err := openServer(ctx, cfg, nil)
+	if err != nil {
+		return err
+	}
+	defer server.Close()
+	server.Ready()
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return server.Run(ctx) })
+	g.Go(func() error { return server.Shutdown(ctx) })
+	return g.Wait()
+}
+
+// unshare undoes fusedev.EnsureShared.
+func unshare(root string) error {
+	mounted, err := mountinfo.Mounted(root)
+	if err != nil || !mounted {
+		return err
+	}
+	if err := unix.Unmount(root, unix.UMOUNT_NOFOLLOW); err != nil {
+		return fmt.Errorf("unmounting %s: %w", root, err)
+	}
+	return nil
 }
