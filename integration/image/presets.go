@@ -1,5 +1,7 @@
 package image
 
+import "fmt"
+
 // Small is a root file system with nothing but a shell and its tools.
 func Small() Rootfs {
 	links := map[string]string{}
@@ -40,4 +42,15 @@ func ScipyCommand() []string {
 	return []string{"/usr/bin/python3", "-c",
 		"import numpy, scipy.linalg; a = numpy.eye(64) * 2; " +
 			"print('scipy', scipy.__version__, 'x0 =', scipy.linalg.solve(a, numpy.ones(64))[0])"}
+}
+
+// Bench is a big file to read in sequence and at random, /big, and a tree of
+// small files, /tree.
+func Bench() Rootfs {
+	r := Small()
+	r.Generated = map[string]int64{"big": 256 << 20}
+	for i := range 2000 {
+		r.Generated[fmt.Sprintf("tree/%02d/%04d", i%50, i)] = int64(1000 + i*8)
+	}
+	return r
 }

@@ -5,11 +5,13 @@
 package image
 
 import (
+	"bufio"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,6 +34,9 @@ type Rootfs struct {
 	Files map[string]string
 	// Links maps paths of symbolic links to their targets.
 	Links map[string]string
+	// Generated maps paths of files to their sizes; what they hold follows
+	// from the path and compresses to about a half.
+	Generated map[string]int64
 }
 
 // Progress says what is going on; it is called with one short line.
@@ -70,7 +75,7 @@ func (r Rootfs) Build(ctx context.Context, cache string, say Progress) (string, 
 }
 
 func (r Rootfs) key() string {
-	h := sha256.Sum256(fmt.Append(nil, "v2", r.Packages, r.Compile, r.Files, r.Links))
+	h := sha256.Sum256(fmt.Append(nil, "v2", r.Packages, r.Compile, r.Files, r.Links, r.Generated))
 	return fmt.Sprintf("%x", h[:6])
 }
 
@@ -134,6 +139,11 @@ func (r Rootfs) finish(ctx context.Context, root string, say Progress) error {
 			return err
 		}
 	}
+	for path, size := range r.Generated {
+		if err := generate(filepath.Join(root, path), path, size); err != nil {
+			return err
+		}
+	}
 	for path, target := range r.Links {
 		path = filepath.Join(root, path)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -186,6 +196,28 @@ func writeFile(path, text string) error {
 		return err
 	}
 	return os.WriteFile(path, []byte(text), 0o755)
+}
+
+// generate writes blocks whose first half is random and whose second repeats
+// it.
+func generate(path, seed string, size int64) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	random := rand.NewChaCha8(sha256.Sum256([]byte(seed)))
+	w := bufio.NewWriterSize(f, 1<<20)
+	half := make([]byte, 2048)
+	for n := int64(0); n < size; n += 2 * int64(len(half)) {
+		random.Read(half) //nolint:errcheck // it has no error
+		w.Write(half)     //nolint:errcheck // Flush returns it
+		w.Write(half)     //nolint:errcheck // Flush returns it
+	}
+	return errors.Join(w.Flush(), f.Truncate(size))
 }
 
 func command(ctx context.Context, name string, args ...string) error {

@@ -1,0 +1,106 @@
+// Command bench measures what only the whole stack shows, each time against
+// something run beside it, and prints ratios: absolute times mean little on a
+// shared machine. Arguments choose benchmarks by letter; without any, all run.
+//
+//	a  reads with everything cached, against a plain loop device; small files behind a slow registry
+//	b  the reader and
+//	c  the index lookup, against the bare libraries
+//	d  resident memory of the daemon
+//	e  time to first output, against a full pull, over slow lines
+//	f  read latency while another image's registry hangs
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/reprise-containers/reprise/integration/image"
+	"github.com/reprise-containers/reprise/integration/node"
+	"github.com/reprise-containers/reprise/integration/sandbox"
+)
+
+// bench is what all benchmarks share.
+type bench struct {
+	tools sandbox.Tools
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, chosen []string) error {
+	tools, err := node.Prepare(ctx)
+	if err != nil {
+		return err
+	}
+	b := bench{tools}
+	for _, x := range []struct {
+		letter string
+		run    func(context.Context) error
+	}{
+		{"a", b.stacks}, {"a", b.slowRegistry},
+		{"b", b.library("Reader", "./backstore/...")},
+		{"c", b.library("Lookup", "./backstore/...")},
+		{"d", b.memory}, {"e", b.starts}, {"f", b.hanging},
+	} {
+		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {
+			continue
+		}
+		if err := x.run(ctx); err != nil {
+			return fmt.Errorf("benchmark %s: %w", x.letter, err)
+		}
+	}
+	return nil
+}
+
+func say(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...)
+}
+
+func (b bench) image(ctx context.Context, i image.Build) (image.Layout, error) {
+	return i.Make(ctx, filepath.Join(b.tools.Cache, "images"), say)
+}
+
+// onNode runs f on a new node with an image in its registry.
+func (b bench) onNode(ctx context.Context, o node.Options, f func(*node.Node) error) error {
+	n, err := node.Start(ctx, o)
+	if err != nil {
+		return err
+	}
+	err = f(n)
+	if err != nil {
+		say("%s", n.Logs())
+	}
+	if end := n.Shutdown(context.WithoutCancel(ctx)); err == nil {
+		err = end
+	}
+	return err
+}
+
+// library runs Go benchmarks by name, which print their ratios themselves.
+func (b bench) library(name, packages string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		fmt.Printf("\n%s benchmarks\n", name)
+		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", name, "-cpu", "1", packages)
+		cmd.Dir = b.tools.Module
+		out, err := cmd.CombinedOutput()
+		for line := range strings.Lines(string(out)) {
+			if strings.HasPrefix(line, "Benchmark") || err != nil {
+				fmt.Print(line)
+			}
+		}
+		return err
+	}
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/reprise-containers/reprise/integration/coldstart"
+	"github.com/reprise-containers/reprise/integration/image"
+	"github.com/reprise-containers/reprise/integration/interference"
+	"github.com/reprise-containers/reprise/integration/node"
+	"github.com/reprise-containers/reprise/integration/sandbox/wire"
+)
+
+// starts compares a lazy start with a full pull over slow lines.
+func (b bench) starts(ctx context.Context) error {
+	fmt.Printf("\nFrom the start of the pull to the first output (seconds / MB received)\n")
+	fmt.Printf("%-10s %16s %16s %16s %8s\n", "line", "lazy ext4", "lazy erofs", "full overlayfs", "ratio")
+	builds := []image.Build{
+		{Name: "scipy-ext4", Rootfs: image.Scipy(), Format: image.Overlaybd{FSType: image.Ext4}, Args: image.ScipyCommand()},
+		{Name: "scipy-erofs", Rootfs: image.Scipy(), Format: image.Overlaybd{FSType: image.Erofs}, Args: image.ScipyCommand()},
+		{Name: "scipy-plain", Rootfs: image.Scipy(), Args: image.ScipyCommand()},
+	}
+	for _, rate := range []string{"25mbit", "200mbit"} {
+		fmt.Printf("%-10s", rate)
+		var ready []float64
+		for _, build := range builds {
+			l, err := b.image(ctx, build)
+			if err != nil {
+				return err
+			}
+			err = b.onNode(ctx, node.Options{Rate: rate}, func(n *node.Node) error {
+				if err := n.Link.Shape(ctx, ""); err != nil {
+					return err
+				}
+				if err := n.Push(ctx, l, "start:1"); err != nil {
+					return err
+				}
+				if err := n.Link.Shape(ctx, rate); err != nil {
+					return err
+				}
+				start := coldstart.Lazy
+				if build.Format.FSType == "" {
+					start = coldstart.Full
+				}
+				s, err := start(ctx, n, "start:1")
+				ready = append(ready, s.Ready().Seconds())
+				fmt.Printf(" %7.2f / %6.1f", s.Ready().Seconds(), float64(s.Stats.Bytes)/1e6)
+				return err
+			})
+			if err != nil {
+				return err
+			}
+		}
+		fmt.Printf(" %8.2f\n", ready[0]/ready[2])
+	}
+	return nil
+}
+
+// hanging measures reads beside an image whose registry hangs.
+func (b bench) hanging(ctx context.Context) error {
+	fmt.Printf("\n99th percentile of 4 KiB reads while another image's registry hangs\n%10s %10s %8s %8s\n", "alone", "beside", "ratio", "hanging")
+	for range rounds {
+		err := b.onNode(ctx, node.Options{}, func(n *node.Node) error { return b.hangOnce(ctx, n) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b bench) hangOnce(ctx context.Context, n *node.Node) error {
+	l, err := b.image(ctx, benchImage(image.Ext4))
+	if err != nil {
+		return err
+	}
+	other, err := b.image(ctx, benchImage(image.Erofs))
+	if err != nil {
+		return err
+	}
+	if err := n.Push(ctx, l, "good:1"); err != nil {
+		return err
+	}
+	if err := n.Push(ctx, other, "bad:1"); err != nil {
+		return err
+	}
+	second, err := wire.Listen(n.Registry.Address)
+	if err != nil {
+		return err
+	}
+	defer second.Close()
+	good, bad := n.Ref("good:1"), second.Address+"/bad:1"
+	for _, ref := range []string{good, bad} {
+		if _, err := n.Containerd.Rpull(ctx, ref); err != nil {
+			return err
+		}
+	}
+	r, err := interference.Measure(ctx, n, good, bad, second)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%10v %10v %8.2f %8d\n", r.Alone, r.Beside, float64(r.Beside)/float64(r.Alone), r.Waiting)
+	return nil
+}
