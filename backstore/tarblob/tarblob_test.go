@@ -213,7 +213,7 @@ func TestForwarding(t *testing.T) {
 	if !blob.Present(r, 0, 4) || blob.Present(r, -1, 4) {
 		t.Error("presence is not shifted")
 	}
-	if !blob.Discard(r, 1, 2) || len(m.discarded) != 1 || m.discarded[0] != "1537 + 2" {
+	if !blob.Discard(r, 1, 2) || len(m.discarded) != 1 || m.discarded[0] != "1537+2" {
 		t.Errorf("discarded %q", m.discarded)
 	}
 	p := make([]byte, 10)

@@ -53,7 +53,8 @@ func (c *recent) fill(p []byte, block int64, size, at int, decode func(dst []byt
 	}
 	d.block = -1
 	if cap(d.data) < size {
-		d.data = make([]byte, size)
+		// The zstd decoder is faster where it may write past the end.
+		d.data = make([]byte, size, size+decodeSlack)
 	}
 	d.data = d.data[:size]
 	if err := decode(d.data); err != nil {
@@ -63,3 +64,7 @@ func (c *recent) fill(p []byte, block int64, size, at int, decode func(dst []byt
 	copy(p, d.data[at:])
 	return nil
 }
+
+// decodeSlack is the room after a block with which the zstd decoder takes its
+// fast path.
+const decodeSlack = 64
