@@ -133,17 +133,21 @@ func transportError(host, ref string, err error) error {
 	if errors.As(err, &u) { // its text has the whole URL
 		err = u.Err
 	}
+	if text := err.Error(); secrets.MatchString(text) {
+		err = redacted{redact(text), err}
+	}
 	e := &Error{Host: host, Ref: ref, Err: err}
 	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
 	switch {
 	case errors.Is(err, context.Canceled), errors.Is(err, errdefs.ErrUnauthenticated):
 		e.permanent = true
 	case errors.As(err, &cert):
 		e.permanent = true
 		e.Err = fmt.Errorf("%w: to trust it, name its CA in the host's hosts.toml", err)
-	case strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
+	case errors.As(err, &record) && string(record.RecordHeader[:]) == "HTTP/":
 		e.permanent = true
-		e.Err = fmt.Errorf("%w: if it is meant to be spoken to without TLS, list it as a plain http host", err)
+		e.Err = errors.New("plain http answered to TLS: if it is meant to be spoken to without TLS, list it as a plain http host")
 	}
 	return e
 }
@@ -172,7 +176,18 @@ func retryAfter(value string, now time.Time) time.Duration {
 
 // secrets finds what must not get into logs: the query of a URL, which signs
 // it, and credentials.
-var secrets = regexp.MustCompile(`(?i)(https?://[^\s?"'<>]*)\?[^\s"'<>]*|\b(bearer|basic) +[-\w.~+/=]{8,}|https?://[^\s/@"'<>]+@`)
+var secrets = regexp.MustCompile(`(https?://[^\s?"'<>]*)\?[^\s"'<>]*|\b((?i:bearer|basic)) +[-\w.~+/]*[A-Z0-9=][-\w.~+/=]*|https?://[^\s/@"'<>]+@`)
+
+// redacted is an error with another text.
+type redacted struct {
+	text string
+	err  error
+}
+
+func (r redacted) Error() string { return r.text }
+func (r redacted) Unwrap() error { return r.err }
+
+func redact(text string) string { return secrets.ReplaceAllString(text, "$1$2?[redacted]") }
 
 // excerpt returns what an error's body says, on one line.
 func excerpt(body []byte) string {
@@ -187,7 +202,7 @@ func excerpt(body []byte) string {
 		}
 		text = strings.Join(parts, "; ")
 	}
-	text = secrets.ReplaceAllString(text, "$1$2?[redacted]")
+	text = redact(text)
 	text = strings.Join(strings.FieldsFunc(strings.ToValidUTF8(text, "?"), func(r rune) bool {
 		return r <= ' ' || r == 0x7f
 	}), " ")

@@ -37,8 +37,8 @@ type endpoint struct {
 	header             http.Header
 	agent              string // User-Agent
 
-	data    *http.Client // follows no redirects
-	foreign *http.Client // the same for other hosts: without client certificates
+	data    http.RoundTripper
+	foreign http.RoundTripper // the same for other hosts: without client certificates
 	tokens  *http.Client
 }
 
@@ -222,16 +222,15 @@ func (h *hosts) endpoint(f docker.RegistryHost, ns string) *endpoint {
 	if f.Host != ns && (ns != "docker.io" || f.Host != "registry-1.docker.io") {
 		e.ns = ns
 	}
-	rt := h.decorate(f.Client.Transport)
-	e.data = &http.Client{Transport: rt, CheckRedirect: stay}
+	e.data = h.decorate(f.Client.Transport)
 	e.foreign = e.data
 	if own, ok := f.Client.Transport.(*http.Transport); ok && len(own.TLSClientConfig.Certificates) > 0 {
 		t := own.TLSClientConfig.Clone()
 		t.Certificates = nil
-		e.foreign = &http.Client{Transport: h.decorate(h.transport(t, own.DialContext)), CheckRedirect: stay}
+		e.foreign = h.decorate(h.transport(t, own.DialContext))
 	}
 	e.tokens = &http.Client{
-		Transport:     transport.BodyLimit(rt, maxTokenResponse),
+		Transport:     transport.BodyLimit(e.data, maxTokenResponse),
 		CheckRedirect: redirectSafely,
 	}
 	return e
@@ -240,8 +239,6 @@ func (h *hosts) endpoint(f docker.RegistryHost, ns string) *endpoint {
 func (h *hosts) decorate(rt http.RoundTripper) http.RoundTripper {
 	return transport.Stall(rt, h.cfg.IdleTimeout)
 }
-
-func stay(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 // close closes the connections of all hosts that are idle.
 func (h *hosts) close() {
@@ -254,7 +251,7 @@ func (h *hosts) close() {
 
 func (s *hostSet) close() {
 	for _, e := range s.endpoints {
-		e.data.CloseIdleConnections()
-		e.foreign.CloseIdleConnections()
+		transport.CloseIdle(e.data)
+		transport.CloseIdle(e.foreign)
 	}
 }

@@ -56,7 +56,7 @@ func (c *Client) follow(ctx context.Context, e *endpoint, rq *request, to, from 
 		return nil, err
 	}
 	hr.Header.Set("Referer", plain(from))
-	resp, err := e.foreign.Do(hr)
+	resp, err := e.foreign.RoundTrip(hr)
 	if err != nil {
 		return nil, requestError(ctx, to.Host, rq.name, err)
 	}

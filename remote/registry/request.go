@@ -87,7 +87,7 @@ func (c *Client) roundTrip(ctx context.Context, e *endpoint, rq *request, u *url
 	if authorization != "" {
 		hr.Header.Set("Authorization", authorization)
 	}
-	resp, err := e.data.Do(hr)
+	resp, err := e.data.RoundTrip(hr)
 	if err != nil {
 		return nil, requestError(ctx, e.host, rq.name, err)
 	}

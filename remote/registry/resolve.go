@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/remote/blob"
 )
 
 // MaxManifestSize is the size in bytes above which manifests are refused.
@@ -99,7 +101,7 @@ func isManifest(mediaType string) bool {
 
 func checkManifestSize(size int64) error {
 	if size > MaxManifestSize {
-		return fmt.Errorf("manifest of %d bytes refused: more than %d", size, MaxManifestSize)
+		return blob.Permanent(fmt.Errorf("manifest of %d bytes refused: more than %d", size, MaxManifestSize))
 	}
 	return nil
 }

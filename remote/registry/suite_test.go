@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"bytes"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -54,6 +55,7 @@ func client(t testing.TB, cfg registry.Config) *registry.Client {
 	if cfg.Retry.Base == 0 {
 		cfg.Retry = blob.RetryConfig{Attempts: 3, Base: time.Millisecond, Max: time.Millisecond}
 	}
+	cfg.Logger = slog.New(slog.DiscardHandler)
 	c, err := registry.New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -62,8 +62,8 @@ func New(o Options) *http.Transport {
 	}
 }
 
-// closeIdle closes the idle connections below a decorator.
-func closeIdle(rt http.RoundTripper) {
+// CloseIdle closes the idle connections of a transport, also below decorators.
+func CloseIdle(rt http.RoundTripper) {
 	if c, ok := rt.(interface{ CloseIdleConnections() }); ok {
 		c.CloseIdleConnections()
 	}

@@ -41,5 +41,5 @@ func (b *limitedBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// CloseIdleConnections passes the call of http.Client on.
-func (t *bodyLimit) CloseIdleConnections() { closeIdle(t.next) }
+// CloseIdleConnections implements what http.Client expects.
+func (t *bodyLimit) CloseIdleConnections() { CloseIdle(t.next) }

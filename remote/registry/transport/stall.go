@@ -130,5 +130,5 @@ func (b *upload) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// CloseIdleConnections passes the call of http.Client on.
-func (t *stall) CloseIdleConnections() { closeIdle(t.next) }
+// CloseIdleConnections implements what http.Client expects.
+func (t *stall) CloseIdleConnections() { CloseIdle(t.next) }

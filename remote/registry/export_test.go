@@ -1,0 +1,7 @@
+package registry
+
+// For fuzzing.
+var (
+	ParseContentRange = parseContentRange
+	Excerpt           = excerpt
+)
