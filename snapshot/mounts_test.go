@@ -25,6 +25,17 @@ func needRoot(t *testing.T) {
 	}
 }
 
+// inMemory puts temporary directories of the test into memory if it can: the
+// suite makes thousands of snapshots, each of which waits for the disk.
+func inMemory(t *testing.T) {
+	t.Helper()
+	const dir, need = "/dev/shm", 64 << 20
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err == nil && st.Type == unix.TMPFS_MAGIC && st.Bavail*uint64(st.Bsize) >= need {
+		t.Setenv("TMPDIR", dir)
+	}
+}
+
 // mountDevices is a Devices that mounts the same file system for every image:
 // an erofs on a loop device, or where that can't be made a directory.
 type mountDevices struct {

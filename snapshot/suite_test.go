@@ -24,6 +24,7 @@ const suiteName = "overlayfs"
 // TestSuite runs containerd's conformance suite on ordinary snapshots.
 func TestSuite(t *testing.T) {
 	needRoot(t)
+	inMemory(t)
 	content := t.TempDir()
 	testsuite.SnapshotterSuite(t, suiteName, func(ctx context.Context, root string) (snapshots.Snapshotter, func() error, error) {
 		d := newMountDevices(t, root, content, 0)
@@ -39,6 +40,7 @@ func TestSuite(t *testing.T) {
 // whose devices fail at every n-th call, or never.
 func TestSuiteOnImage(t *testing.T) {
 	needRoot(t)
+	inMemory(t)
 	content := t.TempDir()
 	for nth := range 6 {
 		t.Run(fmt.Sprint("fails ", nth), func(t *testing.T) {
