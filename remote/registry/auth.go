@@ -69,14 +69,14 @@ type subject struct {
 	scope string
 }
 
-func (s subject) key() grantKey { return grantKey{s.e.origin(), s.scope} }
+func (s subject) key() grantKey { return grantKey{s.e.origin, s.scope} }
 
 // header returns the Authorization header for a request, empty as long as the
 // host did not ask for one. fresh says that it was made for this request, so
 // if the host refuses it there is no better one.
 func (a *authorizer) header(ctx context.Context, s subject) (header string, fresh bool, err error) {
 	a.mu.Lock()
-	c, ok := a.challenges[s.e.origin()]
+	c, ok := a.challenges[s.e.origin]
 	if !ok {
 		a.mu.Unlock()
 		return "", false, nil
@@ -176,8 +176,11 @@ func (a *authorizer) obtain(ctx context.Context, s subject, c challenge, scopes 
 	if cred.token != "" {
 		return "Bearer " + cred.token, forever, nil
 	}
-	if scopes == nil {
-		scopes = []string{s.scope}
+	// The scope a host names is for the request it refused, which may be the
+	// HEAD before an upload; but where the repository has another name than
+	// here, the host's is the only right one.
+	if scopes == nil || s.e.path == "/v2" && !slices.Contains(scopes, s.scope) {
+		scopes = append(slices.Clone(scopes), s.scope)
 	}
 	token, life, err := fetchToken(ctx, s.e, c, scopes, cred)
 	if err != nil {
@@ -201,7 +204,7 @@ func (a *authorizer) refused(s subject, resp *http.Response, used string, fresh 
 		// A 403 has no challenge; an expired credential may be the reason.
 		return used != "" && !fresh, nil
 	}
-	origin := s.e.origin()
+	origin := s.e.origin
 	if used != "" && fresh && a.challenges[origin] == c && (scopes == nil || slices.Equal(scopes, g.scopes)) {
 		return false, nil
 	}

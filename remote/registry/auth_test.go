@@ -494,3 +494,36 @@ fi
 		}
 	})
 }
+
+// TestPushScope checks that an upload needs one token, although the HEAD before
+// it is refused for less.
+func TestPushScope(t *testing.T) {
+	n := newNet()
+	s := &tokenServer{}
+	n.serve(t, "auth.test", s.ServeHTTP)
+	u := &uploads{location: "/up"}
+	reg := n.serve(t, "registry.test", s.guard(u.ServeHTTP))
+	data := pattern(100)
+	if err := n.client(t, registry.Config{}).Push(t.Context(), "registry.test/team/app:1", descriptor(data), bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	if s.form != "repository:team/app:pull repository:team/app:pull,push" || s.asked.Load() != 1 || len(reg.seen()) != 4 {
+		t.Errorf("%d tokens, the last for %q; %d requests", s.asked.Load(), s.form, len(reg.seen()))
+	}
+}
+
+// TestScopeOfAMirror checks that a mirror that calls the repository something
+// else gets tokens for that.
+func TestScopeOfAMirror(t *testing.T) {
+	n := newNet()
+	s := &tokenServer{}
+	data := pattern(100)
+	n.serve(t, "auth.test", s.ServeHTTP)
+	mirror := n.serve(t, "mirror.test", s.guard(content(data)))
+	root := t.TempDir()
+	hostConfig(t, root, "registry.test", "server = \"http://mirror.test/v2/proxy\"\noverride_path = true\n")
+	mustRead(t, open(t, n.client(t, registry.Config{HostsDir: root}), "registry.test", data), data)
+	if got := mirror.seen()[1].URL.Path; !strings.HasPrefix(got, "/v2/proxy/team/app/blobs/") || s.form != "repository:team/app:pull" {
+		t.Errorf("asked for %s, scope %q", got, s.form)
+	}
+}

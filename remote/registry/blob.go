@@ -19,7 +19,8 @@ type remoteBlob struct {
 	c    *Client
 	ref  reference
 	desc ocispec.Descriptor
-	name string
+
+	name, path, scope string // of each request
 }
 
 // Size implements blob.ReaderAt.
@@ -54,7 +55,7 @@ func (b *remoteBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, erro
 // through its API.
 func (b *remoteBlob) readFrom(ctx context.Context, e *endpoint, p []byte, off int64) (int, error) {
 	rq := b.request(len(p), off)
-	key := targetKey{e.origin(), b.ref.repo, b.desc.Digest}
+	key := targetKey{e.origin, b.ref.repo, b.desc.Digest}
 	if t := b.c.targets.lookup(key); t != nil {
 		resp, err := b.c.follow(ctx, e, rq, t.url, t.from)
 		if err == nil && !stale(resp.StatusCode) {
@@ -102,13 +103,13 @@ func (b *remoteBlob) request(n int, off int64) *request {
 	r = strconv.AppendInt(r, off+int64(n)-1, 10)
 	return &request{
 		method: http.MethodGet,
-		path:   "blobs/" + b.desc.Digest.String(),
+		path:   b.path,
 		header: http.Header{
 			"Range":           {string(r)},
 			"Accept":          {"*/*"},
 			"Accept-Encoding": {"identity"},
 		},
-		ref: b.ref, name: b.name, scope: b.ref.scope("pull"),
+		ref: b.ref, name: b.name, scope: b.scope,
 	}
 }
 

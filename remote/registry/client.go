@@ -61,7 +61,12 @@ func (c *Client) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	if err := checkDescriptor(desc); err != nil {
 		return nil, fmt.Errorf("opening a blob of %s: %w", r.name(), err)
 	}
-	return &remoteBlob{c: c, ref: r, desc: desc, name: r.name() + "@" + desc.Digest.String()}, nil
+	return &remoteBlob{
+		c: c, ref: r, desc: desc,
+		name:  r.name() + "@" + desc.Digest.String(),
+		path:  "blobs/" + desc.Digest.String(),
+		scope: r.scope("pull"),
+	}, nil
 }
 
 func checkDescriptor(desc ocispec.Descriptor) error {

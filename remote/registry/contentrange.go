@@ -52,36 +52,23 @@ func (b *remoteBlob) checkRange(resp *http.Response, n int, off int64) error {
 // parseContentRange parses "bytes <start>-<end>/<total>", RFC 9110 section
 // 14.4. total is -1 for "*".
 func parseContentRange(s string) (start, end, total int64, err error) {
-	bad := fmt.Errorf("Content-Range %q is not understood", s)
-	unit, rest, ok := strings.Cut(s, " ")
-	if !ok || !strings.EqualFold(unit, "bytes") {
-		return 0, 0, 0, bad
+	unit, rest, _ := strings.Cut(s, " ")
+	span, size, _ := strings.Cut(rest, "/")
+	first, last, _ := strings.Cut(span, "-")
+	start, ok1 := digits(first)
+	end, ok2 := digits(last)
+	total, ok3 := digits(size)
+	if size == "*" {
+		total, ok3 = -1, true
 	}
-	span, size, ok := strings.Cut(rest, "/")
-	if !ok {
-		return 0, 0, 0, bad
-	}
-	first, last, ok := strings.Cut(span, "-")
-	if !ok {
-		return 0, 0, 0, bad
-	}
-	total = -1
-	if size != "*" {
-		if total, err = digits(size); err != nil {
-			return 0, 0, 0, bad
-		}
-	}
-	if start, err = digits(first); err != nil {
-		return 0, 0, 0, bad
-	}
-	if end, err = digits(last); err != nil || end < start || total >= 0 && end >= total {
-		return 0, 0, 0, bad
+	if !strings.EqualFold(unit, "bytes") || !ok1 || !ok2 || !ok3 || end < start || total >= 0 && end >= total {
+		return 0, 0, 0, fmt.Errorf("Content-Range %q is not understood", s)
 	}
 	return start, end, total, nil
 }
 
 // digits parses a number without a sign.
-func digits(s string) (int64, error) {
+func digits(s string) (int64, bool) {
 	n, err := strconv.ParseUint(s, 10, 63)
-	return int64(n), err
+	return int64(n), err == nil
 }

@@ -35,7 +35,7 @@ func (h *health) order(all []*endpoint) []*endpoint {
 	first := make([]*endpoint, 0, len(all))
 	var last []*endpoint
 	for _, e := range all {
-		if now.Before(h.bans[e.origin()].until) {
+		if now.Before(h.bans[e.origin].until) {
 			last = append(last, e)
 		} else {
 			first = append(first, e)
@@ -50,17 +50,17 @@ func (h *health) bad(e *endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	now := time.Now()
-	b := h.bans[e.origin()]
+	b := h.bans[e.origin]
 	if now.Before(b.until) {
 		return
 	}
 	b.span = min(max(2*b.span, shortestBan), longestBan)
 	b.until = now.Add(b.span)
-	h.bans[e.origin()] = b
+	h.bans[e.origin] = b
 }
 
 func (h *health) good(e *endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	delete(h.bans, e.origin())
+	delete(h.bans, e.origin)
 }

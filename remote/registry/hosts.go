@@ -32,6 +32,7 @@ const maxTokenResponse = 1 << 20
 // a mirror of it. It does not change.
 type endpoint struct {
 	host, scheme, path string
+	origin             string // scheme://host
 	ns                 string // to be sent as ?ns=; empty for the registry itself
 	caps               docker.HostCapabilities
 	header             http.Header
@@ -41,8 +42,6 @@ type endpoint struct {
 	foreign http.RoundTripper // the same for other hosts: without client certificates
 	tokens  *http.Client
 }
-
-func (e *endpoint) origin() string { return e.scheme + "://" + e.host }
 
 // trusts reports whether credentials for e may be shown to a token server.
 func (e *endpoint) trusts(realm string) bool {
@@ -218,7 +217,10 @@ func (h *hosts) transport(t *tls.Config, dial transport.DialFunc) *http.Transpor
 }
 
 func (h *hosts) endpoint(f docker.RegistryHost, ns string) *endpoint {
-	e := &endpoint{host: f.Host, scheme: f.Scheme, path: f.Path, caps: f.Capabilities, header: f.Header, agent: h.cfg.UserAgent}
+	e := &endpoint{
+		host: f.Host, scheme: f.Scheme, path: f.Path, origin: f.Scheme + "://" + f.Host,
+		caps: f.Capabilities, header: f.Header, agent: h.cfg.UserAgent,
+	}
 	if f.Host != ns && (ns != "docker.io" || f.Host != "registry-1.docker.io") {
 		e.ns = ns
 	}

@@ -1,12 +1,22 @@
 package registry_test
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
 	"errors"
+	"fmt"
+	"math/big"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -209,4 +219,57 @@ func TestConfigValidate(t *testing.T) {
 			t.Errorf("%s: %v", host, err)
 		}
 	}
+}
+
+// TestClientCertificates checks that a host gets the certificate its hosts.toml
+// names, and where it redirects to does not.
+func TestClientCertificates(t *testing.T) {
+	data := pattern(100)
+	root := t.TempDir()
+	var seen atomic.Int64
+	ask := func(next http.HandlerFunc) http.HandlerFunc {
+		return func(w http.ResponseWriter, r *http.Request) {
+			seen.Add(int64(len(r.TLS.PeerCertificates)))
+			next(w, r)
+		}
+	}
+	start := func(h http.HandlerFunc) *httptest.Server {
+		s := httptest.NewUnstartedServer(ask(h))
+		s.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
+		s.StartTLS()
+		t.Cleanup(s.Close)
+		return s
+	}
+	store := start(content(data))
+	reg := start(redirect(store.URL + "/data"))
+	host := strings.TrimPrefix(reg.URL, "https://")
+	hostConfig(t, root, host, fmt.Sprintf("server = %q\nca = \"ca.pem\"\nclient = \"client.pem\"\n", reg.URL))
+	dir := filepath.Join(root, dirName(host))
+	writeFile(t, filepath.Join(dir, "ca.pem"),
+		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: reg.Certificate().Raw})), 0o600)
+	writeFile(t, filepath.Join(dir, "client.pem"), clientPair(t), 0o600)
+	b := open(t, client(t, registry.Config{HostsDir: root}), host, data)
+	mustRead(t, b, data)
+	if got := seen.Load(); got != 1 {
+		t.Errorf("the certificate was shown %d times, want to the registry only", got)
+	}
+}
+
+// clientPair returns a certificate and its key.
+func clientPair(t *testing.T) string {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: cert})) +
+		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
 }

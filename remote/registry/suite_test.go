@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"bytes"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -79,8 +80,28 @@ func TestBlobSuite(t *testing.T) {
 	})
 }
 
+// BenchmarkReadAt includes the server, which runs in the same process: "bare" is
+// a plain net/http request to it.
 func BenchmarkReadAt(b *testing.B) {
 	data := pattern(1 << 20)
+	p := make([]byte, 16<<10)
+	b.Run("bare", func(b *testing.B) {
+		url := "http://" + serve(b, content(data))
+		b.ReportAllocs()
+		b.SetBytes(int64(len(p)))
+		for b.Loop() {
+			r, _ := http.NewRequest(http.MethodGet, url, nil)
+			r.Header.Set("Range", "bytes=4096-20479")
+			resp, err := http.DefaultClient.Do(r)
+			if err != nil {
+				b.Fatal(err)
+			}
+			if _, err := io.ReadFull(resp.Body, p); err != nil {
+				b.Fatal(err)
+			}
+			resp.Body.Close()
+		}
+	})
 	for _, redirect := range []bool{false, true} {
 		name := "direct"
 		h := content(data)
@@ -93,7 +114,6 @@ func BenchmarkReadAt(b *testing.B) {
 		}
 		b.Run(name, func(b *testing.B) {
 			bl := open(b, client(b, registry.Config{}), serve(b, h), data)
-			p := make([]byte, 16<<10)
 			b.ReportAllocs()
 			b.SetBytes(int64(len(p)))
 			for b.Loop() {

@@ -58,7 +58,7 @@ func New(o Options) *http.Transport {
 			PingTimeout:     15 * time.Second,
 		},
 		MaxResponseHeaderBytes: 256 << 10,
-		ReadBufferSize:         64 << 10,
+		ReadBufferSize:         16 << 10, // of each connection; larger reads go past it
 	}
 }
 
