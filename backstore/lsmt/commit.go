@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"iter"
+	"slices"
 
 	"github.com/reprise-containers/reprise/remote/blob"
 )
@@ -26,7 +28,7 @@ func (l *Layer) Commit(ctx context.Context, w io.Writer, id Identity) error {
 	if id.Parent == "" {
 		id.Parent = l.id.Parent
 	}
-	if err := commitEntries(ctx, w, id, l.entries, []blob.ReaderAt{l.r}); err != nil {
+	if err := commitEntries(ctx, w, id, slices.Values(l.entries), []blob.ReaderAt{l.r}); err != nil {
 		return fmt.Errorf("committing layer %s: %w", l, err)
 	}
 	return nil
@@ -38,18 +40,18 @@ func (m *Image) Commit(ctx context.Context, w io.Writer, id Identity) error {
 	if id.VirtualSize == 0 {
 		id.VirtualSize = m.size
 	}
-	if err := commitEntries(ctx, w, id, m.index.entries, m.files); err != nil {
+	if err := commitEntries(ctx, w, id, m.index.all(), m.files); err != nil {
 		return fmt.Errorf("committing image: %w", err)
 	}
 	return nil
 }
 
-func commitEntries(ctx context.Context, w io.Writer, id Identity, entries []entry, files []blob.ReaderAt) error {
+func commitEntries(ctx context.Context, w io.Writer, id Identity, entries iter.Seq[entry], files []blob.ReaderAt) error {
 	c, err := newCommitter(w, id)
 	if err != nil {
 		return err
 	}
-	for _, e := range entries {
+	for e := range entries {
 		if e.zeroed() {
 			if err := c.zero(e.offset(), e.length()); err != nil {
 				return err

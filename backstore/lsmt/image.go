@@ -54,11 +54,7 @@ func Stack(layers []*Layer) (*Image, error) {
 	case segments > MaxSegments:
 		return nil, fmt.Errorf("stacking layers: %d segments exceed the limit of %d", segments, MaxSegments)
 	}
-	entries := mergeLayers(layers, 0)
-	if cap(entries) > len(entries)*9/8 {
-		entries = slices.Clone(entries)
-	}
-	m.index = newIndex(entries)
+	m.index = newIndex(mergeLayers(layers, 0))
 	return m, nil
 }
 
@@ -66,10 +62,10 @@ func Stack(layers []*Layer) (*Image, error) {
 func (m *Image) Size() int64 { return m.size }
 
 // Len returns the number of segments.
-func (m *Image) Len() int { return len(m.index.entries) }
+func (m *Image) Len() int { return m.index.len() }
 
 // Segments returns the segments in order.
-func (m *Image) Segments() iter.Seq[Segment] { return segments(m.index.entries) }
+func (m *Image) Segments() iter.Seq[Segment] { return segments(m.index.all()) }
 
 // Streams returns the uncompressed streams of the layers, bottom first: what
 // Segment.Layer counts and Segment.Mapped points into.

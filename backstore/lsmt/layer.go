@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"iter"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -177,14 +178,14 @@ func (l *Layer) Dropped() int64 { return l.dropped }
 func (l *Layer) Len() int { return len(l.entries) }
 
 // Segments returns the layer's segments in order; Layer is 0 in all of them.
-func (l *Layer) Segments() iter.Seq[Segment] { return segments(l.entries) }
+func (l *Layer) Segments() iter.Seq[Segment] { return segments(slices.Values(l.entries)) }
 
 // String names the layer in errors.
 func (l *Layer) String() string { return blob.Name(l.r) }
 
-func segments(entries []entry) iter.Seq[Segment] {
+func segments(entries iter.Seq[entry]) iter.Seq[Segment] {
 	return func(yield func(Segment) bool) {
-		for _, e := range entries {
+		for e := range entries {
 			if !yield(e.segment()) {
 				return
 			}

@@ -37,11 +37,11 @@ func (x *index) cursor(p []byte, off int64) cursor {
 // returns false at the end.
 func (c *cursor) next() (run, bool) {
 	for len(c.p) > 0 {
-		if c.i >= len(c.index.entries) {
+		if c.i >= c.index.len() {
 			clear(c.take(int64(len(c.p))))
 			break
 		}
-		e := c.index.entries[c.i]
+		e := c.index.at(c.i)
 		if start := int64(e.offset()) * SectorSize; c.pos < start {
 			clear(c.take(start - c.pos))
 			continue
@@ -71,8 +71,8 @@ func (c *cursor) take(n int64) []byte {
 // returns the sector of the disk where they end.
 func (c *cursor) contiguous(e entry) int64 {
 	stop := c.pos + int64(len(c.p))
-	for c.i++; c.i < len(c.index.entries) && int64(e.end())*SectorSize < stop; c.i++ {
-		next := c.index.entries[c.i]
+	for c.i++; c.i < c.index.len() && int64(e.end())*SectorSize < stop; c.i++ {
+		next := c.index.at(c.i)
 		if next.offset() != e.end() || next.to != e.to+e.length() {
 			break
 		}
@@ -149,7 +149,7 @@ func (m *Image) readRun(ctx context.Context, r run) error {
 // first where it found the last gap.
 func (m *Image) Local() bool {
 	gap := int(m.absent.Load())
-	for _, part := range [2][2]int{{gap, len(m.index.entries)}, {0, gap}} {
+	for _, part := range [2][2]int{{gap, m.index.len()}, {0, gap}} {
 		if i := m.firstAbsent(part[0], part[1]); i < part[1] {
 			m.absent.Store(int64(i))
 			return false
@@ -162,15 +162,15 @@ func (m *Image) Local() bool {
 // are not all present, or end.
 func (m *Image) firstAbsent(i, end int) int {
 	for i < end {
-		e := m.index.entries[i]
+		e := m.index.at(i)
 		if e.zeroed() {
 			i++
 			continue
 		}
 		// One question for segments that follow each other in the layer.
 		next, n := i+1, e.length()
-		for next < end && m.index.entries[next].to == e.to+n {
-			n += m.index.entries[next].length()
+		for next < end && m.index.at(next).to == e.to+n {
+			n += m.index.at(next).length()
 			next++
 		}
 		if !blob.Present(m.files[e.layer()], int64(e.mapped())*SectorSize, int64(n)*SectorSize) {

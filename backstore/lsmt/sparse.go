@@ -92,18 +92,18 @@ func (m *Image) NextData(off int64) (start, end int64, err error) {
 	if off < 0 || off >= m.size {
 		return 0, 0, io.EOF
 	}
-	entries := m.index.entries
+	x := &m.index
 	i := m.index.find(uint64(off) / SectorSize)
-	for i < len(entries) && entries[i].zeroed() {
+	for i < x.len() && x.at(i).zeroed() {
 		i++
 	}
-	if i == len(entries) || int64(entries[i].offset())*SectorSize >= m.size {
+	if i == x.len() || int64(x.at(i).offset())*SectorSize >= m.size {
 		return 0, 0, io.EOF
 	}
-	stop := entries[i].end()
-	start = max(int64(entries[i].offset())*SectorSize, off)
-	for i++; i < len(entries) && !entries[i].zeroed() && entries[i].offset() == stop; i++ {
-		stop = entries[i].end()
+	stop := x.at(i).end()
+	start = max(int64(x.at(i).offset())*SectorSize, off)
+	for i++; i < x.len() && !x.at(i).zeroed() && x.at(i).offset() == stop; i++ {
+		stop = x.at(i).end()
 	}
 	return start, min(int64(stop)*SectorSize, m.size), nil
 }
