@@ -167,8 +167,8 @@ func (c Snapshotter) Validate() error {
 	oneOf("read.on_deadline", c.Read.OnDeadline, "hold", "error")
 	check(c.Cache.Max >= 64<<20, "cache.max_size: must be at least 64MiB")
 	check(c.Registry.Requests > 0, "registry.max_requests: must be positive")
-	check(c.Registry.Background >= 0 && c.Registry.Background < c.Registry.Requests,
-		"registry.max_background_requests: must be below max_requests, or need would wait behind readahead")
+	check(c.Registry.Background > 0 && c.Registry.Background < c.Registry.Requests,
+		"registry.max_background_requests: must be positive and below max_requests, or need would wait behind readahead")
 	check(c.Read.OnDeadline != "error" || c.Read.Deadline > 0, "read.read_deadline: must be positive with on_deadline = \"error\"")
 	check(c.Read.RetryBase > 0 && c.Read.RetryMax >= c.Read.RetryBase, "read.retry_base, read.retry_max: must be positive and in order")
 	check(c.Device.MaxInFlight > 0, "device.max_in_flight: must be positive")
