@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,9 +27,9 @@ const (
 	// lookInterval is how often a mount is looked at that somebody else may
 	// have unmounted, and how often unmounting a busy one is tried.
 	lookInterval = time.Second
-	// undoTimeout bounds the cleaning up after a mount that failed.
-	undoTimeout = 30 * time.Second
 )
+
+var errGivenUp = errors.New("given up")
 
 // Config says what to mount where.
 type Config struct {
@@ -98,10 +99,28 @@ func Run(ctx context.Context, cfg Config) error {
 		err = errors.Join(err, holder.Stop(context.WithoutCancel(ctx), filepath.Join(fcfg.RuntimeDir, "holder.sock")))
 	}
 	err = errors.Join(err, s.Close())
-	if err == nil {
-		err = os.RemoveAll(dir)
+	if m.abandoned {
+		e := bury(context.WithoutCancel(ctx), fcfg)
+		err, m.clean = errors.Join(err, e), e == nil
+	}
+	if m.clean {
+		err = errors.Join(err, os.RemoveAll(dir))
+		_ = os.Remove(stateRoot) // unless there are other mounts
 	}
 	return err
+}
+
+// bury detaches the mounts that were cut off. Opening a server does that with
+// whatever it finds dead.
+func bury(ctx context.Context, cfg fusedev.Config) error {
+	s, err := fusedev.Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.Go(func() error { return s.Run(ctx) })
+	err = s.Shutdown(ctx)
+	return errors.Join(err, g.Wait(), s.Close())
 }
 
 // mounting is a mount in progress.
@@ -110,14 +129,14 @@ type mounting struct {
 	server *fusedev.Server
 	ended  chan struct{} // closed when the server no longer serves
 
+	clean     bool // nothing is mounted any more
 	abandoned bool // the target is busy and will be cut off
 }
 
 func (m *mounting) run(ctx context.Context) error {
 	if err := m.attach(ctx); err != nil {
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTimeout)
-		defer cancel()
-		return errors.Join(err, m.server.Shutdown(undo))
+		// Somebody may use the mount already.
+		return errors.Join(err, m.detach(context.WithoutCancel(ctx)))
 	}
 	m.cfg.Stats(m.stats)
 	if err := m.wait(ctx); err != nil {
@@ -206,12 +225,33 @@ func (m *mounting) wait(ctx context.Context) error {
 	}
 }
 
+func (m *mounting) shutdown(ctx context.Context) error {
+	err := m.server.Shutdown(ctx)
+	m.clean = err == nil
+	return err
+}
+
 // detach unmounts the target as soon as it is not busy, unless told to give up.
 func (m *mounting) detach(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var g sync.WaitGroup
+	g.Go(func() {
+		select {
+		case <-m.cfg.GiveUp:
+			cancel(errGivenUp)
+		case <-ctx.Done():
+		}
+	})
+	defer g.Wait()
+	defer cancel(nil)
 	t := time.NewTicker(lookInterval)
 	defer t.Stop()
 	for told := false; ; {
-		err := m.server.Shutdown(ctx)
+		err := m.shutdown(ctx)
+		if context.Cause(ctx) == errGivenUp && !m.clean {
+			m.abandoned = true
+			return fmt.Errorf("%s was still in use: its users get I/O errors from now on", m.cfg.Target)
+		}
 		if !errors.Is(err, fusedev.ErrBusy) {
 			return err
 		}
@@ -220,9 +260,7 @@ func (m *mounting) detach(ctx context.Context) error {
 			m.cfg.Busy(err)
 		}
 		select {
-		case <-m.cfg.GiveUp:
-			m.abandoned = true
-			return fmt.Errorf("%s is still in use: its users get I/O errors from now on; unmount it with umount(8)", m.cfg.Target)
+		case <-ctx.Done():
 		case <-m.ended:
 			return errors.New("serving the mount ended")
 		case <-t.C:
