@@ -303,10 +303,28 @@ func TestUsage(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	_, err := snapshot.New(t.Context(), snapshot.Config{Root: "relative", AttachTimeout: -1}, newFake(t))
-	if err == nil || !strings.Contains(err.Error(), "relative") || !strings.Contains(err.Error(), "negative") {
-		t.Errorf("%v", err)
+	_, err := snapshot.New(t.Context(), snapshot.Config{Root: "relative:a", AttachTimeout: -1}, newFake(t))
+	for _, says := range []string{"not an absolute", "negative", "':'"} {
+		if err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("%v does not say %s", err, says)
+		}
 	}
+}
+
+// TestSecondProcess: it waits for the first, touches nothing and gives up.
+func TestSecondProcess(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(t)
+		staged := filepath.Join(n.cfg.Root, "new", "in progress")
+		n.must(os.Mkdir(staged, 0o755))
+		_, err := snapshot.New(t.Context(), n.cfg, newFake(t))
+		if err == nil || !strings.Contains(err.Error(), "another snapshotter") {
+			t.Errorf("%v", err)
+		}
+		if _, err := os.Stat(staged); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // TestEmpty: containerd walks and cleans up before there is any snapshot.

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -13,10 +14,10 @@ import (
 // lets no two calls for one image reach the devices at a time. All methods may
 // be called concurrently.
 //
-// The lock of an image is taken before a transaction, never in one. Who uses
-// an image is written to the metastore before attach is called, and read from
-// it with the lock held before an image is detached: so an image is detached
-// under nobody, and whoever comes late attaches it again.
+// The lock of an image is taken before a transaction, never in one. A user is
+// counted before it calls attach, and users are looked for with the lock held
+// before an image is detached: so an image is detached under nobody, and
+// whoever comes late attaches it again.
 type attachments struct {
 	devices Devices
 	dirs    layout
@@ -35,6 +36,10 @@ type attachment struct {
 	// attached means that there may be something to detach; protected by
 	// lock for writing and by attachments.mu as well.
 	attached bool
+	// users counts the active and view snapshots on the image: one that is
+	// created is counted just before the metastore has it, one that is
+	// removed or committed just after. Protected by attachments.mu.
+	users int
 }
 
 func newAttachments(d Devices, dirs layout, timeout time.Duration) *attachments {
@@ -117,6 +122,39 @@ func (a *attachments) detach(ctx context.Context, id string, image *attachment) 
 	return nil
 }
 
+// use counts n more users of image id, or -n fewer, if id is not empty. It
+// detaches nothing.
+func (a *attachments) use(id string, n int) {
+	if id == "" {
+		return
+	}
+	image := a.enter(id)
+	a.mu.Lock()
+	image.users += n
+	a.mu.Unlock()
+	a.leave(id, image)
+}
+
+// detachIdle unmounts image id unless it has users, or is just getting some.
+func (a *attachments) detachIdle(ctx context.Context, id string) error {
+	err := a.exclusive(id, func(image *attachment) error {
+		if a.used(image) {
+			return nil
+		}
+		return a.detach(ctx, id, image)
+	})
+	if errors.Is(err, errBusy) {
+		return nil // for a user, or by somebody else
+	}
+	return err
+}
+
+func (a *attachments) used(image *attachment) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return image.users > 0
+}
+
 // attached returns the ids of all images that may be attached.
 func (a *attachments) attached() []string {
 	a.mu.Lock()
@@ -155,7 +193,7 @@ func (a *attachments) leave(id string, image *attachment) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	image.interested--
-	if image.interested == 0 && !image.attached {
+	if image.interested == 0 && !image.attached && image.users == 0 {
 		delete(a.images, id)
 	}
 }

@@ -17,8 +17,10 @@ import (
 // snapshots and detaches images without users, where that did not work before.
 func (s *Snapshotter) Cleanup(ctx context.Context) error {
 	var errs []error
-	for _, id := range s.images.attached() {
-		errs = append(errs, s.release(ctx, id))
+	if !s.cfg.KeepIdle {
+		for _, id := range s.images.attached() {
+			errs = append(errs, s.images.detachIdle(ctx, id))
+		}
 	}
 	errs = append(errs, s.sweep(ctx))
 	if err := errors.Join(errs...); err != nil {
@@ -74,15 +76,13 @@ func (s *Snapshotter) leftovers(ctx context.Context) (ids []string, err error) {
 // waits for no registry, and one image that is broken stops nothing: its users
 // are told when they ask for their mounts.
 func (s *Snapshotter) reconcile(ctx context.Context) error {
-	if err := s.initialise(ctx); err != nil {
-		return err
-	}
-	used, err := s.imagesInUse(ctx)
+	used, err := s.users(ctx)
 	if err != nil {
 		return err
 	}
 	var wanted []Attachment
-	for id := range used {
+	for id, n := range used {
+		s.images.use(id, n)
 		config, err := readConfig(s.dirs.snapshot(id))
 		a := Attachment{ID: id, Target: s.dirs.mountpoint(id)}
 		if err == nil {
@@ -106,8 +106,8 @@ func (s *Snapshotter) reconcile(ctx context.Context) error {
 	return nil
 }
 
-// initialise makes the buckets of an empty metastore, without which it answers
-// every question with an error.
+// initialise opens the metastore and makes the buckets of an empty one, without
+// which it answers every question with an error.
 func (s *Snapshotter) initialise(ctx context.Context) error {
 	return s.write(ctx, func(ctx context.Context) error {
 		if _, err := storage.IDMap(ctx); err == nil {

@@ -25,14 +25,7 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 }
 
 func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snapshots.Opt) error {
-	var (
-		id   string
-		info snapshots.Info
-	)
-	err := s.read(ctx, func(ctx context.Context) (err error) {
-		id, info, _, err = storage.GetInfo(ctx, key)
-		return err
-	})
+	id, info, below, err := s.lookup(ctx, key)
 	if err != nil {
 		return err
 	}
@@ -59,10 +52,14 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	if err != nil {
 		return err
 	}
-	return s.write(ctx, func(ctx context.Context) error {
+	err = s.write(ctx, func(ctx context.Context) error {
 		_, err := storage.CommitActive(ctx, key, name, snapshots.Usage(usage), opts...)
 		return err
 	})
+	if err == nil {
+		s.images.use(below.image, -1) // Cleanup detaches it, not to be slow here
+	}
+	return err
 }
 
 // describe looks at what was unpacked into a snapshot. It returns false for an

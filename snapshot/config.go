@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -33,6 +34,9 @@ func (c Config) Validate() error {
 	var errs []error
 	if !filepath.IsAbs(c.Root) {
 		errs = append(errs, fmt.Errorf("root %q is not an absolute path", c.Root))
+	}
+	if strings.ContainsAny(c.Root, `:,\`) {
+		errs = append(errs, fmt.Errorf("root %q: overlayfs options cannot hold a path with ':', ',' or '\\'", c.Root))
 	}
 	if c.AttachTimeout < 0 {
 		errs = append(errs, fmt.Errorf("attach timeout %v is negative", c.AttachTimeout))

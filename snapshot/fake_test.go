@@ -19,6 +19,8 @@ import (
 
 // fakeDevices is a Devices without kernel: it stands for devices that fail,
 // block or lose their state, and checks what the interface promises them.
+type imageAt = backstore.Image
+
 type fakeDevices struct {
 	t *testing.T
 

@@ -2,7 +2,6 @@ package snapshot
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -24,25 +23,12 @@ func (s *Snapshotter) Remove(ctx context.Context, key string) error {
 }
 
 func (s *Snapshotter) remove(ctx context.Context, key string) error {
-	var (
-		id      string
-		info    snapshots.Info
-		parents []string
-	)
-	err := s.read(ctx, func(ctx context.Context) (err error) {
-		if id, info, _, err = storage.GetInfo(ctx, key); err != nil {
-			return err
-		}
-		if info.Kind != snapshots.KindCommitted {
-			parents, err = ancestry(ctx, info.Parent)
-		}
-		return err
-	})
+	id, info, below, err := s.lookup(ctx, key)
 	if err != nil {
 		return err
 	}
 	if info.Kind != snapshots.KindCommitted {
-		return s.removeUser(ctx, key, id, parents)
+		return s.removeUser(ctx, key, id, below.image)
 	}
 	image, err := s.dirs.isImage(id)
 	if err != nil {
@@ -81,19 +67,20 @@ func (s *Snapshotter) removeImage(ctx context.Context, key, id string, image *at
 
 // removeUser removes an active or view snapshot, and detaches the image below
 // if this was its last user.
-func (s *Snapshotter) removeUser(ctx context.Context, key, id string, parents []string) error {
+func (s *Snapshotter) removeUser(ctx context.Context, key, id, image string) error {
 	if target, err := mountedOver(s.dirs.fs(id)); err != nil || target != "" {
 		return firstOf(err, fmt.Errorf("it is mounted at %s: %w", target, errdefs.ErrFailedPrecondition))
 	}
 	if err := s.drop(ctx, key, id); err != nil {
 		return err
 	}
-	below, err := s.stackOf(parents)
-	if err == nil && below.image != "" {
-		err = s.release(ctx, below.image)
+	s.images.use(image, -1)
+	if image == "" || s.cfg.KeepIdle {
+		return nil
 	}
-	if err != nil { // the snapshot is gone all the same, and Cleanup tries again
-		log.G(ctx).WithError(err).WithField("image", below.image).Info("leaving an image attached for the time being")
+	if err := s.images.detachIdle(ctx, image); err != nil {
+		// The snapshot is gone all the same, and Cleanup tries again.
+		log.G(ctx).WithError(err).WithField("image", image).Info("leaving an image attached for the time being")
 	}
 	return nil
 }
@@ -112,24 +99,6 @@ func (s *Snapshotter) drop(ctx context.Context, key, id string) error {
 		log.G(ctx).WithError(err).WithField("path", s.dirs.snapshot(id)).Warn("leaving a directory to be cleaned up later")
 	}
 	return nil
-}
-
-// release detaches the image id if nobody uses it any more.
-func (s *Snapshotter) release(ctx context.Context, id string) error {
-	if s.cfg.KeepIdle {
-		return nil
-	}
-	err := s.images.exclusive(id, func(image *attachment) error {
-		used, err := s.imagesInUse(ctx)
-		if err != nil || used[id] {
-			return err
-		}
-		return s.images.detach(ctx, id, image)
-	})
-	if errors.Is(err, errBusy) {
-		return nil // for a user, or by Cleanup
-	}
-	return err
 }
 
 // mountedOver returns where in this mount namespace an overlay with the given

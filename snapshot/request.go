@@ -94,13 +94,27 @@ func (s *Snapshotter) create(ctx context.Context, r request) (snap storage.Snaps
 	if err != nil {
 		return snap, err
 	}
+	counted := ""
 	err = s.place(ctx, staged, func(ctx context.Context) (string, error) {
 		snap, err = storage.CreateSnapshot(ctx, r.kind, r.key, r.parent, r.opts...)
 		if err != nil {
 			return "", err
 		}
-		return snap.ID, s.ownLikeParent(staged, snap.ParentIDs)
+		below, err := s.stackOf(snap.ParentIDs)
+		if err == nil {
+			err = s.ownLikeParent(staged, below)
+		}
+		if err != nil {
+			return "", err
+		}
+		// Before anybody can see the snapshot, let alone remove it.
+		counted = below.image
+		s.images.use(counted, 1)
+		return snap.ID, nil
 	})
+	if err != nil {
+		s.images.use(counted, -1)
+	}
 	return snap, err
 }
 
@@ -135,20 +149,17 @@ func (s *Snapshotter) place(ctx context.Context, staged string, fn func(context.
 // containerd's overlay snapshotter does: in the merged view it is the root
 // directory. An image below is not looked at, it may hang; its root directory
 // belongs to root.
-func (s *Snapshotter) ownLikeParent(dir string, parents []string) error {
-	if len(parents) == 0 {
+func (s *Snapshotter) ownLikeParent(dir string, below stack) error {
+	if len(below.plain) == 0 {
 		return nil
 	}
-	if image, err := s.dirs.isImage(parents[0]); err != nil || image {
-		return err
-	}
-	st, err := os.Stat(s.dirs.fs(parents[0]))
+	st, err := os.Stat(s.dirs.fs(below.plain[0]))
 	if err != nil {
 		return err
 	}
 	owner, ok := st.Sys().(*syscall.Stat_t)
 	if !ok {
-		return fmt.Errorf("owner of %s is not known", s.dirs.fs(parents[0]))
+		return fmt.Errorf("owner of %s is not known", s.dirs.fs(below.plain[0]))
 	}
 	return os.Lchown(filepath.Join(dir, "fs"), int(owner.Uid), int(owner.Gid))
 }

@@ -2,14 +2,20 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/continuity/fs"
+	bolt "go.etcd.io/bbolt"
 )
+
+// lockTimeout is how long New waits for another process to close the metastore.
+const lockTimeout = 30 * time.Second
 
 // Snapshotter implements containerd's snapshots.Snapshotter and Cleaner. All
 // methods may be called concurrently.
@@ -46,10 +52,10 @@ func New(ctx context.Context, cfg Config, devices Devices) (*Snapshotter, error)
 		return nil, fmt.Errorf("%s cannot hold snapshots: its file system does not report file types (d_type); xfs needs ftype=1: %w", root, err)
 	}
 	dirs := layout{root}
-	if err := dirs.create(); err != nil {
-		return nil, fmt.Errorf("creating directories of the snapshotter: %w", err)
-	}
-	store, err := storage.NewMetaStore(dirs.metadata())
+	store, err := storage.NewMetaStore(dirs.metadata(), func(o *bolt.Options) error {
+		o.Timeout = lockTimeout
+		return nil
+	})
 	if err != nil {
 		return nil, fmt.Errorf("opening %s: %w", dirs.metadata(), err)
 	}
@@ -61,11 +67,25 @@ func New(ctx context.Context, cfg Config, devices Devices) (*Snapshotter, error)
 		overlay: overlayOptions(ctx, root, cfg.MountOptions),
 	}
 	s.caches, _ = devices.(CacheUser)
-	if err := s.reconcile(ctx); err != nil {
-		store.Close()
-		return nil, fmt.Errorf("reconciling snapshots with devices: %w", err)
+	if err := s.open(ctx); err != nil {
+		return nil, errors.Join(err, store.Close())
 	}
 	return s, nil
+}
+
+// open takes the lock of the metastore before it touches anything that may
+// belong to a process still running.
+func (s *Snapshotter) open(ctx context.Context) error {
+	if err := s.initialise(ctx); err != nil {
+		return fmt.Errorf("opening %s, is another snapshotter using it? %w", s.dirs.metadata(), err)
+	}
+	if err := s.dirs.create(); err != nil {
+		return fmt.Errorf("creating directories of the snapshotter: %w", err)
+	}
+	if err := s.reconcile(ctx); err != nil {
+		return fmt.Errorf("reconciling snapshots with devices: %w", err)
+	}
+	return nil
 }
 
 // Close closes the metastore. Images stay attached: containers go on.

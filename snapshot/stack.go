@@ -43,6 +43,22 @@ func (s *Snapshotter) stackOn(ctx context.Context, parent string) (stack, error)
 	return s.stackOf(ids)
 }
 
+// lookup returns a snapshot, and what is below it if it is active or a view.
+func (s *Snapshotter) lookup(ctx context.Context, key string) (id string, info snapshots.Info, below stack, err error) {
+	var parents []string
+	err = s.read(ctx, func(ctx context.Context) error {
+		id, info, _, err = storage.GetInfo(ctx, key)
+		if err == nil && info.Kind != snapshots.KindCommitted {
+			parents, err = ancestry(ctx, info.Parent)
+		}
+		return err
+	})
+	if err == nil {
+		below, err = s.stackOf(parents)
+	}
+	return id, info, below, err
+}
+
 // ancestry returns the id of the snapshot name and those of its parents. It
 // needs a transaction.
 func ancestry(ctx context.Context, name string) ([]string, error) {
@@ -83,55 +99,32 @@ func (s *Snapshotter) imageOn(ctx context.Context, parent string) (imageConfig, 
 	return config, nil
 }
 
-// imagesInUse returns the ids of the images that some active or view snapshot
-// lies on.
-func (s *Snapshotter) imagesInUse(ctx context.Context) (map[string]bool, error) {
-	type node struct {
-		id, parent string
-		kind       snapshots.Kind
-	}
-	nodes := map[string]node{}
-	err := s.readAll(ctx, func(id string, info snapshots.Info) {
-		nodes[info.Name] = node{id, info.Parent, info.Kind}
+// users counts the active and view snapshots on each image that has any, by the
+// id of the image.
+func (s *Snapshotter) users(ctx context.Context) (map[string]int, error) {
+	var parents [][]string
+	err := s.read(ctx, func(ctx context.Context) error {
+		return storage.WalkInfo(ctx, func(ctx context.Context, info snapshots.Info) error {
+			if info.Kind == snapshots.KindCommitted {
+				return nil
+			}
+			ids, err := ancestry(ctx, info.Parent)
+			parents = append(parents, ids)
+			return err
+		})
 	})
 	if err != nil {
 		return nil, err
 	}
-	used := map[string]bool{}
-	seen := map[string]bool{} // committed ones whose ancestors are counted
-	for _, n := range nodes {
-		if n.kind == snapshots.KindCommitted {
-			continue
+	users := map[string]int{}
+	for _, ids := range parents {
+		below, err := s.stackOf(ids)
+		if err != nil {
+			return nil, err
 		}
-		for name := n.parent; name != "" && !seen[name]; name = nodes[name].parent {
-			seen[name] = true
-			image, err := s.dirs.isImage(nodes[name].id)
-			if err != nil {
-				return nil, err
-			}
-			if image {
-				used[nodes[name].id] = true
-				break
-			}
+		if below.image != "" {
+			users[below.image]++
 		}
 	}
-	return used, nil
-}
-
-// readAll calls fn for every snapshot in the metastore.
-func (s *Snapshotter) readAll(ctx context.Context, fn func(id string, info snapshots.Info)) error {
-	return s.read(ctx, func(ctx context.Context) error {
-		names, err := storage.IDMap(ctx)
-		if err != nil {
-			return err
-		}
-		ids := make(map[string]string, len(names))
-		for id, name := range names {
-			ids[name] = id
-		}
-		return storage.WalkInfo(ctx, func(_ context.Context, info snapshots.Info) error {
-			fn(ids[info.Name], info)
-			return nil
-		})
-	})
+	return users, nil
 }
