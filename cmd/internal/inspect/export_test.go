@@ -1,0 +1,4 @@
+package inspect
+
+// FileSystemSize is fileSystemSize.
+var FileSystemSize = fileSystemSize
