@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -37,9 +38,20 @@ func TestLastUserDetaches(t *testing.T) {
 	if got := n.fake.targets(); len(got) != 0 {
 		t.Errorf("image is still mounted at %v", got)
 	}
+	n.must(n.Cleanup(t.Context()))
+	if got := n.fake.count("detach"); got != 1 {
+		t.Errorf("%d calls to detach one image", got)
+	}
 	n.run("c3", top)
 	if got := n.fake.targets(); len(got) != 1 {
 		t.Errorf("image is mounted at %v", got)
+	}
+	// One that was unpacked and committed uses it no more.
+	n.must(n.Remove(t.Context(), "c3"))
+	n.must(n.unpack("plain2", top, plainLabels("plain2"), nil))
+	n.must(n.Cleanup(t.Context()))
+	if got := n.fake.targets(); len(got) != 0 {
+		t.Errorf("image is still mounted at %v", got)
 	}
 }
 
@@ -136,6 +148,7 @@ func TestStuckImage(t *testing.T) {
 			return nil
 		})
 		var wg sync.WaitGroup
+		begin := time.Now() // the bubble's clock: it stands still unless all wait
 		for i := range 3 {
 			wg.Go(func() {
 				_, err := n.Prepare(t.Context(), fmt.Sprint("s", i), stuck)
@@ -151,6 +164,9 @@ func TestStuckImage(t *testing.T) {
 			t.Errorf("removing an image that is being attached: %v", err)
 		}
 		n.must(n.Cleanup(t.Context()))
+		if waited := time.Since(begin); waited > 0 {
+			t.Errorf("others waited for %v", waited)
+		}
 		wg.Wait()
 		n.must(clearAll(t.Context(), n))
 		checkNothingLeft(t, n.cfg.Root)
@@ -166,6 +182,8 @@ func TestCallerGoesAway(t *testing.T) {
 		if call == "attach" {
 			cancel()
 			<-ctx.Done()
+		} else if ctx.Err() != nil {
+			t.Errorf("%s for a client that is gone: %v", call, ctx.Err())
 		}
 		return ctx.Err()
 	})
@@ -214,9 +232,14 @@ func TestRestart(t *testing.T) {
 	if dirs, _ := filepath.Glob(filepath.Join(n.cfg.Root, "*", "*")); len(dirs) != 3 {
 		t.Errorf("directories %v, want those of two images and a container", dirs)
 	}
-	// The mount that was found is known, so its last user takes it along.
+	// The mount that was found is known with its users: the last takes it along.
 	n.cfg.KeepIdle = false
 	n.restart()
+	n.run("c2", used)
+	n.must(n.Remove(t.Context(), "c2"))
+	if got := n.fake.targets(); len(got) != 1 {
+		t.Errorf("images at %v, one is in use since before the restart", got)
+	}
 	n.must(n.Remove(t.Context(), "c"))
 	if got := n.fake.targets(); len(got) != 0 {
 		t.Errorf("images at %v", got)
@@ -309,6 +332,32 @@ func TestConfigIsChecked(t *testing.T) {
 			t.Errorf("%v does not say %s", err, says)
 		}
 	}
+}
+
+// TestPlaceTaken: what cannot get its directory does not count as a user.
+func TestPlaceTaken(t *testing.T) {
+	n := newNode(t)
+	top := n.pull("base")
+	n.run("c1", top)
+	last := filepath.Dir(filepath.Dir(n.fake.targets()[0]))
+	id, err := strconv.Atoi(filepath.Base(last))
+	n.must(err)
+	taken := filepath.Join(n.cfg.Root, "snapshots", strconv.Itoa(id+2), "full")
+	n.must(os.MkdirAll(taken, 0o700))
+	if _, err := n.Prepare(t.Context(), "c2", top); err == nil {
+		t.Error("a directory was replaced")
+	}
+	if got := names(t, n); len(got) != 2 {
+		t.Errorf("snapshots %v", got)
+	}
+	n.must(n.Remove(t.Context(), "c1"))
+	if got := n.fake.targets(); len(got) != 0 {
+		t.Errorf("images at %v", got)
+	}
+	n.must(n.Cleanup(t.Context()))
+	n.run("c2", top)
+	n.must(clearAll(t.Context(), n))
+	checkNothingLeft(t, n.cfg.Root)
 }
 
 // TestSecondProcess: it waits for the first, touches nothing and gives up.

@@ -2,6 +2,7 @@ package snapshot_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -171,4 +172,30 @@ func TestMountedRootIsNotRemoved(t *testing.T) {
 	if err != nil || len(left) > 0 {
 		t.Errorf("left: %v, %v", left, err)
 	}
+}
+
+// TestForeignMount: what is mounted in a snapshot's directory, by whomever, is
+// not emptied with it.
+func TestForeignMount(t *testing.T) {
+	needRoot(t)
+	n := newNode(t)
+	top := n.pull("base")
+	n.run("c", top)
+	target := n.fake.targets()[0]
+	content := t.TempDir()
+	file := filepath.Join(content, "precious")
+	n.must(os.WriteFile(file, []byte("x"), 0o644))
+	n.must(unix.Mount(content, target, "", unix.MS_BIND, ""))
+	t.Cleanup(func() { unix.Unmount(target, unix.MNT_DETACH) })
+	n.must(n.Remove(t.Context(), "c"))
+	n.must(n.Remove(t.Context(), top))
+	if err := n.Cleanup(t.Context()); !errors.Is(err, unix.EBUSY) {
+		t.Errorf("Cleanup says %v", err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+	n.must(unix.Unmount(target, 0))
+	n.must(n.Cleanup(t.Context()))
+	checkNothingLeft(t, n.cfg.Root)
 }
