@@ -32,6 +32,8 @@ const (
 // file.
 var ErrFormat = errors.New("not an LSMT layer")
 
+var errMagic = errors.New("wrong magic")
+
 // Detect reports whether head, the first bytes of a blob, starts an LSMT file.
 func Detect(head []byte) bool {
 	return len(head) >= 32 && string(head[:magicSize]) == magicString && head[28]&flagHeader != 0
@@ -62,7 +64,7 @@ func (h *header) is(want, mask uint32) bool { return h.flags&mask == want }
 // decodeHeader decodes a header or trailer block and checks its magic.
 func decodeHeader(b []byte) (*header, error) {
 	if string(b[:magicSize]) != magicString {
-		return nil, fmt.Errorf("%w: wrong magic", ErrFormat)
+		return nil, errMagic
 	}
 	le := binary.LittleEndian
 	h := &header{

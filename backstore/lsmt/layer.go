@@ -7,8 +7,7 @@ import (
 	"io"
 	"iter"
 	"slices"
-
-	"golang.org/x/sync/errgroup"
+	"sync"
 
 	"github.com/reprise-containers/reprise/remote/blob"
 )
@@ -69,18 +68,18 @@ func open(ctx context.Context, r blob.ReaderAt) (*Layer, error) {
 }
 
 // readEnds reads header and trailer at once, because each is a round trip
-// where nothing is cached.
+// where nothing is cached. What is wrong with the header counts first: it
+// tells a damaged layer from something else.
 func readEnds(ctx context.Context, r blob.ReaderAt) (head, tail *header, err error) {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() (err error) {
-		head, err = readHeader(ctx, r, 0, "header")
-		return err
-	})
-	g.Go(func() (err error) {
-		tail, err = readHeader(ctx, r, r.Size()-HeaderSize, "trailer")
-		return err
-	})
-	return head, tail, g.Wait()
+	var wg sync.WaitGroup
+	var tailErr error
+	wg.Go(func() { tail, tailErr = readHeader(ctx, r, r.Size()-HeaderSize, "trailer") })
+	head, err = readHeader(ctx, r, 0, "header")
+	wg.Wait()
+	if err == nil {
+		err = tailErr
+	}
+	return head, tail, err
 }
 
 func readHeader(ctx context.Context, r blob.ReaderAt, off int64, what string) (*header, error) {
@@ -89,6 +88,9 @@ func readHeader(ctx context.Context, r blob.ReaderAt, off int64, what string) (*
 		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
 	h, err := decodeHeader(b)
+	if off == 0 && errors.Is(err, errMagic) {
+		return nil, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s at offset %d: %w", what, off, err)
 	}

@@ -36,6 +36,8 @@ const (
 // ErrFormat is wrapped by the error of Open for a blob that is not a ZFile.
 var ErrFormat = errors.New("not a ZFile")
 
+var errMagic = errors.New("wrong magic")
+
 // Detect reports whether head, the first bytes of a blob, starts a ZFile.
 func Detect(head []byte) bool {
 	return len(head) >= HeaderSize && string(head[:magicSize]) == magicString
@@ -59,7 +61,7 @@ func (h *header) has(flag uint64) bool { return h.flags&flag != 0 }
 // decodeHeader decodes a header or trailer and checks magic and digest.
 func decodeHeader(b []byte) (*header, error) {
 	if string(b[:magicSize]) != magicString {
-		return nil, fmt.Errorf("%w: wrong magic", ErrFormat)
+		return nil, errMagic
 	}
 	le := binary.LittleEndian
 	h := &header{

@@ -55,6 +55,9 @@ func readHeader(ctx context.Context, r blob.ReaderAt) (*header, int64, error) {
 		return nil, 0, fmt.Errorf("reading header: %w", err)
 	}
 	h, err := decodeHeader(b[:])
+	if errors.Is(err, errMagic) {
+		return nil, 0, fmt.Errorf("%w: %w", ErrFormat, err)
+	}
 	if err != nil {
 		return nil, 0, fmt.Errorf("header: %w", err)
 	}
