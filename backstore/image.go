@@ -1,10 +1,13 @@
 package backstore
 
-import "github.com/opencontainers/go-digest"
+import (
+	"github.com/opencontainers/go-digest"
 
-// MaxLayers is the number of layers one image can have: a segment of the
-// merged index names its layer in eight bits, and one value is reserved.
-const MaxLayers = 255
+	"github.com/reprise-containers/reprise/backstore/lsmt"
+)
+
+// MaxLayers is the number of layers one image can have.
+const MaxLayers = lsmt.MaxLayers
 
 // Image says what a merged read-only device is made of. It is plain data:
 // whoever opens it decides how Ref and Layers become bytes.
