@@ -97,6 +97,12 @@ func (e *entry) writeMetadata() error {
 	if err := e.c.replace(e.path.meta, data); err != nil {
 		return err
 	}
+	// The data file is as new as this one. Its name must be durable before a
+	// map speaks of it: a power cut could bring back a predecessor of the
+	// same name and inode number.
+	if err := e.c.fs.SyncDir(e.path.dir); err != nil {
+		return err
+	}
 	e.mu.Lock()
 	e.metadata = true
 	e.mu.Unlock()
