@@ -47,7 +47,8 @@ func (p *puller) pull(ctx context.Context, ref string) (*summary, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating a lease: %w", err)
 	}
-	defer done(context.WithoutCancel(ctx))
+	// It expires by itself should this fail.
+	defer func() { _ = done(context.WithoutCancel(ctx)) }()
 
 	moved := newTransfers(p.client.ContentStore(), ref)
 	img, err := p.pullShown(ctx, ref, moved)

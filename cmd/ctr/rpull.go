@@ -69,7 +69,7 @@ func rpull(ctx context.Context, cmd *cli.Command) error {
 		return err
 	}
 	defer cancel()
-	defer client.Close()
+	defer func() { _ = client.Close() }() // nothing is written to it any more
 	if cmd.Bool("http-trace") {
 		ctx = httpdbg.WithClientTrace(ctx)
 	}

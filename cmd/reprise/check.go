@@ -29,19 +29,20 @@ image from being read right. Exit status 1 means that something is wrong.`,
 	}
 }
 
-func runCheck(ctx context.Context, cmd *cli.Command) error {
+func runCheck(ctx context.Context, cmd *cli.Command) (err error) {
 	img, err := openImage(ctx, cmd, cmd.Args().Slice())
 	if err != nil {
 		return err
 	}
-	defer img.Close()
+	defer closing(img, &err)
 	var done atomic.Int64
 	total := size(img)
 	text := func() string {
 		return fmt.Sprintf("%s of %s checked", terminal.Bytes(done.Load()), terminal.Bytes(total))
 	}
 	var r *check.Result
-	err = terminal.During(progress(cmd), text, func() (err error) {
+	err = terminal.During(progress(cmd), text, func() error {
+		var err error
 		r, err = check.Image(ctx, img, check.Config{Progress: func(n int64) { done.Add(n) }})
 		return err
 	})

@@ -45,7 +45,7 @@ func openDisk(ctx context.Context, img *source.Image) (*lsmt.Image, error) {
 	return backstore.Open(ctx, layers)
 }
 
-func runDump(ctx context.Context, cmd *cli.Command) error {
+func runDump(ctx context.Context, cmd *cli.Command) (err error) {
 	to := cmd.String("output")
 	out := cmd.Root().Writer
 	if to == "-" && terminal.Is(out) {
@@ -55,7 +55,7 @@ func runDump(ctx context.Context, cmd *cli.Command) error {
 	if err != nil {
 		return err
 	}
-	defer img.Close()
+	defer closing(img, &err)
 	disk, err := openDisk(ctx, img)
 	if err != nil {
 		return err

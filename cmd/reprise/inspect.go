@@ -25,12 +25,12 @@ uncompressed size, VISIBLE what of a layer is not hidden by those above it.`,
 	}
 }
 
-func runInspect(ctx context.Context, cmd *cli.Command) error {
+func runInspect(ctx context.Context, cmd *cli.Command) (err error) {
 	img, err := openImage(ctx, cmd, cmd.Args().Slice())
 	if err != nil {
 		return err
 	}
-	defer img.Close()
+	defer closing(img, &err)
 	var r *inspect.Report
 	err = terminal.During(progress(cmd), func() string { return "reading headers and indexes..." }, func() error {
 		r, err = inspect.Image(ctx, img)

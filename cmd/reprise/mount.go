@@ -105,14 +105,14 @@ func openCache(dir string) (tempCache, error) {
 }
 
 func (t tempCache) close() error {
-	err := t.Cache.Close()
+	err := t.Close()
 	if t.remove != "" {
 		err = errors.Join(err, os.RemoveAll(t.remove))
 	}
 	return err
 }
 
-func mountCached(ctx context.Context, cmd *cli.Command, args []string, target string, c *cache.Cache) error {
+func mountCached(ctx context.Context, cmd *cli.Command, args []string, target string, c *cache.Cache) (err error) {
 	// A mount holds reads while a registry is away, as a disk would.
 	ch, err := newChain(cmd, chain.Config{Cache: c, Retry: blob.RetryConfig{}})
 	if err != nil {
@@ -122,7 +122,7 @@ func mountCached(ctx context.Context, cmd *cli.Command, args []string, target st
 	if err != nil {
 		return err
 	}
-	defer img.Close()
+	defer closing(img, &err)
 	disk, err := openDisk(ctx, img)
 	if err != nil {
 		return err

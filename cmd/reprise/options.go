@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -83,6 +84,9 @@ func openImage(ctx context.Context, cmd *cli.Command, args []string) (*source.Im
 	}
 	return source.OpenAll(ctx, args, source.Config{Registry: c, Platform: cmd.String("platform")})
 }
+
+// closing closes c at the end of a function whose result is err.
+func closing(c io.Closer, err *error) { *err = errors.Join(*err, c.Close()) }
 
 // progress returns where to show progress, nil for nowhere.
 func progress(cmd *cli.Command) io.Writer {

@@ -248,7 +248,7 @@ func (m *mounting) detach(ctx context.Context) error {
 	defer t.Stop()
 	for told := false; ; {
 		err := m.shutdown(ctx)
-		if context.Cause(ctx) == errGivenUp && !m.clean {
+		if errors.Is(context.Cause(ctx), errGivenUp) && !m.clean {
 			m.abandoned = true
 			return fmt.Errorf("%s was still in use: its users get I/O errors from now on", m.cfg.Target)
 		}

@@ -55,7 +55,7 @@ func openConfig(f readAtCloser, name string, cfg Config) (_ *Image, err error) {
 	img := &Image{Name: name, Kind: KindConfig}
 	defer func() {
 		if err != nil {
-			img.Close()
+			_ = img.Close() // the first error counts
 		}
 	}()
 	for n, l := range c.Lowers {

@@ -25,7 +25,7 @@ func openPath(ctx context.Context, name, tag string, cfg Config, match platforms
 		return nil, err
 	}
 	var head [2]byte
-	if _, err := f.ReadAt(head[:], 0); err != nil && err != io.EOF {
+	if _, err := f.ReadAt(head[:], 0); err != nil && !errors.Is(err, io.EOF) {
 		f.Close()
 		return nil, fmt.Errorf("reading %s: %w", name, err)
 	}

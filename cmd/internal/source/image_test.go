@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"io/fs"
 	"os"
@@ -154,7 +155,7 @@ func contents(t *testing.T, img *source.Image) []string {
 	var all []string
 	for _, l := range img.Layers {
 		b := make([]byte, l.Size())
-		if _, err := l.ReadAt(t.Context(), b, 0); err != nil && err != io.EOF {
+		if _, err := l.ReadAt(t.Context(), b, 0); err != nil && !errors.Is(err, io.EOF) {
 			t.Fatal(err)
 		}
 		all = append(all, string(b))

@@ -125,7 +125,7 @@ func OpenAll(ctx context.Context, args []string, cfg Config) (_ *Image, err erro
 	all := &Image{Name: strings.Join(args, "+"), Kind: KindFile}
 	defer func() {
 		if err != nil {
-			all.Close()
+			_ = all.Close() // the first error counts
 		}
 	}()
 	for _, arg := range args {

@@ -20,7 +20,7 @@ func TestDuring(t *testing.T) {
 			time.Sleep(time.Second)
 			return want
 		})
-		if err != want {
+		if !errors.Is(err, want) {
 			t.Errorf("error of the work: %v", err)
 		}
 		if s := out.String(); !strings.Contains(s, "half done") || !strings.HasSuffix(s, "\r\x1b[K") {
