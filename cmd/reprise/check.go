@@ -55,7 +55,7 @@ func runCheck(ctx context.Context, cmd *cli.Command) (err error) {
 		err = printCheck(cmd.Root().Writer, r)
 	}
 	if err == nil && r.Errors > 0 {
-		err = fmt.Errorf("%s: %d problems", r.Name, r.Errors)
+		err = fmt.Errorf("%s: %s", r.Name, count(r.Errors, "problem"))
 	}
 	return err
 }
@@ -89,8 +89,15 @@ func printCheck(w io.Writer, r *check.Result) error {
 	for _, p := range r.Problems {
 		fmt.Fprintf(w, "image: %s\n", p)
 	}
-	_, err := fmt.Fprintf(w, "%d problems, %d warnings\n", r.Errors, r.Warnings)
+	_, err := fmt.Fprintf(w, "%s, %s\n", count(r.Errors, "problem"), count(r.Warnings, "warning"))
 	return err
+}
+
+func count(n int, noun string) string {
+	if n == 1 {
+		return "1 " + noun
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
 }
 
 // verdict says in a few words what was found, and what could not be checked.

@@ -195,6 +195,9 @@ func (c *checker) piece(ctx context.Context, s span) (piece, error) {
 	defer c.rooms.Put(room)
 	at := int64(0)
 	for i := s.first; i < s.end; i++ {
+		if err := ctx.Err(); err != nil { // tiny blocks can decode to a lot
+			return p, err
+		}
 		_, n := z.BlockExtent(i)
 		if err := z.CheckBlock(i, p.data[at:at+n], *room); err != nil && len(p.problems) <= maxProblems {
 			p.problems = append(p.problems, Problem{
