@@ -11,6 +11,8 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/log"
+
+	"github.com/reprise-containers/reprise/backstore"
 )
 
 // Cleanup implements snapshots.Cleaner: it deletes the directories of removed
@@ -80,11 +82,11 @@ func (s *Snapshotter) reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	var wanted []Attachment
+	var wanted []backstore.Attachment
 	for id, n := range used {
 		s.images.use(id, n)
 		config, err := readConfig(s.dirs.snapshot(id))
-		a := Attachment{ID: id, Target: s.dirs.mountpoint(id)}
+		a := backstore.Attachment{ID: id, Target: s.dirs.mountpoint(id)}
 		if err == nil {
 			a.Image, err = config.image()
 		}
@@ -94,7 +96,7 @@ func (s *Snapshotter) reconcile(ctx context.Context) error {
 		}
 		wanted = append(wanted, a)
 	}
-	slices.SortFunc(wanted, func(a, b Attachment) int { return compareIDs(a.ID, b.ID) })
+	slices.SortFunc(wanted, func(a, b backstore.Attachment) int { return compareIDs(a.ID, b.ID) })
 	attached, err := s.images.devices.Recover(ctx, wanted)
 	if err != nil {
 		return err

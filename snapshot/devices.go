@@ -27,11 +27,8 @@ type Devices interface {
 	// not wait for a network and returns the ids of those that are attached,
 	// of which there may be none. One image that cannot be brought back is
 	// left out, which is not an error: the next Attach is for it.
-	Recover(ctx context.Context, images []Attachment) (attached []string, err error)
+	Recover(ctx context.Context, images []backstore.Attachment) (attached []string, err error)
 }
-
-// Attachment is an image that is, or is to be, attached.
-type Attachment = backstore.Attachment
 
 // CacheUser is an optional ability of Devices: it knows what remote layers
 // occupy on this node.

@@ -28,7 +28,7 @@ type fakeDevices struct {
 	mounted   map[string]backstore.Image // by target
 	busy      map[string]bool            // ids with a call in progress
 	calls     []string
-	recovered []snapshot.Attachment
+	recovered []backstore.Attachment
 	cache     map[digest.Digest]int64
 
 	// fail, if set, decides the outcome of a call; it may block.
@@ -81,7 +81,7 @@ func (f *fakeDevices) Detach(ctx context.Context, id, target string) error {
 	return nil
 }
 
-func (f *fakeDevices) Recover(_ context.Context, images []snapshot.Attachment) ([]string, error) {
+func (f *fakeDevices) Recover(_ context.Context, images []backstore.Attachment) ([]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.recovered = images

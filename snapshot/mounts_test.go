@@ -99,7 +99,7 @@ func (d *mountDevices) Detach(ctx context.Context, _, target string) error {
 	return unix.Unmount(target, 0)
 }
 
-func (d *mountDevices) Recover(_ context.Context, images []snapshot.Attachment) (ids []string, err error) {
+func (d *mountDevices) Recover(_ context.Context, images []backstore.Attachment) (ids []string, err error) {
 	wanted := map[string]string{}
 	for _, a := range images {
 		wanted[a.Target] = a.ID
