@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 
+	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/snapshot"
 )
 
@@ -15,7 +16,7 @@ import (
 func BenchmarkContainer(b *testing.B) {
 	for _, size := range []int{1, 1000} {
 		b.Run(fmt.Sprint(size, " others"), func(b *testing.B) {
-			s, err := snapshot.New(b.Context(), snapshot.Config{Root: filepath.Join(b.TempDir(), "root")}, &fakeDevices{busy: map[string]bool{}, mounted: map[string]imageAt{}})
+			s, err := snapshot.New(b.Context(), snapshot.Config{Root: filepath.Join(b.TempDir(), "root")}, &fakeDevices{busy: map[string]bool{}, mounted: map[string]backstore.Image{}})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -14,13 +14,10 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/backstore"
-	"github.com/reprise-containers/reprise/snapshot"
 )
 
 // fakeDevices is a Devices without kernel: it stands for devices that fail,
 // block or lose their state, and checks what the interface promises them.
-type imageAt = backstore.Image
-
 type fakeDevices struct {
 	t *testing.T
 
