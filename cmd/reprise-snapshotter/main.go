@@ -8,7 +8,7 @@ import (
 	"os"
 	"os/signal"
 
-	"github.com/urfave/cli/v2"
+	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
 
 	"github.com/reprise-containers/reprise/backstore/fusedev"
@@ -16,13 +16,13 @@ import (
 )
 
 // version is set by the linker.
-var version = "devel"
+var version = "unknown"
 
 func main() {
 	if code, ok := fusedev.Child(os.Args); ok {
 		os.Exit(code)
 	}
-	app := &cli.App{
+	app := &cli.Command{
 		Name:    "reprise-snapshotter",
 		Usage:   "containerd snapshotter for lazily loaded overlaybd images",
 		Version: version,
@@ -30,28 +30,29 @@ func main() {
 			&cli.StringFlag{Name: "config", Aliases: []string{"c"}, Usage: "configuration `FILE` (TOML); without it the defaults hold"},
 		},
 		Action:   run,
-		Commands: []*cli.Command{configCommand, shutdownCommand},
+		Commands: []*cli.Command{configCommand(), shutdownCommand()},
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
-	defer stop()
-	if err := app.RunContext(ctx, os.Args); err != nil {
+	err := app.Run(ctx, os.Args)
+	stop()
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "reprise-snapshotter: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(c *cli.Context) error {
-	if c.NArg() > 0 {
+func run(ctx context.Context, c *cli.Command) error {
+	if c.Args().Present() {
 		return fmt.Errorf("unknown command %q; see --help", c.Args().First())
 	}
 	cfg, err := load(c)
 	if err != nil {
 		return err
 	}
-	return serve(c.Context, cfg)
+	return serve(ctx, cfg)
 }
 
-func load(c *cli.Context) (config.Snapshotter, error) {
+func load(c *cli.Command) (config.Snapshotter, error) {
 	if path := c.String("config"); path != "" {
 		return config.Load(path)
 	}
