@@ -16,7 +16,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/reprise-containers/reprise/backstore"
-	"github.com/reprise-containers/reprise/snapshot"
 )
 
 func needRoot(t *testing.T) {
