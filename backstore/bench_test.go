@@ -183,3 +183,31 @@ func cpuTime(b *testing.B) time.Duration {
 	}
 	return time.Duration(ts.Nano())
 }
+
+// BenchmarkWriter compresses with one worker.
+func BenchmarkWriter(b *testing.B) {
+	data := files(b, benchSize/4)
+	for _, opts := range []zfile.Options{
+		{Algorithm: zfile.LZ4, BlockSize: 4096, Workers: 1},
+		{Algorithm: zfile.ZSTD, BlockSize: 4096, Workers: 1},
+		{Algorithm: zfile.ZSTD, BlockSize: 32768, Workers: 1},
+	} {
+		b.Run(fmt.Sprintf("%v/%dKiB-blocks", opts.Algorithm, opts.BlockSize>>10), func(b *testing.B) {
+			runtime.LockOSThread()
+			defer runtime.UnlockOSThread()
+			var took time.Duration
+			var size int64
+			for b.Loop() {
+				start := cpuTime(b)
+				n, err := zfile.Compress(io.Discard, bytes.NewReader(data), opts)
+				if err != nil {
+					b.Fatal(err)
+				}
+				took, size = took+cpuTime(b)-start, n
+			}
+			b.ReportMetric(float64(len(data))*float64(b.N)/took.Seconds()/1e6, "MB/s")
+			b.ReportMetric(float64(size)/float64(len(data)), "of-size")
+			b.ReportMetric(0, "ns/op")
+		})
+	}
+}

@@ -29,7 +29,7 @@ func seed(f *testing.F, patterns ...string) {
 // FuzzOpen opens any bytes as a layer. What opens must be in order, readable
 // everywhere, and the same after a commit.
 func FuzzOpen(f *testing.F) {
-	seed(f, "small-chain3/L[12].raw.lsmt", "edge/*.lsmt", "writable/*.lsmt", "corrupt/*.lsmt")
+	seed(f, "small-chain3/L2.raw.lsmt", "edge/[eots]*.raw.lsmt", "edge/sealed.sealed.lsmt", "corrupt/*.lsmt")
 	f.Fuzz(func(t *testing.T, b []byte) {
 		l, err := lsmt.Open(t.Context(), memory(b))
 		if err != nil {
@@ -50,7 +50,7 @@ func FuzzOpenWritable(f *testing.F) {
 		if err != nil {
 			f.Fatal(err)
 		}
-		f.Add(data[:min(len(data), 40000)], index)
+		f.Add(data[:min(len(data), 16384)], index)
 	}
 	f.Fuzz(func(t *testing.T, data, index []byte) {
 		l, err := lsmt.OpenWritable(t.Context(), memory(data), memory(index))

@@ -34,11 +34,6 @@ var ErrFormat = errors.New("not an LSMT layer")
 
 var errMagic = errors.New("wrong magic")
 
-// Detect reports whether head, the first bytes of a blob, starts an LSMT file.
-func Detect(head []byte) bool {
-	return len(head) >= 32 && string(head[:magicSize]) == magicString && head[28]&flagHeader != 0
-}
-
 // Identity is what a layer says about itself. UUIDs are decorative: nothing
 // checks that parents match.
 type Identity struct {

@@ -14,7 +14,7 @@ import (
 // FuzzOpen opens any bytes as a ZFile and reads what opens, whole and from odd
 // offsets: an error is fine, anything else is not.
 func FuzzOpen(f *testing.F) {
-	for _, pattern := range []string{"small-chain3/L[12].*.zfile"} {
+	for _, pattern := range []string{"small-chain3/L2.*.zfile"} {
 		paths, err := filepath.Glob("../testdata/vectors/" + pattern)
 		if err != nil || len(paths) == 0 {
 			f.Fatal("no vectors ", pattern, err)
