@@ -271,3 +271,27 @@ func TestParallelReaders(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestNothingBehind: a read writes nothing behind p, whatever room there is.
+func TestNothingBehind(t *testing.T) {
+	data := content(300000)
+	for _, opts := range []zfile.Options{
+		{Algorithm: zfile.LZ4}, {Algorithm: zfile.ZSTD}, {Algorithm: zfile.ZSTD, BlockSize: 32768},
+	} {
+		z, err := zfile.Open(t.Context(), memory(compress(t, data, opts)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for off := 0; off+70000 < len(data); off += 4096 {
+			for _, n := range []int{100, 4096, 8192, 9000, 65536} {
+				room := bytes.Repeat([]byte{0xaa}, n+200)
+				if _, err := z.ReadAt(t.Context(), room[:n], int64(off)); err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(room[:n], data[off:off+n]) || !bytes.Equal(room[n:], bytes.Repeat([]byte{0xaa}, 200)) {
+					t.Fatalf("%v: reading %d bytes at %d wrote something else", opts.Algorithm, n, off)
+				}
+			}
+		}
+	}
+}

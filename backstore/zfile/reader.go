@@ -72,7 +72,10 @@ func (z *Reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if int64(len(p)) > z.size-off {
 		p, end = p[:max(z.size-off, 0)], io.EOF
 	}
-	n, err := z.read(ctx, p, off)
+	// Decoders may write past the end of a block, up to the capacity of what
+	// they get: into later blocks of p, which are decoded later, but never
+	// into what the caller has behind p.
+	n, err := z.read(ctx, p[:len(p):len(p)], off)
 	if err == nil {
 		err = end
 	}
