@@ -23,7 +23,7 @@ import (
 const (
 	outstanding = 200  // reads that wait for the registry that hangs
 	samples     = 4000 // reads of the other image in one measurement
-	stride      = 16   // blocks between two reads that hang
+	stride      = 8    // blocks between two reads that hang
 	blockSize   = 4096
 )
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -83,15 +84,19 @@ func (c cgroup) pids() ([]string, error) {
 	return all, err
 }
 
-// kill ends all processes of the group and waits until they are gone.
+// kill ends all processes of the group and waits until they are gone. It does
+// not use cgroup.kill, after which kernels kill at once whatever is started in
+// the group by a process outside of it.
 func (c cgroup) kill(ctx context.Context) error {
 	for {
 		pids, err := c.pids()
 		if err != nil || len(pids) == 0 {
 			return err
 		}
-		if err := os.WriteFile(filepath.Join(string(c), "cgroup.kill"), []byte("1"), 0); err != nil {
-			return err
+		for _, pid := range pids {
+			if n, err := strconv.Atoi(pid); err == nil {
+				syscall.Kill(n, syscall.SIGKILL) //nolint:errcheck // it may have ended
+			}
 		}
 		select {
 		case <-ctx.Done():

@@ -99,7 +99,7 @@ func (c *Containerd) bin() string {
 func (c *Containerd) Start(ctx context.Context) (err error) {
 	s := c.sandbox
 	env := []string{"PATH=" + strings.Join([]string{c.bin(), s.Tools.Debian + "/usr/sbin", os.Getenv("PATH"), "/usr/sbin", "/sbin"}, ":")}
-	c.proc, err = s.start("containerd", env, c.bin()+"/containerd", "--config", s.Path("containerd.toml"))
+	c.proc, err = s.start("containerd", env, c.bin()+"/containerd", "--log-level", "warn", "--config", s.Path("containerd.toml"))
 	if err != nil {
 		return err
 	}
@@ -165,13 +165,15 @@ func (c *Containerd) RemoveImages(ctx context.Context) error {
 		}
 	}
 	// What a lease of an interrupted pull still holds goes too.
-	leases, err := c.Ctr(ctx, "lease", "ls", "-q")
+	leases, err := c.Ctr(ctx, "leases", "ls")
 	if err != nil {
 		return err
 	}
-	for _, l := range strings.Fields(leases) {
-		if _, err := c.Ctr(ctx, "lease", "rm", "--sync", l); err != nil {
-			return err
+	for i, l := range strings.Split(leases, "\n") {
+		if f := strings.Fields(l); i > 0 && len(f) > 0 {
+			if _, err := c.Ctr(ctx, "leases", "rm", "--sync", f[0]); err != nil {
+				return err
+			}
 		}
 	}
 	_, err = c.Ctr(ctx, "content", "prune", "references")

@@ -32,7 +32,7 @@ type RegistryConfig struct {
 
 const registryConfig = `version: 0.1
 log:
-  level: warn
+  level: error
   accesslog:
     disabled: true
 storage:

@@ -65,7 +65,11 @@ func (s *Sandbox) Logs() string {
 	seen := map[string]bool{}
 	for _, p := range s.procs {
 		if !seen[p.log] {
-			fmt.Fprintf(&b, "--- %s\n%s", p.log, tail(p.log, 64<<10))
+			size := int64(64 << 10)
+			if strings.HasPrefix(p.Name, "registry") {
+				size = 2 << 10 // it reports each blob that a push finds missing
+			}
+			fmt.Fprintf(&b, "--- %s\n%s", p.log, tail(p.log, size))
 		}
 		seen[p.log] = true
 	}
