@@ -1,6 +1,7 @@
 package backstore
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -38,8 +39,10 @@ const (
 	// leadSize is read before anything else: enough for LSMT trailer and a
 	// short index before the jump table.
 	leadSize = 2048
-	// maxHeld bounds what is kept of one read.
-	maxHeld = 4 << 20
+	// maxHeld bounds what is kept of one read: its start.
+	maxHeld = 64 << 10
+	// maxWidened bounds the reads that are widened at all.
+	maxWidened = 1 << 20
 )
 
 func newWindow(r blob.ReaderAt) *window {
@@ -54,7 +57,7 @@ func (w *window) close() { w.held.Store(nil) }
 // ReadAt implements blob.ReaderAt.
 func (w *window) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	held := w.held.Load()
-	if held == nil || len(p) > maxHeld || off < 0 || off+int64(len(p)) > w.Size() {
+	if held == nil || len(p) > maxWidened || off < 0 || off+int64(len(p)) > w.Size() {
 		return w.ReaderAt.ReadAt(ctx, p, off)
 	}
 	if held.read(p, off) {
@@ -72,8 +75,12 @@ func (w *window) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
+	copy(p, buf[off-start:])
+	if len(buf) > maxHeld {
+		buf = bytes.Clone(buf[:maxHeld])
+	}
 	held.add(part{start, buf})
-	return copy(p, buf[off-start:]), nil
+	return len(p), nil
 }
 
 // Present implements blob.Presence.
