@@ -89,8 +89,12 @@ func crashAt(ctx context.Context, w *crashWork, n int, seed uint64) (cached int6
 		case "ReadAt", "ReadFile", "ReadDir", "Stat", "Free":
 			return nil
 		}
-		if steps.Add(1) >= int64(n) {
+		step := steps.Add(1)
+		if step >= int64(n) {
 			return errCrashed
+		}
+		if step%int64(5+3*seed) == 0 {
+			files.Settle()
 		}
 		return nil
 	}
@@ -128,7 +132,7 @@ func reopen(ctx context.Context, w *crashWork, left *disktest.FS) (int64, error)
 // TestCrashAtEveryStep stops the disk at every write step of a workload.
 func TestCrashAtEveryStep(t *testing.T) {
 	w := newCrashWork()
-	for seed := range uint64(2) {
+	for seed := range uint64(3) {
 		var total int64
 		stride := 1
 		if testing.Short() {

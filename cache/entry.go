@@ -220,9 +220,8 @@ func (e *entry) list(o *opened) {
 	c.policy.Remove(runKey{e.id, allRuns})
 	var cost int64
 	for i, b := range o.units.Runs() {
-		n := b.Blocks()*presence.Block + runOverhead
-		c.policy.Add(runKey{e.id, int32(i)}, n)
-		cost += n
+		c.policy.Add(runKey{e.id, int32(i)}, b.Content())
+		cost += b.Blocks()*presence.Block + runOverhead
 	}
 	if o.file != nil {
 		cost += blobOverhead

@@ -22,7 +22,7 @@ func (c *Cache) reserve(n int64) bool {
 	}
 	if limit > 0 && c.used.Load()+n > limit {
 		// A little more than needed, because each eviction waits for the disk.
-		slack := min(limit/64, 16<<20)
+		slack := min(limit/64, 16<<20) / presence.Block * presence.Block
 		if err := c.evictTo(max(0, limit-n-slack)); err != nil {
 			c.failed(err)
 		}
@@ -129,7 +129,8 @@ func (e *entry) relist(runs []int) {
 	for _, i := range runs {
 		n := int64(presence.Run) // a guess while the map can't be read
 		if o != nil {
-			n = o.units.Blocks(i)*presence.Block + runOverhead
+			b := o.units.Bits(i)
+			n = b.Content()
 		}
 		e.c.policy.Add(runKey{e.id, int32(i)}, n)
 	}

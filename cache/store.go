@@ -32,27 +32,18 @@ func (c *Cache) storeAll() {
 
 // store writes t to the data file and then marks it as present.
 func (t *task) store() error {
-	o, n := t.o, int64(len(t.buf))
-	e, c := o.e, o.e.c
+	o, c := t.o, t.o.e.c
 	if !o.waits(t) {
 		return nil // discarded
 	}
-	if c.paused() {
+	need := o.price(t)
+	if c.paused() || !c.reserve(need) {
 		c.count.droppedStores.Add(1)
 		return nil
 	}
-	// The most this can take: all its blocks are new.
-	need := roundUp(t.end(), presence.Block) - t.off/presence.Block*presence.Block + runOverhead
+	defer c.used.Add(-need) // what it really took is charged on top
 	if o.file == nil {
-		need += blobOverhead
-	}
-	if !c.reserve(need) {
-		c.count.droppedStores.Add(1)
-		return nil
-	}
-	defer c.used.Add(-need) // what it really took was charged
-	if o.file == nil {
-		if err := e.create(o); err != nil {
+		if err := o.e.create(o); err != nil {
 			return err
 		}
 	}
@@ -61,19 +52,44 @@ func (t *task) store() error {
 	if o.gone || !o.waits(t) {
 		return nil
 	}
+	if o.price(t) > need {
+		// Making room took the very blocks that t was to share.
+		c.count.droppedStores.Add(1)
+		return nil
+	}
+	return o.write(t)
+}
+
+// price returns what storing t adds to the account. Only evictions and
+// discards by others can raise it.
+func (o *opened) price(t *task) int64 {
+	n := o.units.Vacant(t.off, int64(len(t.buf))) * presence.Block
+	if o.units.Blocks(int(t.off/presence.Run)) == 0 {
+		n += runOverhead
+	}
+	if o.file == nil {
+		n += blobOverhead
+	}
+	return n
+}
+
+// write stores t and settles account and policy; o.writing is held.
+func (o *opened) write(t *task) error {
+	e, c := o.e, o.e.c
 	if _, err := o.file.WriteAt(t.buf, t.off); err != nil {
 		return err
 	}
-	run := int(t.off / presence.Run)
+	run, n := int(t.off/presence.Run), int64(len(t.buf))
 	cost := int64(0)
 	if o.units.Blocks(run) == 0 {
 		cost = runOverhead
 	}
-	cost += o.units.Set(t.off, n) * presence.Block
+	blocks, content := o.units.Set(t.off, n)
+	cost += blocks * presence.Block
 	o.dirty.Store(true)
 	e.charge(cost)
 	c.policyMu.Lock()
-	c.policy.Add(runKey{e.id, int32(run)}, cost)
+	c.policy.Add(runKey{e.id, int32(run)}, content)
 	c.policyMu.Unlock()
 	c.worked()
 	c.count.bytesStored.Add(n)
@@ -130,7 +146,8 @@ func (o *opened) discard(off, n int64) {
 		k := min(n, presence.Run-off%presence.Run)
 		run := int(off / presence.Run)
 		before := o.units.Blocks(run)
-		cost := o.units.Clear(off, k) * presence.Block
+		blocks, content := o.units.Clear(off, k)
+		cost := blocks * presence.Block
 		if before > 0 && o.units.Blocks(run) == 0 {
 			cost += runOverhead
 		}
@@ -138,7 +155,7 @@ func (o *opened) discard(off, n int64) {
 			o.dirty.Store(true)
 			e.charge(-cost)
 			c.policyMu.Lock()
-			c.policy.Add(runKey{e.id, int32(run)}, -cost)
+			c.policy.Add(runKey{e.id, int32(run)}, -content)
 			c.policyMu.Unlock()
 		}
 		off, n = off+k, n-k

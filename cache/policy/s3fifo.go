@@ -67,12 +67,13 @@ func (s *S3FIFO[K]) Touch(key K, n int64) {
 	}
 }
 
-// uses returns how many times over e was read since it came or was spared.
+// uses returns how many times over e was read since it came or was spared. An
+// entry read by three quarters was used: sizes are rounded and readers skip.
 func (e *node[K]) uses() int64 {
 	if e.size <= 0 {
 		return 0
 	}
-	return e.read / e.size
+	return (e.read + e.size/4) / e.size
 }
 
 // Remove implements Policy.
@@ -107,7 +108,7 @@ func (s *S3FIFO[K]) Victim() (key K, size int64, ok bool) {
 			delete(s.nodes, e.key)
 			return e.key, e.size, true
 		}
-		e.read -= e.size
+		e.read = max(0, e.read-e.size)
 		s.main.pushFront(e)
 	}
 	return key, 0, false

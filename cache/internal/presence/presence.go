@@ -123,12 +123,29 @@ func (m *Map) Extent(off, end int64) (present bool, until int64) {
 }
 
 // Set marks the units that cover n bytes at off as present and returns how
-// many blocks hold something that held nothing before.
-func (m *Map) Set(off, n int64) (blocks int64) {
+// many blocks hold something that held nothing before, and how many bytes of
+// units are new.
+func (m *Map) Set(off, n int64) (blocks, content int64) {
 	u, end := span(off, n)
 	for u < end {
 		mask, k := word(u, end)
 		old := m.make(u / runUnits)[u/64%runWords].Or(mask)
+		blocks += int64(occupied(old|mask) - occupied(old))
+		content += int64(bits.OnesCount64(mask&^old)) * Unit
+		u += k
+	}
+	return blocks, content
+}
+
+// Vacant returns how many blocks Set(off, n) would be the first to occupy.
+func (m *Map) Vacant(off, n int64) (blocks int64) {
+	u, end := span(off, n)
+	for u < end {
+		mask, k := word(u, end)
+		var old uint64
+		if r := m.at(u / runUnits); r != nil {
+			old = r[u/64%runWords].Load()
+		}
 		blocks += int64(occupied(old|mask) - occupied(old))
 		u += k
 	}
@@ -136,18 +153,20 @@ func (m *Map) Set(off, n int64) (blocks int64) {
 }
 
 // Clear marks all units that n bytes at off touch as absent and returns how
-// many blocks hold nothing that held something before.
-func (m *Map) Clear(off, n int64) (blocks int64) {
+// many blocks hold nothing that held something before, and how many bytes of
+// units went.
+func (m *Map) Clear(off, n int64) (blocks, content int64) {
 	u, end := span(off, n)
 	for u < end {
 		mask, k := word(u, end)
 		if r := m.at(u / runUnits); r != nil {
 			old := r[u/64%runWords].And(^mask)
 			blocks += int64(occupied(old) - occupied(old&^mask))
+			content += int64(bits.OnesCount64(old&mask)) * Unit
 		}
 		u += k
 	}
-	return blocks
+	return blocks, content
 }
 
 // Bits is the content of one run.
@@ -159,6 +178,25 @@ func (b *Bits) Blocks() (n int64) {
 		n += int64(occupied(w))
 	}
 	return n
+}
+
+// Content returns the number of bytes of the units present, the last one of a
+// blob taken for a whole one.
+func (b *Bits) Content() (n int64) {
+	for _, w := range b {
+		n += int64(bits.OnesCount64(w)) * Unit
+	}
+	return n
+}
+
+// Bits returns what is present of run i.
+func (m *Map) Bits(i int) (b Bits) {
+	if r := m.at(int64(i)); r != nil {
+		for k := range r {
+			b[k] = r[k].Load()
+		}
+	}
+	return b
 }
 
 // Take clears run i and returns what it was, for Restore.
@@ -188,17 +226,10 @@ func (m *Map) Runs() iter.Seq2[int, Bits] {
 				continue
 			}
 			for ri := range p {
-				r := p[ri].Load()
-				if r == nil {
+				if p[ri].Load() == nil {
 					continue
 				}
-				var b Bits
-				var any uint64
-				for k := range r {
-					b[k] = r[k].Load()
-					any |= b[k]
-				}
-				if any != 0 && !yield(pi*pageRuns+ri, b) {
+				if b := m.Bits(pi*pageRuns + ri); b != (Bits{}) && !yield(pi*pageRuns+ri, b) {
 					return
 				}
 			}

@@ -8,6 +8,16 @@ import (
 // sector is what a disk writes atomically.
 const sector = 512
 
+// Settle makes everything durable, as the kernel does by itself now and then.
+func (f *FS) Settle() {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.durable = maps.Clone(f.names)
+	for _, i := range f.names {
+		i.synced = i.now.clone()
+	}
+}
+
 // Kill returns what a process that is killed leaves: everything it wrote. It
 // may be used while f is still written to.
 func (f *FS) Kill() *FS {
