@@ -16,12 +16,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/integration/coldstart"
 	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/reference"
-	"github.com/reprise-containers/reprise/remote/blob"
 )
 
 func main() {
@@ -73,7 +71,7 @@ func run(ctx context.Context) (err error) {
 		return errors.Join(err, errors.New(n.Logs()))
 	}
 	say("running the same on a plain loop device, to see what it reads at the least")
-	least, cost, err := least(ctx, n, layout, build)
+	least, cost, err := coldstart.Least(ctx, n, layout, build)
 	if err != nil {
 		return err
 	}
@@ -81,34 +79,6 @@ func run(ctx context.Context) (err error) {
 		return fmt.Errorf("the container printed %q, on a plain loop device %q", start.Stdout, least.Stdout)
 	}
 	return report(layout, start, cost)
-}
-
-// least measures what the command reads of the image at the least.
-func least(ctx context.Context, n *node.Node, l image.Layout, b image.Build) (reference.Result, reference.Cost, error) {
-	var cost reference.Cost
-	r, err := reference.Run{Disk: l.Disk(), FSType: b.Format.FSType, Args: b.Args}.Measure(ctx, n.Sandbox, n.Containerd)
-	if err != nil {
-		return r, cost, err
-	}
-	_, m, err := l.Manifest()
-	if err != nil {
-		return r, cost, err
-	}
-	var layers []blob.ReaderAt
-	for _, d := range m.Layers {
-		f, err := blob.OpenFile(l.BlobPath(d))
-		if err != nil {
-			return r, cost, err
-		}
-		defer f.Close()
-		layers = append(layers, f)
-	}
-	img, err := backstore.Open(ctx, layers)
-	if err != nil {
-		return r, cost, err
-	}
-	cost, err = r.Cost(img)
-	return r, cost, err
 }
 
 func report(l image.Layout, s coldstart.Start, cost reference.Cost) error {

@@ -124,9 +124,20 @@ func (s *Sandbox) RunTo(ctx context.Context, w io.Writer, argv ...string) error 
 		err = cmd.Wait()
 	}
 	if err != nil {
-		return fmt.Errorf("running %s: %w: %s", strings.Join(argv, " "), err, strings.TrimSpace(complaint.String()))
+		return fmt.Errorf("running %s: %w: %s", strings.Join(argv, " "), err, relevant(complaint.String()))
 	}
 	return nil
+}
+
+// relevant drops the notices that containerd's tools print in every case.
+func relevant(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		if !strings.Contains(line, "DEPRECATION") && !strings.Contains(line, "level=info") {
+			b.WriteString(line)
+		}
+	}
+	return strings.TrimSpace(b.String())
 }
 
 // tail returns the last n bytes of a file, or the error in words.
