@@ -90,7 +90,11 @@ func (o *opened) readSegment(p []byte, off int64, seg extent) bool {
 	} else if err != nil {
 		o.e.c.count.readErrors.Add(1)
 		o.e.c.failed(fmt.Errorf("reading cached blob %s: %w", o.e.desc.Digest, err))
-		o.discard(seg.off, seg.end-seg.off)
+		if errors.Is(err, io.EOF) {
+			o.lose() // somebody cut the file
+		} else {
+			o.discard(seg.off, seg.end-seg.off)
+		}
 		return false
 	}
 	o.e.read(from, to-from)

@@ -1,6 +1,7 @@
 package cache
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/reprise-containers/reprise/cache/internal/presence"
@@ -18,7 +19,11 @@ func (c *Cache) storeAll() {
 			close(t.reached)
 			continue
 		}
-		if err := t.store(); err != nil {
+		err := t.store()
+		if errors.Is(err, errForget) {
+			t.o.lose()
+		}
+		if err != nil {
 			c.count.storeErrors.Add(1)
 			c.count.droppedStores.Add(1)
 			c.failed(fmt.Errorf("storing blob %s: %w", t.o.e.desc.Digest, err))
@@ -76,6 +81,13 @@ func (o *opened) price(t *task) int64 {
 // write stores t and settles account and policy; o.writing is held.
 func (o *opened) write(t *task) error {
 	e, c := o.e, o.e.c
+	// A file that somebody cut must not grow again: it would have holes where
+	// units is set.
+	if info, err := o.file.Stat(); err != nil {
+		return err
+	} else if info.Size != e.desc.Size {
+		return errForget
+	}
 	if _, err := o.file.WriteAt(t.buf, t.off); err != nil {
 		return err
 	}

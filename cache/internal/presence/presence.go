@@ -101,21 +101,25 @@ func (m *Map) Has(off, n int64) bool {
 }
 
 // Extent reports whether the unit at off is present and up to where, at most
-// end, the units after it are the same. off must be a multiple of Unit.
+// end, the units after it are the same. off must be a multiple of Unit and
+// less than end; until is greater than off whatever changes meanwhile.
 func (m *Map) Extent(off, end int64) (present bool, until int64) {
 	u, last := span(off, end-off)
-	present = m.Has(off, 1)
-	for u < last {
+	for first := true; u < last; first = false {
 		mask, n := word(u, last)
 		var w uint64
 		if r := m.at(u / runUnits); r != nil {
 			w = r[u/64%runWords].Load()
 		}
+		if first {
+			// From the word used below: read twice, it could differ.
+			present = w>>(u&63)&1 != 0
+		}
 		if present {
 			w = ^w
 		}
 		if w &= mask; w != 0 {
-			return present, max(off, min(end, (u&^63+int64(bits.TrailingZeros64(w)))*Unit))
+			return present, min(end, (u&^63+int64(bits.TrailingZeros64(w)))*Unit)
 		}
 		u += n
 	}

@@ -124,6 +124,29 @@ func TestModel(t *testing.T) {
 	}
 }
 
+// TestExtentAdvances has a unit that comes and goes while it is looked at.
+func TestExtentAdvances(t *testing.T) {
+	m := presence.New(4096)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 100_000 {
+			m.Set(0, unit)
+			m.Clear(0, unit)
+		}
+	}()
+	for {
+		if _, until := m.Extent(0, 4096); until == 0 {
+			t.Fatal("an empty extent")
+		}
+		select {
+		case <-done:
+			return
+		default:
+		}
+	}
+}
+
 func TestHugeBlobIsCheap(t *testing.T) {
 	m := presence.New(presence.MaxSize)
 	m.Set(presence.MaxSize-unit, unit)
