@@ -120,7 +120,7 @@ func (b *cached) open() *opened {
 			return o
 		case errors.Is(err, errDead):
 			b.e.CompareAndSwap(e, nil)
-		case errors.Is(err, errRetryLater), errors.Is(err, errClosed):
+		case errors.Is(err, errRetryLater), errors.Is(err, ErrClosed):
 			return nil
 		default:
 			b.c.failed(fmt.Errorf("opening cached blob %s: %w", b.desc.Digest, err))

@@ -193,11 +193,19 @@ func (c *Cache) addLocked(desc ocispec.Descriptor) *entry {
 }
 
 // Sync waits until everything fetched before the call is stored or dropped,
-// and makes it durable.
+// and makes it durable. It fails with ErrClosed after Close.
 func (c *Cache) Sync(ctx context.Context) error {
+	c.mu.Lock()
+	if c.closing {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	c.wg.Add(1) // Close waits for it
+	c.mu.Unlock()
+	defer c.wg.Done()
 	done := make(chan struct{})
 	if !c.queue.barrier(done) {
-		return errClosed
+		return ErrClosed
 	}
 	select {
 	case <-done:
@@ -207,7 +215,8 @@ func (c *Cache) Sync(ctx context.Context) error {
 	return c.checkpoint()
 }
 
-var errClosed = errors.New("cache is closed")
+// ErrClosed says that the cache was closed.
+var ErrClosed = errors.New("cache is closed")
 
 // Close stores what is queued, makes it durable and releases the folder. Blobs
 // of the cache then read from their origin. Closing again does nothing.
@@ -226,7 +235,9 @@ func (c *Cache) Close() error {
 	for _, e := range c.loadedEntries() {
 		e.shut()
 	}
-	return errors.Join(err, c.lock.Close(), c.fs.Close())
+	// The files first: a read that is late must not touch what the next owner
+	// of the lock makes of them.
+	return errors.Join(err, c.fs.Close(), c.lock.Close())
 }
 
 // loadedEntries returns the entries that are open now.

@@ -214,7 +214,29 @@ func TestFlakyDisk(t *testing.T) {
 			if _, err := reopen(t.Context(), w, files); err != nil {
 				t.Error(err)
 			}
+			checkEmptied(t, w, files)
 		})
+	}
+}
+
+// checkEmptied drops all content and checks that nothing is left of it in the
+// account or on the disk.
+func checkEmptied(t *testing.T, w *crashWork, files *disktest.FS) {
+	t.Helper()
+	c, err := cache.OpenOn(crashConfig, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for i, b := range w.blobs {
+		blob.Discard(c.Blob(b), 0, int64(len(w.data[i])))
+	}
+	time.Sleep(time.Minute)
+	if s := c.Stats(); s.Bytes != 0 || s.Blobs != 0 || s.Open != 0 {
+		t.Errorf("after dropping everything: %+v", s)
+	}
+	if used := files.Used(); used > 4096 {
+		t.Errorf("%d bytes are left on the disk", used)
 	}
 }
 

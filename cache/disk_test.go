@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/cache/cachetest"
 	"github.com/reprise-containers/reprise/cache/internal/disk/disktest"
@@ -55,6 +58,35 @@ func TestReadAfterClose(t *testing.T) {
 	if err := c.Sync(t.Context()); err == nil {
 		t.Error("a closed cache was synced")
 	}
+}
+
+// TestSizeConflict has two descriptors with one digest and different sizes: one
+// lies, and it must not spoil the other.
+func TestSizeConflict(t *testing.T) {
+	data := cachetest.Random(10_000, 1)
+	honest := blobtest.Bytes(data)
+	c := openCache(t, cache.Config{})
+	for range 2 {
+		must(t, cachetest.Check(t.Context(), c.Blob(honest), data, 0, len(data)))
+		liar := c.Blob(resized{blobtest.Bytes(data[:5000]), honest.Descriptor().Digest})
+		must(t, cachetest.Check(t.Context(), liar, data, 0, 5000))
+		if blob.Present(liar, 0, 1) {
+			t.Error("a blob of another size is cached under the same digest")
+		}
+	}
+	if s := c.Stats(); s.Hits != 1 || s.Blobs != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// resized is a blob that claims a digest.
+type resized struct {
+	blob.Blob
+	digest digest.Digest
+}
+
+func (r resized) Descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{Digest: r.digest, Size: r.Size()}
 }
 
 func TestConfig(t *testing.T) {
@@ -351,6 +383,9 @@ func TestEvictionUnderReaders(t *testing.T) {
 	must(t, cachetest.Hammer(t.Context(), b, data, 8, 400))
 	must(t, c.Sync(t.Context()))
 	s := c.Stats()
+	if n := c.BlobBytes(b.Descriptor().Digest); n != s.Bytes {
+		t.Errorf("the only blob takes %d bytes of %d", n, s.Bytes)
+	}
 	if s.Evictions == 0 || s.Hits == 0 {
 		t.Errorf("the test shows nothing: %+v", s)
 	}

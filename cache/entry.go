@@ -119,8 +119,8 @@ func (e *entry) load() (*opened, error) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if err == nil && c.closing {
-		err = errClosed
+	if c.closing {
+		err = ErrClosed
 	}
 	if err != nil {
 		if o.file != nil {

@@ -7,10 +7,16 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 )
+
+// scanParallel is how many folders are read at a time at the start, when
+// nothing of them is in memory and the disk has to be waited for.
+const scanParallel = 16
 
 // found is a blob seen at the start.
 type found struct {
@@ -29,19 +35,29 @@ func (c *Cache) scan() error {
 	if err != nil {
 		return err
 	}
-	var all []found
+	var (
+		group errgroup.Group
+		mu    sync.Mutex
+		all   []found
+	)
+	group.SetLimit(scanParallel)
 	for _, alg := range algorithms {
 		shards, err := c.fs.ReadDir(path.Join(blobsDir, alg))
 		if err != nil {
-			return err
+			return errors.Join(err, group.Wait())
 		}
 		for _, shard := range shards {
-			list, err := c.scanShard(alg, shard)
-			if err != nil {
+			group.Go(func() error {
+				list, err := c.scanShard(alg, shard)
+				mu.Lock()
+				defer mu.Unlock()
+				all = append(all, list...)
 				return err
-			}
-			all = append(all, list...)
+			})
 		}
+	}
+	if err := group.Wait(); err != nil {
+		return err
 	}
 	// Oldest first, so that the policy sees them in the order of their use.
 	slices.SortFunc(all, func(a, b found) int {

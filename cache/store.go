@@ -19,11 +19,10 @@ func (c *Cache) storeAll() {
 			close(t.reached)
 			continue
 		}
-		err := t.store()
-		if errors.Is(err, errForget) {
+		if err := t.store(); errors.Is(err, errForget) {
+			c.count.droppedStores.Add(1)
 			t.o.lose()
-		}
-		if err != nil {
+		} else if err != nil {
 			c.count.storeErrors.Add(1)
 			c.count.droppedStores.Add(1)
 			c.failed(fmt.Errorf("storing blob %s: %w", t.o.e.desc.Digest, err))
