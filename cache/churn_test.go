@@ -36,10 +36,21 @@ func TestChurn(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	errs := make(chan error, 100)
+	wg.Go(func() {
+		for deadline := 0; c.Stats().Evictions < 20 && deadline < 5000; deadline++ {
+			if err := cachetest.Hammer(t.Context(), c.Blob(blobs[3]), data[3], 1, 5); err != nil {
+				errs <- err
+				return
+			}
+		}
+		if err := c.Close(); err != nil {
+			errs <- err
+		}
+	})
 	for reader := range 6 {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(reader), 4))
-			for round := range rounds {
+			for range rounds {
 				i := rng.IntN(len(blobs))
 				b := c.Blob(blobs[i])
 				if err := cachetest.Hammer(t.Context(), b, data[i], 1, 20); err != nil {
@@ -50,10 +61,6 @@ func TestChurn(t *testing.T) {
 				case rng.IntN(10) == 0:
 					off := rng.Int64N(b.Size())
 					blob.Discard(b, off, rng.Int64N(b.Size()-off)+1)
-				case reader == 0 && round == rounds-1:
-					if err := c.Close(); err != nil {
-						errs <- err
-					}
 				case reader == 1:
 					err := c.Sync(t.Context())
 					if err != nil && !errors.Is(err, cache.ErrClosed) && !errors.Is(err, context.Canceled) {

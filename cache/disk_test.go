@@ -396,3 +396,40 @@ func TestEvictionUnderReaders(t *testing.T) {
 		t.Errorf("the file takes %d bytes, %d are accounted for, the limit is %d", used, s.Bytes, limit)
 	}
 }
+
+// TestEvictionOvertakesRead evicts a range while a read of it is between
+// looking at the map and reading the file, which by then is a hole.
+func TestEvictionOvertakesRead(t *testing.T) {
+	for name, n := range map[string]int{"hit": 4096, "partial hit": 8192} {
+		t.Run(name, func(t *testing.T) {
+			files := disktest.New(1 << 40)
+			var armed atomic.Bool
+			reading, goOn := make(chan struct{}), make(chan struct{})
+			files.Fault = func(op disktest.Op) error {
+				if op.Kind == "ReadAt" && armed.CompareAndSwap(true, false) {
+					close(reading)
+					<-goOn
+				}
+				return nil
+			}
+			c := openOn(t, cache.Config{MaxBytes: 20_000, Policy: "lru"}, files)
+			data := cachetest.Random(8<<20, 1)
+			b := c.Blob(blobtest.Bytes(data))
+			must(t, cachetest.Check(t.Context(), b, data, 0, 4096))
+			must(t, c.Sync(t.Context()))
+			armed.Store(true)
+			result := make(chan error)
+			go func() { result <- cachetest.Check(t.Context(), b, data, 0, n) }()
+			<-reading
+			for off := 1 << 20; off < 5<<20; off += 1 << 20 {
+				must(t, cachetest.Check(t.Context(), b, data, off, 4096))
+				must(t, c.Sync(t.Context()))
+			}
+			if blob.Present(b, 0, 512) {
+				t.Fatal("the range was not evicted: the test shows nothing")
+			}
+			close(goOn)
+			must(t, <-result)
+		})
+	}
+}

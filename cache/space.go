@@ -91,8 +91,11 @@ const (
 	maxPause   = time.Minute
 )
 
-// failed counts an error of the disk and pauses storing.
+// failed remembers an error of the disk and pauses storing.
 func (f *faults) failed(err error) {
+	if errors.Is(err, ErrClosed) {
+		return // not the disk's fault
+	}
 	f.mu.Lock()
 	first := f.delay == 0
 	now := time.Now().UnixNano()
