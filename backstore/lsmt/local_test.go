@@ -162,3 +162,24 @@ func TestReadErrors(t *testing.T) {
 		}
 	})
 }
+
+func TestPresent(t *testing.T) {
+	image, streams := interleaved(t, 3)
+	streams[1].absent.Store(14 * lsmt.SectorSize)
+	const missing = 6*3 + 1 // the sector of the disk that lies there
+	sectors := image.Size() / lsmt.SectorSize
+	for from := range sectors {
+		for to := from; to <= sectors; to++ {
+			want := to <= missing || from > missing
+			if got := image.Present(from*lsmt.SectorSize, (to-from)*lsmt.SectorSize); got != want {
+				t.Errorf("sectors [%d, %d) present: %v, want %v", from, to, got, want)
+			}
+		}
+	}
+	if !image.Present(missing*lsmt.SectorSize-1, 1) || image.Present(missing*lsmt.SectorSize-1, 2) {
+		t.Error("parts of sectors are told wrong")
+	}
+	if image.Present(image.Size(), 1) || image.Present(-1, 1) {
+		t.Error("what is outside of the image is present")
+	}
+}

@@ -180,3 +180,28 @@ func (m *Image) firstAbsent(i, end int) int {
 	}
 	return end
 }
+
+// Present implements blob.Presence. What no layer holds reads as zeros and is
+// present; past the end nothing is.
+func (m *Image) Present(off, n int64) bool {
+	if off < 0 || n < 0 || n > m.size-off {
+		return false
+	}
+	for off, end := off/SectorSize, (off+n+SectorSize-1)/SectorSize; off < end; {
+		i := m.index.find(uint64(off))
+		if i >= m.index.len() {
+			return true
+		}
+		e := m.index.at(i)
+		from, to := max(off, int64(e.offset())), min(end, int64(e.end()))
+		if from >= to {
+			return true
+		}
+		at := int64(e.mapped()) + from - int64(e.offset())
+		if !e.zeroed() && !blob.Present(m.files[e.layer()], at*SectorSize, (to-from)*SectorSize) {
+			return false
+		}
+		off = to
+	}
+	return true
+}

@@ -4,9 +4,14 @@
 // tell readahead from need (see docs/device.md): a program that reads a file
 // from front to back then asks for one page at a time and pays a round trip
 // for each. This package watches the reads of a device for sequential streams
-// and fetches ahead of them, as background reads that give way to demand at
-// the connection limit. What it may waste is bounded: never more ahead than
-// half of what the stream has already read.
+// and asks for more than they do: a short stream's reads are made longer, which
+// costs no further round trip, and ahead of a long stream there are background
+// reads, which give way to demand at the connection limit.
+//
+// What is wasted is bounded: never more ahead than half of what the stream has
+// read. Simulated over the reads of a Python start that imports scipy, 5322
+// blocks of 4 KiB one by one, that makes 3199 requests for 5 % more bytes;
+// fetching aligned 8 KiB instead makes 3017 for 13 %, 16 KiB 1766 for 33 %.
 package readahead
 
 import (
@@ -26,19 +31,19 @@ type Config struct {
 	Max int64
 }
 
-// DefaultConfig costs a start little: programs map their files and touch them
-// in short runs, which stay below the trigger.
-var DefaultConfig = Config{Trigger: 256 << 10, Max: 1 << 20}
+// DefaultConfig reads ahead of two pages in a row.
+var DefaultConfig = Config{Trigger: 8 << 10, Max: 1 << 20}
 
 const (
 	streams = 16        // readers in parallel that are told apart
+	extra   = 64 << 10  // bytes by which a read is made longer at most; beyond, background reads
 	chunk   = 128 << 10 // bytes of one background read
-	align   = 4 << 10   // bytes; a span ends on such a boundary
+	align   = 4 << 10   // bytes; what is read ahead ends on such a boundary
 )
 
 // Device reads through to another device and reads ahead of sequential
-// streams while Run is active. Reads that are answered locally are not
-// watched for, so a local image costs nothing.
+// streams, of long ones only while Run is active. Reads that are answered
+// locally are not made longer, so a local image costs nothing.
 type Device struct {
 	device.Device
 	cfg  Config
@@ -57,42 +62,67 @@ type stream struct {
 
 type span struct{ off, end int64 }
 
-// New returns d with readahead. Nothing is read ahead until Run is called.
+// New returns d with readahead.
 func New(d device.Device, cfg Config) *Device {
 	return &Device{Device: d, cfg: cfg, work: make(chan span, 1)}
 }
 
 // ReadAt implements device.Device.
 func (d *Device) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	if s, ok := d.plan(off, int64(len(p))); ok {
+	n := int64(len(p))
+	ahead := d.plan(off, n)
+	switch {
+	case ahead.end <= ahead.off:
+	case ahead.off > off+n:
 		select {
-		case d.work <- s:
+		case d.work <- ahead:
 		default: // the link is busy with the last span
 		}
+	case !blob.Present(d.Device, off, n):
+		longer := make([]byte, d.absent(ahead)-off)
+		if got, _ := d.Device.ReadAt(ctx, longer, off); got == len(longer) {
+			return copy(p, longer), nil
+		}
+		// What failed may be what nobody asked for.
 	}
 	return d.Device.ReadAt(ctx, p, off)
 }
 
-// plan enters a read and returns the span to read ahead of it, if any.
-func (d *Device) plan(off, n int64) (span, bool) {
+// absent returns the end of the part of s, from its start, that is not held
+// locally: with a hole in it, a longer read would be several requests.
+func (d *Device) absent(s span) int64 {
+	for at := s.off; at < s.end; at += align {
+		if blob.Present(d.Device, at, min(align, s.end-at)) {
+			return at
+		}
+	}
+	return s.end
+}
+
+// plan enters a read and returns what to read ahead of it: adjacent to it, for
+// the read itself to go on to, or further ahead, for a background read.
+func (d *Device) plan(off, n int64) span {
 	if d.cfg.Max == 0 {
-		return span{}, false
+		return span{}
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.stream(off, n)
 	if s.run < d.cfg.Trigger {
-		return span{}, false
+		return span{}
 	}
 	window := min(s.run/2, d.cfg.Max)
+	to := min(s.next+window, d.Size()) / align * align
+	if window <= extra {
+		return span{s.next, to}
+	}
 	// The read after this one will be on its way before the span is.
 	from := max(s.ahead, s.next+n)
-	to := min(s.next+window, d.Size()) / align * align
 	if to-from < window/2 {
-		return span{}, false
+		return span{}
 	}
 	s.ahead = to
-	return span{from, to}, true
+	return span{from, to}
 }
 
 // stream returns the stream that [off, off+n) continues, or a new one, as the

@@ -12,41 +12,70 @@ import (
 	"github.com/reprise-containers/reprise/remote/blob"
 )
 
-// zeros is a device of zeros that keeps a list of its reads.
-type zeros struct {
+const page = 4096
+
+// origin is a device of zeros that keeps the pages it was asked for, as the
+// cache below a real one does, and counts the reads that found some missing.
+type origin struct {
 	size int64
-	fail error
+	bad  int64 // reads that reach here fail; 0 is nowhere
 
 	mu         sync.Mutex
-	background []int64 // start and end of each background read
-	demand     int64   // bytes
+	pages      map[int64]bool
+	requests   int // of both kinds
+	background int
 }
 
-func (z *zeros) Size() int64 { return z.size }
+func newOrigin(size int64) *origin { return &origin{size: size, pages: map[int64]bool{}} }
 
-func (z *zeros) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	if blob.PriorityOf(ctx) == blob.Demand {
-		z.demand += int64(len(p))
+func (o *origin) Size() int64 { return o.size }
+
+func (o *origin) Present(off, n int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.present(off, n)
+}
+
+func (o *origin) present(off, n int64) bool {
+	for p := off / page; p*page < off+n; p++ {
+		if !o.pages[p] {
+			return false
+		}
+	}
+	return true
+}
+
+func (o *origin) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	end := off + int64(len(p))
+	if end > o.size {
+		return 0, errors.New("read past the end")
+	}
+	if o.bad != 0 && end > o.bad {
+		return 0, errors.New("bad block")
+	}
+	if o.present(off, int64(len(p))) {
 		return len(p), nil
 	}
-	z.background = append(z.background, off, off+int64(len(p)))
-	return len(p), z.fail
-}
-
-func (z *zeros) ahead() (n int64) {
-	for i := 0; i < len(z.background); i += 2 {
-		n += z.background[i+1] - z.background[i]
+	o.requests++
+	if blob.PriorityOf(ctx) == blob.Background {
+		o.background++
 	}
-	return n
+	for at := off / page; at*page < end; at++ {
+		o.pages[at] = true
+	}
+	return len(p), nil
 }
 
-// watch runs reads against a device with readahead over z.
-func watch(t *testing.T, z *zeros, cfg readahead.Config, reads func(read func(off, n int64))) {
+// fetched returns the bytes that were asked for.
+func (o *origin) fetched() int64 { return int64(len(o.pages)) * page }
+
+// watch runs reads against a device with readahead over o.
+func watch(t *testing.T, o *origin, cfg readahead.Config, reads func(read func(off, n int64))) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		d := readahead.New(z, cfg)
+		d := readahead.New(o, cfg)
 		ctx, cancel := context.WithCancel(t.Context())
 		var wg sync.WaitGroup
 		wg.Go(func() {
@@ -55,8 +84,9 @@ func watch(t *testing.T, z *zeros, cfg readahead.Config, reads func(read func(of
 			}
 		})
 		reads(func(off, n int64) {
-			if _, err := d.ReadAt(t.Context(), make([]byte, n), off); err != nil {
-				t.Errorf("ReadAt(%d, %d) = %v", off, n, err)
+			got, err := d.ReadAt(t.Context(), make([]byte, n), off)
+			if err != nil || int64(got) != n {
+				t.Errorf("ReadAt(%d, %d) = %d, %v", off, n, got, err)
 			}
 			synctest.Wait()
 		})
@@ -65,102 +95,104 @@ func watch(t *testing.T, z *zeros, cfg readahead.Config, reads func(read func(of
 	})
 }
 
-var cfg = readahead.Config{Trigger: 64 << 10, Max: 256 << 10}
-
-func TestSequentialStreamIsReadAhead(t *testing.T) {
-	z := &zeros{size: 4 << 20}
-	const upTo = 2 << 20
-	watch(t, z, cfg, func(read func(off, n int64)) {
-		for off := int64(0); off < upTo; off += 4096 {
-			read(off, 4096)
-		}
-	})
-	last := int64(0)
-	for i := 0; i < len(z.background); i += 2 {
-		if z.background[i] < last {
-			t.Errorf("[%d, %d) is read ahead twice", z.background[i], last)
-		}
-		last = z.background[i+1]
-	}
-	if last < upTo {
-		t.Errorf("readahead ended at %d, behind the reader at %d", last, upTo)
-	}
-	if last > upTo+cfg.Max {
-		t.Errorf("readahead is at %d, more than %d ahead of %d", last, cfg.Max, upTo)
+// sequence reads [off, off+n) page by page.
+func sequence(read func(off, n int64), off, n int64) {
+	for at := off; at < off+n; at += page {
+		read(at, min(page, off+n-at))
 	}
 }
 
-func TestShortAndRandomRunsAreLeftAlone(t *testing.T) {
-	z := &zeros{size: 1 << 30}
-	rnd := rand.New(rand.NewPCG(1, 2))
-	watch(t, z, cfg, func(read func(off, n int64)) {
-		for range 200 {
-			at := rnd.Int64N(z.size/4096) * 4096
-			for i := range int64(8) {
-				read(min(at+i*4096, z.size-4096), 4096)
-			}
+var cfg = readahead.DefaultConfig
+
+func TestShortStreamsNeedFewerRequests(t *testing.T) {
+	o := newOrigin(1 << 30)
+	const files, each = 64, 64 << 10
+	watch(t, o, cfg, func(read func(off, n int64)) {
+		for f := range int64(files) {
+			sequence(read, f<<20, each)
 		}
 	})
-	if z.ahead() != 0 {
-		t.Errorf("%d bytes read ahead of runs of 32 KiB, want none below the trigger", z.ahead())
+	if o.requests > files*each/page/2 {
+		t.Errorf("%d requests for %d files of %d pages", o.requests, files, each/page)
+	}
+	if o.fetched() > files*each*3/2 {
+		t.Errorf("%d bytes fetched for %d read", o.fetched(), files*each)
+	}
+	if o.background != 0 {
+		t.Errorf("%d of the requests are in the background", o.background)
 	}
 }
 
-func TestParallelStreams(t *testing.T) {
-	z := &zeros{size: 1 << 30}
+func TestLongStreamIsReadInTheBackground(t *testing.T) {
+	const upTo = 8 << 20
+	o := newOrigin(16 << 20)
+	watch(t, o, cfg, func(read func(off, n int64)) { sequence(read, 0, upTo) })
+	if o.background < upTo/(128<<10)/2 {
+		t.Errorf("%d background reads for a stream of %d bytes", o.background, upTo)
+	}
+	if o.requests > upTo/(64<<10) {
+		t.Errorf("%d requests for a stream of %d bytes", o.requests, upTo)
+	}
+	if o.fetched() > upTo+cfg.Max {
+		t.Errorf("%d bytes fetched for %d read", o.fetched(), upTo)
+	}
+}
+
+func TestParallelStreamsAreToldApart(t *testing.T) {
 	const readers, each = 8, 1 << 20
-	watch(t, z, cfg, func(read func(off, n int64)) {
-		for off := int64(0); off < each; off += 4096 {
+	o := newOrigin(1 << 30)
+	watch(t, o, cfg, func(read func(off, n int64)) {
+		for off := int64(0); off < each; off += page {
 			for r := range int64(readers) {
-				read(r<<24+off, 4096)
+				read(r<<24+off, page)
 			}
 		}
 	})
-	if z.ahead() < readers*each/2 {
-		t.Errorf("%d bytes read ahead of %d streams of %d bytes", z.ahead(), readers, each)
+	if o.requests > readers*each/page/8 {
+		t.Errorf("%d requests for %d streams of %d pages", o.requests, readers, each/page)
 	}
 }
 
-func TestWasteIsBounded(t *testing.T) {
-	z := &zeros{size: 1 << 30}
-	const files, each = 64, 128 << 10
-	watch(t, z, cfg, func(read func(off, n int64)) {
-		for file := range int64(files) {
-			for off := int64(0); off < each; off += 4096 {
-				read(file<<20+off, 4096)
-			}
+func TestRandomReadsAreLeftAlone(t *testing.T) {
+	o := newOrigin(1 << 30)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	const reads = 500
+	watch(t, o, cfg, func(read func(off, n int64)) {
+		for range reads {
+			read(rnd.Int64N(o.size/page/2)*2*page, page) // never adjacent
 		}
 	})
-	var waste int64
-	for i := 0; i < len(z.background); i += 2 {
-		from, to := z.background[i]%(1<<20), z.background[i+1]%(1<<20)
-		waste += max(0, to-max(from, each))
-	}
-	if waste > z.demand/2 {
-		t.Errorf("%d bytes read ahead in vain, %d read", waste, z.demand)
+	if o.fetched() > reads*page {
+		t.Errorf("%d bytes fetched for %d read", o.fetched(), reads*page)
 	}
 }
 
-func TestEndOfDeviceErrorsAndOff(t *testing.T) {
-	whole := func(z *zeros) func(func(off, n int64)) {
-		return func(read func(off, n int64)) {
-			for off := int64(0); off < z.size; off += 4096 {
-				read(off, min(4096, z.size-off))
-			}
-		}
+func TestEndOfDevice(t *testing.T) {
+	o := newOrigin(1<<20 + 512) // reads past the end fail
+	watch(t, o, cfg, func(read func(off, n int64)) { sequence(read, 0, o.size) })
+}
+
+func TestReadSurvivesWhatIsBehindIt(t *testing.T) {
+	o := newOrigin(1 << 20)
+	o.bad = 512 << 10
+	watch(t, o, cfg, func(read func(off, n int64)) { sequence(read, 0, o.bad) })
+}
+
+func TestLocalDeviceIsReadAsItIs(t *testing.T) {
+	o := newOrigin(1 << 20)
+	for p := range o.size / page {
+		o.pages[p] = true
 	}
-	z := &zeros{size: 1<<20 + 512}
-	watch(t, z, cfg, whole(z))
-	for _, at := range z.background {
-		if at > z.size {
-			t.Errorf("readahead reached %d of a device of %d bytes", at, z.size)
-		}
+	watch(t, o, cfg, func(read func(off, n int64)) { sequence(read, 0, o.size) })
+	if o.requests != 0 {
+		t.Errorf("%d requests", o.requests)
 	}
-	z = &zeros{size: 1 << 20, fail: errors.New("registry is down")}
-	watch(t, z, cfg, whole(z))
-	z = &zeros{size: 1 << 20}
-	watch(t, z, readahead.Config{}, whole(z))
-	if z.ahead() != 0 {
-		t.Errorf("%d bytes read ahead though it is off", z.ahead())
+}
+
+func TestOff(t *testing.T) {
+	o := newOrigin(1 << 20)
+	watch(t, o, readahead.Config{}, func(read func(off, n int64)) { sequence(read, 0, 512<<10) })
+	if o.fetched() != 512<<10 || o.requests != 128 {
+		t.Errorf("%d bytes in %d requests, though it is off", o.fetched(), o.requests)
 	}
 }
