@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/reprise-containers/reprise/integration/coldstart"
 	"github.com/reprise-containers/reprise/integration/image"
@@ -58,17 +59,10 @@ func (b bench) starts(ctx context.Context) error {
 
 // hanging measures reads beside an image whose registry hangs.
 func (b bench) hanging(ctx context.Context) error {
-	fmt.Printf("\n99th percentile of 4 KiB reads while another image's registry hangs\n%10s %10s %8s %8s\n", "alone", "beside", "ratio", "hanging")
-	for range rounds {
-		err := b.onNode(ctx, node.Options{}, func(n *node.Node) error { return b.hangOnce(ctx, n) })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return b.onNode(ctx, node.Options{}, func(n *node.Node) error { return b.hang(ctx, n) })
 }
 
-func (b bench) hangOnce(ctx context.Context, n *node.Node) error {
+func (b bench) hang(ctx context.Context, n *node.Node) error {
 	l, err := b.image(ctx, benchImage(image.Ext4))
 	if err != nil {
 		return err
@@ -94,10 +88,14 @@ func (b bench) hangOnce(ctx context.Context, n *node.Node) error {
 			return err
 		}
 	}
-	r, err := interference.Measure(ctx, n, good, bad, second)
+	r, err := interference.Measure(ctx, n, good, bad, second, rounds)
 	if err != nil {
 		return err
 	}
-	fmt.Printf("%10v %10v %8.2f %8d\n", r.Alone, r.Beside, float64(r.Beside)/float64(r.Alone), r.Waiting)
+	fmt.Printf("\n99th percentile of 4 KiB reads while another image's registry hangs with %d reads\n%10s %10s\n", r.Waiting, "alone", "beside")
+	for i := range r.Alone {
+		fmt.Printf("%10v %10v\n", r.Alone[i].Round(time.Microsecond), r.Beside[i].Round(time.Microsecond))
+	}
+	fmt.Printf("ratio of the medians: %.2f\n", r.Ratio())
 	return nil
 }

@@ -26,10 +26,9 @@ func TestHangingRegistry(t *testing.T) {
 		t.Fatal(err)
 	}
 	n.removeLater(t, bad)
-	r, err := interference.Measure(t.Context(), n.Node, good, bad, other)
+	r, err := interference.Measure(t.Context(), n.Node, good, bad, other, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("p99 of 4 KiB reads: %v alone, %v beside %d hanging reads: %.2f", r.Alone, r.Beside, r.Waiting,
-		float64(r.Beside)/float64(r.Alone))
+	t.Logf("p99 of 4 KiB reads: %v alone, %v beside %d hanging reads: %.2f", r.Alone, r.Beside, r.Waiting, r.Ratio())
 }

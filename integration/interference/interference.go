@@ -21,25 +21,32 @@ import (
 )
 
 const (
-	outstanding = 200  // reads that wait for the registry that hangs
-	samples     = 4000 // reads of the other image in one measurement
-	stride      = 8    // blocks between two reads that hang
+	outstanding = 200   // reads that wait for the registry that hangs
+	samples     = 10000 // reads of the other image in one measurement
+	stride      = 8     // blocks between two reads that hang
 	blockSize   = 4096
 )
 
-// Result is the read latency of the healthy image: of 4 KiB reads that go
-// through the whole stack to the daemon's cache.
+// Result is the read latency of the healthy image: the 99th percentile of
+// 4 KiB reads that go through the whole stack to the daemon's cache.
 type Result struct {
-	// Alone and Beside are the 99th percentile without and with a hanging
-	// neighbour.
-	Alone, Beside time.Duration
-	// Waiting is the number of reads that hung meanwhile.
+	// Alone and Beside are without and with a hanging neighbour, one for
+	// each cycle of both.
+	Alone, Beside []time.Duration
+	// Waiting is the least number of reads that hung meanwhile.
 	Waiting int
 }
 
+// Ratio is that of the medians.
+func (r Result) Ratio() float64 {
+	median := func(d []time.Duration) float64 { return float64(slices.Sorted(slices.Values(d))[len(d)/2]) }
+	return median(r.Beside) / median(r.Alone)
+}
+
 // Measure needs two pulled images: good, and bad, whose registry is reached
-// through the proxy. It reads the largest file of both.
-func Measure(ctx context.Context, n *node.Node, good, bad string, badRegistry *wire.Proxy) (res Result, err error) {
+// through the proxy. It reads the largest file of both; that of bad must not
+// have been read yet.
+func Measure(ctx context.Context, n *node.Node, good, bad string, badRegistry *wire.Proxy, cycles int) (res Result, err error) {
 	goodFile, unmountGood, err := largest(ctx, n, good, "good")
 	if err != nil {
 		return res, err
@@ -53,17 +60,25 @@ func Measure(ctx context.Context, n *node.Node, good, bad string, badRegistry *w
 	if _, err := os.ReadFile(goodFile); err != nil { // now the daemon has it
 		return res, err
 	}
-	if res.Alone, err = p99(goodFile); err != nil {
-		return res, err
+	res.Waiting = outstanding
+	for i := range cycles {
+		alone, err := p99(goodFile)
+		if err != nil {
+			return res, err
+		}
+		hung, err := hang(ctx, n, badFile, i*outstanding*stride, badRegistry)
+		if err != nil {
+			return res, err
+		}
+		beside, err := p99(goodFile)
+		badRegistry.Release()
+		if err := errors.Join(err, hung.wait()); err != nil {
+			return res, err
+		}
+		res.Alone, res.Beside = append(res.Alone, alone), append(res.Beside, beside)
+		res.Waiting = min(res.Waiting, hung.waiting)
 	}
-	hung, err := hang(ctx, n, badFile, badRegistry)
-	if err != nil {
-		return res, err
-	}
-	res.Waiting = hung.waiting
-	res.Beside, err = p99(goodFile)
-	badRegistry.Release()
-	return res, errors.Join(err, hung.wait())
+	return res, nil
 }
 
 // largest mounts a view of an image and returns its largest file.
@@ -133,12 +148,12 @@ type hung struct {
 	wait    func() error
 }
 
-// hang lets the registry hang and starts reads of the file, each of a part
-// that nobody has fetched, in a process each.
-func hang(ctx context.Context, n *node.Node, path string, registry *wire.Proxy) (hung, error) {
+// hang lets the registry hang and starts reads of the file from a block on,
+// each of a part that nobody has fetched, in a process each.
+func hang(ctx context.Context, n *node.Node, path string, first int, registry *wire.Proxy) (hung, error) {
 	registry.SetRule(func(r *http.Request) wire.Fault { return wire.Fault{Hang: wire.Blob(r) != ""} })
-	script := fmt.Sprintf(`for i in $(seq 0 %d); do dd if="$1" of=/dev/null bs=%d count=1 skip=$((i*%d)) status=none & done; wait`,
-		outstanding-1, blockSize, stride)
+	script := fmt.Sprintf(`for i in $(seq 0 %d); do dd if="$1" of=/dev/null bs=%d count=1 skip=$((%d+i*%d)) status=none & done; wait`,
+		outstanding-1, blockSize, first, stride)
 	result := make(chan error, 1)
 	go func() {
 		_, err := n.Run(ctx, "/bin/sh", "-c", script, "sh", path)

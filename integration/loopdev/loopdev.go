@@ -32,6 +32,24 @@ func Attach(file string, readaheadKB int) (*Device, error) {
 	return d, err
 }
 
+// AttachBuffered is Attach through the page cache of the file, as mount and
+// losetup do without being asked.
+func AttachBuffered(file string, readaheadKB int) (*Device, error) {
+	d, err := Attach(file, readaheadKB)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := os.Open(d.Path)
+	if err == nil {
+		err = unix.IoctlSetInt(int(dev.Fd()), unix.LOOP_SET_DIRECT_IO, 0)
+		dev.Close()
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("making %s buffered: %w", d.Path, err), d.Detach())
+	}
+	return d, nil
+}
+
 // AttachWritable puts a writable loop device over a file.
 func AttachWritable(file string) (*Device, error) { return attach(file, os.O_RDWR, 0) }
 
