@@ -58,11 +58,10 @@ demo: ## build, push, lazily pull and run an image (root); cleans up after itsel
 
 install: build ## binaries, systemd unit and configuration examples
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/reprise
-	install -m 0755 $(BINDIR)/reprise-snapshotter $(BINDIR)/reprise $(DESTDIR)$(PREFIX)/bin/
-	install -m 0755 $(BINDIR)/ctr $(DESTDIR)$(PREFIX)/share/reprise/ctr
+	install -m 0755 $(BINDIR)/reprise-snapshotter $(BINDIR)/reprise $(BINDIR)/ctr $(DESTDIR)$(PREFIX)/bin/
 	sed 's#/usr/local/bin#$(PREFIX)/bin#g' contrib/reprise-snapshotter.service \
 		>$(DESTDIR)$(PREFIX)/lib/systemd/system/reprise-snapshotter.service
-	cp -r contrib/. $(DESTDIR)$(PREFIX)/share/reprise/
+	install -m 0644 contrib/* $(DESTDIR)$(PREFIX)/share/reprise/
 
 tools:
 	@$(TOOLS) test >/dev/null
