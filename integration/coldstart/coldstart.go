@@ -55,7 +55,7 @@ func measure(ctx context.Context, n *node.Node, snapshotter, name string, pull f
 	s.PullStats = n.Proxy.Stats()
 	out := &firstByte{}
 	err := n.RunTo(ctx, out, n.Tools.Bin+"/ctr", "--address", n.Containerd.Address, "--namespace", n.Namespace,
-		"run", "--rm", "--snapshotter", snapshotter, n.Ref(name), "cold")
+		"run", "--rm", "--fifo-dir", n.Path("fifo"), "--snapshotter", snapshotter, n.Ref(name), "cold")
 	if err != nil {
 		return s, err
 	}

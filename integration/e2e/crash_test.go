@@ -61,7 +61,9 @@ func killWhileReading(t *testing.T, fs image.FSType) {
 	}
 	stopEvicting()
 	evicting() //nolint:errcheck // it has none
-	n.ctr(t, "task", "exec", "--exec-id", "stop", "reader", "/bin/touch", "/run/stop")
+	if _, err := n.Containerd.Exec(ctx, "reader", "/bin/touch", "/run/stop"); err != nil {
+		t.Fatal(err)
+	}
 	out, err := reader()
 	if err != nil {
 		t.Fatal(err)

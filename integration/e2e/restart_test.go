@@ -13,13 +13,15 @@ func TestRestart(t *testing.T) {
 	n := ownNode(t, node.Options{})
 	n.push(t, built(t, small), "small:1")
 	ref := n.rpull(t, "small:1")
-	n.ctr(t, "run", "--detach", "--snapshotter", "overlaybd", ref, "sleeper", "/bin/sleep", "100000")
+	if err := n.Containerd.Detach(t.Context(), ref, "sleeper", "/bin/sleep", "100000"); err != nil {
+		t.Fatal(err)
+	}
 	n.Snapshotter.Stop(t.Context())
 	if err := n.Snapshotter.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if out := n.ctr(t, "task", "exec", "--exec-id", "look", "sleeper", "/bin/cat", "/etc/layers"); out != "layer 1\nlayer 2\n" {
-		t.Errorf("after a restart the container reads %q", out)
+	if out, err := n.Containerd.Exec(t.Context(), "sleeper", "/bin/cat", "/etc/layers"); err != nil || out != "layer 1\nlayer 2\n" {
+		t.Errorf("after a restart the container reads %q, %v", out, err)
 	}
 	out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, "after")
 	if err != nil || out != smallOutput {
@@ -36,7 +38,9 @@ func TestReboot(t *testing.T) {
 	n := ownNode(t, node.Options{})
 	n.push(t, built(t, small), "small:1")
 	ref := n.rpull(t, "small:1")
-	n.ctr(t, "run", "--detach", "--snapshotter", "overlaybd", ref, "sleeper", "/bin/sleep", "100000")
+	if err := n.Containerd.Detach(t.Context(), ref, "sleeper", "/bin/sleep", "100000"); err != nil {
+		t.Fatal(err)
+	}
 	if err := n.Crash(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -61,9 +65,9 @@ func TestReboot(t *testing.T) {
 	if _, err := n.Containerd.Ctr(t.Context(), "task", "rm", "--force", "sleeper"); err != nil {
 		t.Logf("removing the dead task: %v", err)
 	}
-	n.ctr(t, "task", "start", "--detach", "sleeper")
-	if out := n.ctr(t, "task", "exec", "--exec-id", "look", "sleeper", "/bin/cat", "/etc/layers"); out != "layer 1\nlayer 2\n" {
-		t.Errorf("after a reboot the container reads %q", out)
+	n.ctr(t, "task", "start", "--detach", "--fifo-dir", n.Path("fifo"), "sleeper")
+	if out, err := n.Containerd.Exec(t.Context(), "sleeper", "/bin/cat", "/etc/layers"); err != nil || out != "layer 1\nlayer 2\n" {
+		t.Errorf("after a reboot the container reads %q, %v", out, err)
 	}
 	n.ctr(t, "task", "rm", "--force", "sleeper")
 	n.ctr(t, "container", "rm", "sleeper")

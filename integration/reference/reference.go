@@ -62,7 +62,7 @@ func (r Run) Measure(ctx context.Context, s *sandbox.Sandbox, c *sandbox.Contain
 			return err
 		}
 		defer func() { err = errors.Join(err, unmount(dir)) }()
-		argv := append([]string{"run", "--rm", "--rootfs", dir + "/root", "reference"}, r.Args...)
+		argv := append([]string{"run", "--rm", "--fifo-dir", dir + "/fifo", "--rootfs", dir + "/root", "reference"}, r.Args...)
 		res.Stdout, err = c.Ctr(ctx, argv...)
 		return err
 	})

@@ -32,13 +32,8 @@ type Containerd struct {
 	proc    *Process
 }
 
-// The configuration leaves out what a sandbox must not share with the
-// machine (CNI, NRI, /opt) or has no use for.
-var containerdConfig = map[Release]*template.Template{
-	Current: template.Must(template.New("current").Parse(`version = 3
-root = "{{.Path "containerd/root"}}"
+const commonConfig = `root = "{{.Path "containerd/root"}}"
 state = "{{.Path "containerd/state"}}"
-disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.erofs", "io.containerd.snapshotter.v1.blockfile"]
 [grpc]
   address = "{{.Path "containerd.sock"}}"
 [ttrpc]
@@ -48,7 +43,14 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.er
 [proxy_plugins.overlaybd]
   type = "snapshot"
   address = "{{.Path "snapshotter.sock"}}"
-  [proxy_plugins.overlaybd.exports]
+`
+
+// The configuration leaves out what a sandbox must not share with the
+// machine (CNI, NRI, /opt) or has no use for.
+var containerdConfig = map[Release]*template.Template{
+	Current: template.Must(template.New("current").Parse(`version = 3
+disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.erofs", "io.containerd.snapshotter.v1.blockfile"]
+` + commonConfig + `  [proxy_plugins.overlaybd.exports]
     root = "{{.Path "snapshotter"}}"
     enable_remote_snapshot_annotations = "true"
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
@@ -59,19 +61,8 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.er
   snapshotter = "overlayfs"
 `)),
 	Debian: template.Must(template.New("debian").Parse(`version = 2
-root = "{{.Path "containerd/root"}}"
-state = "{{.Path "containerd/state"}}"
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.aufs", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.devmapper"]
-[grpc]
-  address = "{{.Path "containerd.sock"}}"
-[ttrpc]
-  address = "{{.Path "containerd.sock"}}.ttrpc"
-[plugins."io.containerd.internal.v1.opt"]
-  path = "{{.Path "containerd/opt"}}"
-[proxy_plugins.overlaybd]
-  type = "snapshot"
-  address = "{{.Path "snapshotter.sock"}}"
-`)),
+` + commonConfig)),
 }
 
 // StartContainerd starts containerd and waits until it answers.
@@ -129,7 +120,20 @@ func (c *Containerd) Rpull(ctx context.Context, ref string, flags ...string) (st
 // RunContainer runs a container of ref to its end, removes it and returns its
 // standard output. With no args it runs the image's command.
 func (c *Containerd) RunContainer(ctx context.Context, snapshotter, ref, id string, args ...string) (string, error) {
-	flags := []string{"run", "--rm", "--snapshotter", snapshotter, ref, id}
+	flags := []string{"run", "--rm", "--fifo-dir", c.sandbox.Path("fifo"), "--snapshotter", snapshotter, ref, id}
+	return c.Ctr(ctx, append(flags, args...)...)
+}
+
+// Detach starts a container of ref that goes on.
+func (c *Containerd) Detach(ctx context.Context, ref, id string, args ...string) error {
+	flags := []string{"run", "--detach", "--fifo-dir", c.sandbox.Path("fifo"), "--snapshotter", "overlaybd", ref, id}
+	_, err := c.Ctr(ctx, append(flags, args...)...)
+	return err
+}
+
+// Exec runs a command in a running container and returns its standard output.
+func (c *Containerd) Exec(ctx context.Context, id string, args ...string) (string, error) {
+	flags := []string{"task", "exec", "--fifo-dir", c.sandbox.Path("fifo"), "--exec-id", "exec", id}
 	return c.Ctr(ctx, append(flags, args...)...)
 }
 
