@@ -189,14 +189,15 @@ func cycle(ctx context.Context, s *fusedev.Server, d daemonDevice) error {
 type daemon struct {
 	cmd    *exec.Cmd
 	stderr bytes.Buffer
-	ready  chan bool
+	ready  chan struct{} // closed after the first line, or at the end
+	failed bool          // there was no line
 	done   chan error
 }
 
 // startDaemon starts a daemon on the configuration in file.
 func startDaemon(t testing.TB, file string) *daemon {
 	t.Helper()
-	d := &daemon{ready: make(chan bool, 1), done: make(chan error, 1)}
+	d := &daemon{ready: make(chan struct{}), done: make(chan error, 1)}
 	d.cmd = exec.Command("/proc/self/exe", "test-daemon", file)
 	d.cmd.Stderr = &d.stderr
 	stdout, err := d.cmd.StdoutPipe()
@@ -208,7 +209,8 @@ func startDaemon(t testing.TB, file string) *daemon {
 	}
 	go func() {
 		s := bufio.NewScanner(stdout)
-		d.ready <- s.Scan()
+		d.failed = !s.Scan()
+		close(d.ready)
 		for s.Scan() {
 		}
 		d.done <- d.cmd.Wait()
@@ -219,7 +221,8 @@ func startDaemon(t testing.TB, file string) *daemon {
 // waitReady waits until everything is mounted.
 func (d *daemon) waitReady(t testing.TB) {
 	t.Helper()
-	if !<-d.ready {
+	<-d.ready
+	if d.failed {
 		t.Fatalf("daemon ended: %v: %s", <-d.done, d.stderr.String())
 	}
 }

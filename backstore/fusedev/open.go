@@ -64,6 +64,7 @@ func (s *Server) connect(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	defer f.Close() // the channel has a copy
 	records, err := loadRecords(s.cfg.deviceDir())
 	if err == nil {
 		for id, r := range records {
@@ -73,7 +74,6 @@ func (s *Server) connect(ctx context.Context) error {
 	}
 	if err != nil {
 		c.Close()
-		f.Close()
 		return fmt.Errorf("restoring the device server's state: %w", err)
 	}
 	s.holder = c

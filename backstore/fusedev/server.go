@@ -102,7 +102,12 @@ func (s *Server) keepHolder(ctx context.Context) error {
 // replaceHolder starts a new holder with this process's descriptor.
 func (s *Server) replaceHolder(ctx context.Context) error {
 	s.setHolder(nil)
-	if err := s.startHolder(s.channel.File(), s.channel.InitMessage()); err != nil {
+	own, err := s.channel.File()
+	if err != nil {
+		return err
+	}
+	defer own.Close()
+	if err := s.startHolder(own, s.channel.InitMessage()); err != nil {
 		return err
 	}
 	c, f, _, err := holder.Connect(ctx, s.cfg.socket())

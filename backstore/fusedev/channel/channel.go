@@ -1,13 +1,11 @@
 package channel
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"sync"
-	"syscall"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -25,44 +23,98 @@ var (
 
 // Channel is the server's end of one FUSE connection.
 type Channel struct {
-	file   *os.File
-	conn   syscall.RawConn
 	ps     *fuse.ProtocolServer
 	resend bool
 	init   []byte
-	stop   sync.Once
-	quit   chan struct{}
+	idle   chan *reader
+	event  *os.File      // eventfd that is readable when stopping is set
+	halted chan struct{} // closed when stopping is set
 
-	buf []byte // of the one reading goroutine
+	// fd is the descriptor, -1 after Close. It is no os.File: that would
+	// put a nonblocking descriptor into Go's poller, which is then woken
+	// for each request in addition to a reader.
+	fdMu sync.RWMutex
+	fd   int
 
-	mu    sync.Mutex // protects what follows
-	reads map[uint64]*Read
+	mu       sync.Mutex // protects what follows
+	reads    map[uint64]*Read
+	readers  int   // goroutines in receive
+	stopping bool  // no more requests are to be received
+	failure  error // why, unless Serve's context ended
 }
 
 // Open returns a channel on f, the descriptor of a connection whose INIT
 // message was initMessage and has been answered already, by this process or
 // by one that is gone. fs answers everything but READ, from several
-// goroutines and without blocking. The channel owns f from here on.
+// goroutines and without blocking. The caller may close f afterwards.
 func Open(f *os.File, initMessage []byte, fs fuse.RawFileSystem) (*Channel, error) {
 	ps := fuse.NewProtocolServer(fs, protocolOptions())
 	if _, err := answerInit(ps, initMessage); err != nil {
 		return nil, fmt.Errorf("restoring the FUSE session: %w", err)
 	}
-	conn, err := f.SyscallConn()
+	fd, err := duplicate(f)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("duplicating the FUSE descriptor: %w", err)
 	}
-	return &Channel{
-		file:   f,
-		conn:   conn,
+	c := &Channel{
+		fd:     fd,
 		ps:     ps,
 		resend: offersResend(initMessage),
 		init:   initMessage,
-		quit:   make(chan struct{}),
-		buf:    make([]byte, requestBufferSize),
+		idle:   make(chan *reader, maxReaders()),
+		halted: make(chan struct{}),
 		reads:  make(map[uint64]*Read),
-	}, nil
+	}
+	if err := c.makeReaders(); err != nil {
+		_ = c.Close()
+		return nil, err
+	}
+	return c, nil
 }
+
+// duplicate returns a new descriptor for f.
+func duplicate(f *os.File) (fd int, err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	cerr := conn.Control(func(from uintptr) {
+		fd, err = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0)
+	})
+	return fd, errors.Join(cerr, err)
+}
+
+// makeReaders prepares the descriptor and the readers for it.
+func (c *Channel) makeReaders() error {
+	event, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("creating an eventfd: %w", err)
+	}
+	c.event = os.NewFile(uintptr(event), "eventfd")
+	if err := unix.SetNonblock(c.fd, true); err != nil {
+		return fmt.Errorf("making /dev/fuse nonblocking: %w", err)
+	}
+	for len(c.idle) < cap(c.idle) {
+		r, err := newReader(c.fd, event)
+		if err != nil {
+			return err
+		}
+		c.idle <- r
+	}
+	return nil
+}
+
+func (c *Channel) closeReaders() {
+	for len(c.idle) > 0 {
+		(<-c.idle).close()
+	}
+	if c.event != nil {
+		c.event.Close()
+	}
+}
+
+// maxReaders returns how many goroutines may wait for requests.
+func maxReaders() int { return min(max(2, runtime.GOMAXPROCS(0)), 16) }
 
 // offersResend reports whether the kernel that sent the INIT message knows
 // FUSE_NOTIFY_RESEND.
@@ -88,9 +140,7 @@ func (c *Channel) CanResend() bool { return c.resend }
 // No other process may be serving the connection.
 func (c *Channel) Resend() error {
 	var p [headerOutSize]byte
-	putReplyHeader(p[:], 0, 0, 0)
-	// Unique 0 makes the status a notification code.
-	binary.NativeEndian.PutUint32(p[4:], notifyResend)
+	putNotifyHeader(p[:], notifyResend)
 	if err := c.write(p[:], nil); err != nil {
 		return fmt.Errorf("asking the kernel to resend requests: %w", err)
 	}
@@ -113,68 +163,76 @@ func Alive(f *os.File) bool {
 	return alive
 }
 
-// Alive reports whether the kernel side of the connection still exists.
-func (c *Channel) Alive() bool { return Alive(c.file) }
-
-// File returns the descriptor, for handing it to another process.
-func (c *Channel) File() *os.File { return c.file }
+// File returns a copy of the descriptor, for handing it to another process.
+func (c *Channel) File() (*os.File, error) {
+	c.fdMu.RLock()
+	defer c.fdMu.RUnlock()
+	fd, err := unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("duplicating the FUSE descriptor: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "/dev/fuse"), nil
+}
 
 // InitMessage returns the INIT message that the connection began with.
 func (c *Channel) InitMessage() []byte { return c.init }
 
-// Stop makes Serve return ErrAborted, for a connection that nobody will serve
-// any more.
-func (c *Channel) Stop() {
-	c.stop.Do(func() { close(c.quit) })
-	c.wake()
-}
-
 // Close closes this process's descriptor. Unless another process holds one,
 // that aborts the connection. Serve must have returned.
-func (c *Channel) Close() error { return c.file.Close() }
+func (c *Channel) Close() error {
+	c.closeReaders()
+	c.fdMu.Lock()
+	defer c.fdMu.Unlock()
+	fd := c.fd
+	c.fd = -1
+	return unix.Close(fd)
+}
 
 // write sends one message to the kernel.
 func (c *Channel) write(head, body []byte) error {
-	var err error
 	iov := [][]byte{head, body}
 	if len(body) == 0 {
 		iov = iov[:1]
 	}
-	cerr := c.conn.Control(func(fd uintptr) {
-		for {
-			_, err = unix.Writev(int(fd), iov)
-			if err != unix.EINTR {
-				return
-			}
+	c.fdMu.RLock()
+	defer c.fdMu.RUnlock()
+	for {
+		_, err := unix.Writev(c.fd, iov)
+		if err != unix.EINTR {
+			return err
 		}
-	})
-	if cerr != nil {
-		return cerr
 	}
-	return err
 }
 
-// receive reads the next request into c.buf. It returns os.ErrDeadlineExceeded
-// after Serve's context ended.
-func (c *Channel) receive() ([]byte, error) {
-	for {
-		n, err := c.file.Read(c.buf)
-		switch {
-		case err == nil:
-			return c.buf[:n], nil
-		case errors.Is(err, unix.ENOENT):
+// receive returns the next request, in r's buffer, or nil when no more
+// requests are to be received.
+func (c *Channel) receive(r *reader) ([]byte, error) {
+	for !c.isHalted() {
+		n, err := unix.Read(c.fd, r.buf)
+		switch err {
+		case nil:
+			return r.buf[:n], nil
+		case unix.EAGAIN:
+			if err := r.wait(); err != nil {
+				return nil, err
+			}
+		case unix.EINTR:
+		case unix.ENOENT:
 			// The request was withdrawn while it was being copied.
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, err
-		case errors.Is(err, unix.ENODEV), errors.Is(err, unix.ECONNABORTED), !c.Alive():
-			// Go's poller may report the end before read(2) does,
-			// with an error of its own.
+		case unix.ENODEV, unix.ECONNABORTED:
 			return nil, ErrAborted
 		default:
 			return nil, fmt.Errorf("reading from /dev/fuse: %w", err)
 		}
 	}
+	return nil, nil
 }
 
-// wake makes receive return, now and for ever.
-func (c *Channel) wake() { _ = c.file.SetReadDeadline(time.Unix(1, 0)) }
+func (c *Channel) isHalted() bool {
+	select {
+	case <-c.halted:
+		return true
+	default:
+		return false
+	}
+}

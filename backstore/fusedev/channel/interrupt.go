@@ -23,20 +23,24 @@ const killCheckInterval = time.Second
 // read from one: answering EINTR because some signal arrived would make erofs
 // report an I/O error to a program that merely uses a timer. Only a process
 // that is being killed is let go.
-func (c *Channel) interrupt(m []byte) {
+//
+// It reports false if the request is not known, perhaps because the goroutine
+// that received it is not so far yet: the kernel is to ask again, which it
+// does for requests that it still waits for.
+func (c *Channel) interrupt(m []byte) bool {
 	if len(m) < interruptSize {
-		return
+		return true
 	}
 	unique := binary.NativeEndian.Uint64(m[headerInSize:])
 	c.mu.Lock()
 	r := c.reads[unique]
 	c.mu.Unlock()
-	// Requests other than READ never wait, so they need no interrupting.
 	if r == nil {
-		return
+		return false
 	}
 	r.interrupted.Store(true)
 	r.releaseIfKilled()
+	return true
 }
 
 // releaseIfKilled answers the read with EINTR if its process has SIGKILL

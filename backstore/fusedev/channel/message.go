@@ -66,6 +66,14 @@ func putReplyHeader(p []byte, unique uint64, errno syscall.Errno, n int) {
 	binary.NativeEndian.PutUint64(p[8:], unique)
 }
 
+// putNotifyHeader writes struct fuse_out_header for a notification without a
+// payload.
+func putNotifyHeader(p []byte, code uint32) {
+	binary.NativeEndian.PutUint32(p, headerOutSize)
+	binary.NativeEndian.PutUint32(p[4:], code)
+	clear(p[8:headerOutSize]) // unique 0 is what tells it from a reply
+}
+
 // replyStatus returns the error number in the reply p, 0 for success.
 func replyStatus(p []byte) syscall.Errno {
 	return syscall.Errno(-int32(binary.NativeEndian.Uint32(p[4:])))

@@ -24,7 +24,7 @@ const initTimeout = 10 * time.Second
 // kernel's INIT, and returns the descriptor with the INIT message, which
 // together are all that a process needs to serve it (see Open).
 func Mount(target string) (f *os.File, initMessage []byte, err error) {
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening /dev/fuse: %w (is the fuse module loaded?)", err)
 	}
@@ -36,8 +36,6 @@ func Mount(target string) (f *os.File, initMessage []byte, err error) {
 		unix.Close(fd)
 		return nil, nil, fmt.Errorf("mounting FUSE on %s: %w", target, err)
 	}
-	// Not earlier: before the mount the descriptor polls as an error, which
-	// Go's poller does not forget.
 	f = os.NewFile(uintptr(fd), "/dev/fuse")
 	initMessage, err = handshake(f)
 	if err != nil {
@@ -51,16 +49,14 @@ func Mount(target string) (f *os.File, initMessage []byte, err error) {
 
 // handshake reads the INIT message from f and answers it.
 func handshake(f *os.File) ([]byte, error) {
-	if err := f.SetReadDeadline(time.Now().Add(initTimeout)); err != nil {
-		return nil, err
+	p := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
+	if n, err := unix.Poll(p, int(initTimeout.Milliseconds())); err != nil || n != 1 {
+		return nil, fmt.Errorf("waiting for INIT: %d messages, %w", n, err)
 	}
 	buf := make([]byte, requestBufferSize)
 	n, err := f.Read(buf)
 	if err != nil {
 		return nil, fmt.Errorf("reading INIT: %w", err)
-	}
-	if err := f.SetReadDeadline(time.Time{}); err != nil {
-		return nil, err
 	}
 	reply, err := answerInit(fuse.NewProtocolServer(fuse.NewDefaultRawFileSystem(), protocolOptions()), buf[:n])
 	if err != nil {

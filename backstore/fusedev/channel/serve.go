@@ -5,100 +5,177 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"os"
 	"sync"
 	"syscall"
 	"time"
 )
 
 // Handler answers one read, by r.Reply or r.Fail, before it returns. It is
-// called in a goroutine of its own. ctx ends, with a cause, when the answer is
+// called from several goroutines. ctx ends, with a cause, when the answer is
 // not wanted any more; an answer given then has no effect.
 type Handler func(ctx context.Context, r *Read)
+
+// server is one call of Serve.
+type server struct {
+	*Channel
+	handle Handler
+	loops  sync.WaitGroup
+}
 
 // Serve answers requests until ctx ends, and then waits up to drain for the
 // reads in progress. Those still unfinished are cancelled and, if the kernel
 // can resend them, left to the successor; otherwise they fail with EIO, since
 // their processes would wait for ever. It returns nil after ctx ended and
-// ErrAborted when the kernel side is gone, in both cases after all handlers
-// have returned. It can be called once.
+// ErrAborted when the kernel side is gone or Stop was called, in all cases
+// after all handlers have returned. It can be called once.
 func (c *Channel) Serve(ctx context.Context, drain time.Duration, handle Handler) error {
-	stop := context.AfterFunc(ctx, c.wake)
-	defer stop()
-
-	var handlers, watch sync.WaitGroup
+	// The context of reads, which outlive ctx.
 	base, release := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { c.halt(nil) })
+	defer stop()
+	var watch sync.WaitGroup
 	watch.Go(func() { c.releaseKilled(base) })
 	defer watch.Wait()
 	defer release()
 
-	err := c.dispatch(base, handle, &handlers)
-	if errors.Is(err, os.ErrDeadlineExceeded) && c.stopped() {
-		err = ErrAborted
+	s := &server{Channel: c, handle: handle}
+	s.loops.Go(func() { s.loop(base) })
+	ended := make(chan struct{})
+	watch.Go(func() {
+		s.loops.Wait()
+		close(ended)
+	})
+	select {
+	case <-ended:
+	case <-c.halted:
+		c.drain(drain, ended)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		err = nil
-		c.drain(drain, &handlers)
-	} else {
-		for _, r := range c.pending(func(*Read) bool { return true }) {
-			r.abandon()
-		}
-	}
-	handlers.Wait()
-	return err
+	<-ended
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failure
 }
 
-// stopped reports whether Stop was called.
-func (c *Channel) stopped() bool {
-	select {
-	case <-c.quit:
-		return true
-	default:
+// Stop makes Serve return ErrAborted, for a connection that nobody will serve
+// any more.
+func (c *Channel) Stop() { c.halt(ErrAborted) }
+
+// halt ends the receiving of requests. The first call decides on Serve's
+// result.
+func (c *Channel) halt(why error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopping {
+		return
+	}
+	c.stopping, c.failure = true, why
+	close(c.halted)
+	// Cannot fail: the counter is 0 before, and Close comes after Serve.
+	_, _ = c.event.Write([]byte{1, 0, 0, 0, 0, 0, 0, 1})
+}
+
+// drain waits up to limit for the end of the handlers, then gives up their
+// reads.
+func (c *Channel) drain(limit time.Duration, ended <-chan struct{}) {
+	c.mu.Lock()
+	gone := c.failure != nil
+	c.mu.Unlock()
+	if !gone {
+		t := time.NewTimer(limit)
+		defer t.Stop()
+		select {
+		case <-ended:
+			return
+		case <-t.C:
+		}
+	}
+	for _, r := range c.pending(func(*Read) bool { return true }) {
+		if !gone && !c.resend {
+			_ = r.Fail(syscall.EIO)
+		}
+		r.abandon()
+	}
+}
+
+// loop receives requests and handles them, until there are readers enough
+// without it. A request is handled by the goroutine that received it, which is
+// twice as fast as by another one; before it handles one that may take long,
+// it makes sure that somebody else is receiving.
+func (s *server) loop(ctx context.Context) {
+	for s.enter() {
+		r := <-s.idle
+		m, err := s.receive(r)
+		alone := s.leave()
+		if m != nil {
+			err = s.dispatch(ctx, m, r, alone)
+		} else {
+			s.idle <- r
+		}
+		if err != nil {
+			s.halt(err)
+			return
+		}
+	}
+}
+
+// enter reports whether another reader is wanted, and counts it.
+func (c *Channel) enter() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.stopping || c.readers >= cap(c.idle) {
 		return false
 	}
+	c.readers++
+	return true
 }
 
-// dispatch reads requests until there is an error.
-func (c *Channel) dispatch(ctx context.Context, handle Handler, handlers *sync.WaitGroup) error {
-	for {
-		m, err := c.receive()
-		if err != nil {
-			return err
-		}
-		h, ok := parseHeader(m)
+// leave undoes enter and reports whether no reader is left.
+func (c *Channel) leave() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.readers--
+	return c.readers == 0
+}
+
+// dispatch handles the request m, which is in from's buffer, and gives that
+// back.
+func (s *server) dispatch(ctx context.Context, m []byte, from *reader, alone bool) error {
+	h, ok := parseHeader(m)
+	if ok && h.opcode == opRead {
+		r, ok := parseRead(h, m)
+		s.idle <- from
 		if !ok {
-			return fmt.Errorf("reading from /dev/fuse: malformed message of %d bytes", len(m))
+			return s.refuse(h.unique, syscall.EINVAL)
 		}
-		switch h.opcode {
-		case opRead:
-			err = c.start(ctx, h, m, handle, handlers)
-		case opInterrupt:
-			c.interrupt(m)
-		default:
-			err = c.metadata(h, m)
-		}
-		if err != nil {
-			return err
-		}
+		s.read(ctx, r, alone)
+		return nil
 	}
+	defer func() { s.idle <- from }()
+	switch {
+	case !ok:
+		return fmt.Errorf("reading from /dev/fuse: malformed message of %d bytes", len(m))
+	case h.opcode == opInterrupt:
+		if !s.interrupt(m) {
+			return s.refuse(h.unique, syscall.EAGAIN)
+		}
+	default:
+		return s.metadata(h, m)
+	}
+	return nil
 }
 
-// start runs handle for the READ in message m. The read is registered before
-// the next message is received, so that its INTERRUPT finds it.
-func (c *Channel) start(ctx context.Context, h header, m []byte, handle Handler, handlers *sync.WaitGroup) error {
-	r, ok := parseRead(h, m)
-	if !ok {
-		return c.refuse(h.unique, syscall.EINVAL)
+// read handles r.
+func (s *server) read(ctx context.Context, r *Read, alone bool) {
+	r.channel = s.Channel
+	rctx, cancel := context.WithCancelCause(ctx)
+	r.cancel = cancel
+	defer cancel(nil)
+	s.register(r)
+	defer s.unregister(r)
+	if alone {
+		s.loops.Go(func() { s.loop(ctx) })
 	}
-	r.channel = c
-	ctx, r.cancel = context.WithCancelCause(ctx)
-	c.register(r)
-	handlers.Go(func() {
-		defer r.cancel(nil)
-		defer c.unregister(r)
-		handle(ctx, r)
-	})
-	return nil
+	s.handle(rctx, r)
 }
 
 // metadata answers everything that go-fuse handles. It is quick: the file
@@ -141,28 +218,4 @@ func (c *Channel) reply(p []byte) error {
 		return ErrAborted
 	}
 	return fmt.Errorf("answering the kernel: %w", err)
-}
-
-// drain waits up to limit for handlers and then gives up their reads.
-func (c *Channel) drain(limit time.Duration, handlers *sync.WaitGroup) {
-	done := make(chan struct{})
-	var waiter sync.WaitGroup
-	waiter.Go(func() {
-		handlers.Wait()
-		close(done)
-	})
-	defer waiter.Wait()
-	t := time.NewTimer(limit)
-	defer t.Stop()
-	select {
-	case <-done:
-		return
-	case <-t.C:
-	}
-	for _, r := range c.pending(func(*Read) bool { return true }) {
-		if !c.resend {
-			_ = r.Fail(syscall.EIO)
-		}
-		r.abandon()
-	}
 }

@@ -27,7 +27,7 @@ const checkInterval = 2 * time.Second
 func Main() error {
 	// A terminal's hang-up and Ctrl-C are meant for the daemon.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGPIPE)
-	if err := unix.SetNonblock(fuseFD, true); err != nil {
+	if _, err := unix.FcntlInt(fuseFD, unix.F_GETFD, 0); err != nil {
 		return fmt.Errorf("holder started without its descriptors: %w", err)
 	}
 	f := os.NewFile(fuseFD, "/dev/fuse")

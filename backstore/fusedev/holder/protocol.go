@@ -81,12 +81,6 @@ func descriptor(oob []byte) (*os.File, error) {
 			continue
 		}
 		unix.CloseOnExec(fds[0])
-		// The flag is shared with all copies, and without it the file
-		// could not be polled by Go.
-		if err := unix.SetNonblock(fds[0], true); err != nil {
-			unix.Close(fds[0])
-			return nil, err
-		}
 		return os.NewFile(uintptr(fds[0]), "/dev/fuse"), nil
 	}
 	return nil, errors.New("the answer carries no descriptor")
