@@ -15,10 +15,11 @@ import (
 
 // cached is a blob read through a Cache.
 type cached struct {
-	c     *Cache
-	inner blob.Blob
-	desc  ocispec.Descriptor
-	e     atomic.Pointer[entry] // nil or dead until a read finds it
+	c      *Cache
+	inner  blob.Blob
+	desc   ocispec.Descriptor
+	origin string
+	e      atomic.Pointer[entry] // nil or dead until a read finds it
 }
 
 // Size implements blob.ReaderAt.
@@ -109,7 +110,7 @@ func (b *cached) open() *opened {
 	for {
 		e := b.e.Load()
 		if e == nil {
-			if e = b.c.find(b.desc); e == nil {
+			if e = b.c.find(b.origin, b.desc); e == nil {
 				return nil
 			}
 			b.e.Store(e)

@@ -37,15 +37,16 @@ const allRuns = -1
 // blobs it makes may be called in parallel.
 //
 // Locks, outermost first: evicting, opened.writing, opened.persisting,
-// entry.mu, mu, policyMu; queue.mu and opened.queueing are innermost. None of them is held while the network is
-// waited for, and the hit path takes none (it tries policyMu).
+// entry.mu, mu, policyMu; queue.mu and opened.queueing are innermost. None of
+// them is held while the network is waited for, and the hit path takes none
+// (it tries policyMu).
 type Cache struct {
 	cfg  Config
 	fs   disk.FS
 	lock io.Closer
 
-	mu      sync.Mutex // guards the fields below
-	blobs   map[digest.Digest]*entry
+	mu      sync.Mutex               // guards the fields below
+	blobs   map[digest.Digest]*entry // by keyOf
 	byID    map[uint32]*entry
 	lastID  uint32
 	loaded  map[*entry]struct{} // entries with an open state
@@ -151,30 +152,38 @@ func (c *Cache) probe() error {
 	return nil
 }
 
-// Blob returns b read through the cache, which is keyed by b's digest. The
-// result implements blob.Presence, and Discard(off, n int64) to drop bytes
+// Blob is BlobFrom for a cache that has only one origin, or blobs whose bytes
+// are verified below.
+func (c *Cache) Blob(b blob.Blob) blob.Blob { return c.BlobFrom("", b) }
+
+// BlobFrom returns b read through the cache, which is keyed by b's digest and
+// by origin: who is trusted to answer with the bytes of that digest, such as a
+// registry. A range can't be checked against the digest, so a blob is never
+// served with what another origin answered under the same one.
+//
+// The result implements blob.Presence, and Discard(off, n int64) to drop bytes
 // that turned out to be damaged. A blob is passed through uncached when its
 // descriptor has no valid digest or a size over 1 TiB.
-func (c *Cache) Blob(b blob.Blob) blob.Blob {
+func (c *Cache) BlobFrom(origin string, b blob.Blob) blob.Blob {
 	desc := b.Descriptor()
 	if desc.Digest.Validate() != nil || b.Size() <= 0 || b.Size() > presence.MaxSize {
 		return b
 	}
-	return &cached{c: c, inner: b, desc: desc}
+	return &cached{c: c, inner: b, desc: desc, origin: origin}
 }
 
-// find returns the entry of desc, made if need be; nil when the cache is
-// closing or knows the digest with another size, because then one of the two
-// descriptors lies and the cache can't tell which.
-func (c *Cache) find(desc ocispec.Descriptor) *entry {
+// find returns the entry of desc from origin, made if need be; nil when the
+// cache is closing or knows the digest with another size, because then one of
+// the two descriptors lies and the cache can't tell which.
+func (c *Cache) find(origin string, desc ocispec.Descriptor) *entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closing {
 		return nil
 	}
-	e := c.blobs[desc.Digest]
+	e := c.blobs[keyOf(origin, desc.Digest)]
 	if e == nil {
-		e = c.addLocked(desc)
+		e = c.addLocked(origin, desc)
 	}
 	if e.desc.Size != desc.Size {
 		return nil
@@ -183,11 +192,12 @@ func (c *Cache) find(desc ocispec.Descriptor) *entry {
 }
 
 // addLocked makes an entry; c.mu is held or c not yet shared.
-func (c *Cache) addLocked(desc ocispec.Descriptor) *entry {
+func (c *Cache) addLocked(origin string, desc ocispec.Descriptor) *entry {
 	c.lastID++
-	e := &entry{c: c, id: c.lastID, desc: desc, path: pathOf(desc.Digest)}
+	key := keyOf(origin, desc.Digest)
+	e := &entry{c: c, id: c.lastID, origin: origin, desc: desc, key: key, path: pathOf(key)}
 	e.lastUsed.Store(c.clock.Load())
-	c.blobs[desc.Digest] = e
+	c.blobs[key] = e
 	c.byID[e.id] = e
 	return e
 }

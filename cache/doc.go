@@ -34,8 +34,10 @@
 // does not fit, the blob's files are removed and it starts empty. The start
 // reads metadata only, a map is loaded when its blob is first read.
 //
-// The bytes themselves are not hashed on the way in or out. Verification of
-// what comes from the network is a decorator below the cache. Bytes damaged on
+// The bytes themselves are not hashed on the way in or out: a range can't be
+// checked against the digest of its blob. So the cache keeps apart what came
+// from different origins (Cache.BlobFrom), even under one digest: a registry
+// that lies spoils its own images and no other's. Bytes damaged on
 // the disk are caught by the checksum of the block they belong to in the
 // layers above, and the blobs of this package have a method
 //

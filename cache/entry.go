@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cache/internal/disk"
@@ -26,10 +27,12 @@ const loadRetry = 5 * time.Second
 
 // entry is a blob the cache knows, whether or not anything of it is open.
 type entry struct {
-	c    *Cache
-	id   uint32
-	desc ocispec.Descriptor
-	path paths
+	c      *Cache
+	id     uint32
+	origin string
+	desc   ocispec.Descriptor
+	key    digest.Digest // of both, see keyOf
+	path   paths
 
 	now      atomic.Pointer[opened] // nil while idle; changes under mu
 	lastUsed atomic.Int64           // Unix nanoseconds, coarse
@@ -180,7 +183,7 @@ func (e *entry) readMap(file disk.File) (*presence.Map, disk.Info, error) {
 }
 
 func (e *entry) identity(inode uint64) presence.Identity {
-	return presence.Identity{Digest: e.desc.Digest.String(), Size: e.desc.Size, Inode: inode}
+	return presence.Identity{Digest: e.key.String(), Size: e.desc.Size, Inode: inode}
 }
 
 // sweep gives back disk space that no bit of the map speaks of, left by a
@@ -276,7 +279,7 @@ func (e *entry) idle() bool {
 	if empty {
 		e.dead = true
 		e.c.mu.Lock()
-		delete(e.c.blobs, e.desc.Digest)
+		delete(e.c.blobs, e.key)
 		delete(e.c.byID, e.id)
 		e.c.mu.Unlock()
 	}

@@ -21,6 +21,8 @@ import (
 //	blobs/sha256/ab/abcd.data  the bytes, sparse, at their own offsets
 //	blobs/sha256/ab/abcd.map   which of them are valid (package presence)
 //	                    ....tmp  a file being replaced
+//
+// where sha256:abcd is the key of the blob, see keyOf.
 const (
 	blobsDir = "blobs"
 	extMeta  = ".json"
@@ -37,21 +39,30 @@ const (
 // paths are the names of one blob's files.
 type paths struct{ dir, meta, data, units string }
 
-func pathOf(d digest.Digest) paths {
-	dir := path.Join(blobsDir, d.Algorithm().String(), d.Encoded()[:2])
-	base := path.Join(dir, d.Encoded())
+// keyOf returns what the blob d from origin is kept under.
+func keyOf(origin string, d digest.Digest) digest.Digest {
+	if origin == "" {
+		return d
+	}
+	return digest.FromString(d.String() + " from " + origin)
+}
+
+func pathOf(key digest.Digest) paths {
+	dir := path.Join(blobsDir, key.Algorithm().String(), key.Encoded()[:2])
+	base := path.Join(dir, key.Encoded())
 	return paths{dir: dir, meta: base + extMeta, data: base + extData, units: base + extUnits}
 }
 
 // metadata is what must be known of a blob without opening it.
 type metadata struct {
 	Version    int                `json:"version"`
+	Origin     string             `json:"origin,omitempty"`
 	Descriptor ocispec.Descriptor `json:"descriptor"`
 	FetchedAt  time.Time          `json:"fetchedAt"`
 }
 
-// parseMetadata reads a metadata file and refuses one that can't be of d.
-func parseMetadata(data []byte, d digest.Digest) (metadata, error) {
+// parseMetadata reads a metadata file and refuses one that can't be of key.
+func parseMetadata(data []byte, key digest.Digest) (metadata, error) {
 	var m metadata
 	if err := json.Unmarshal(data, &m); err != nil {
 		return m, err
@@ -59,8 +70,8 @@ func parseMetadata(data []byte, d digest.Digest) (metadata, error) {
 	switch {
 	case m.Version != metadataVersion:
 		return m, fmt.Errorf("metadata version %d, not %d", m.Version, metadataVersion)
-	case m.Descriptor.Digest != d:
-		return m, fmt.Errorf("metadata of %s in the place of %s", m.Descriptor.Digest, d)
+	case m.Descriptor.Digest.Validate() != nil || keyOf(m.Origin, m.Descriptor.Digest) != key:
+		return m, fmt.Errorf("metadata of %s from %q in the place of %s", m.Descriptor.Digest, m.Origin, key)
 	case m.Descriptor.Size <= 0 || m.Descriptor.Size > presence.MaxSize:
 		return m, fmt.Errorf("metadata with a size of %d bytes", m.Descriptor.Size)
 	}
@@ -88,6 +99,7 @@ func (e *entry) writeMetadata() error {
 	}
 	data, err := json.Marshal(metadata{
 		Version:    metadataVersion,
+		Origin:     e.origin,
 		Descriptor: e.desc,
 		FetchedAt:  time.Now().UTC(),
 	})

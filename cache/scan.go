@@ -20,6 +20,7 @@ const scanParallel = 16
 
 // found is a blob seen at the start.
 type found struct {
+	origin    string
 	desc      ocispec.Descriptor
 	lastUsed  int64 // Unix nanoseconds
 	allocated int64 // bytes
@@ -67,7 +68,7 @@ func (c *Cache) scan() error {
 		return strings.Compare(string(a.desc.Digest), string(b.desc.Digest))
 	})
 	for _, f := range all {
-		e := c.addLocked(f.desc)
+		e := c.addLocked(f.origin, f.desc)
 		e.known, e.metadata = true, true
 		e.lastUsed.Store(f.lastUsed)
 		e.touched = f.lastUsed
@@ -94,11 +95,11 @@ func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 	}
 	var list []found
 	for base := range bases {
-		d := digest.NewDigestFromEncoded(digest.Algorithm(alg), base)
-		if d.Validate() != nil || !strings.HasPrefix(base, shard) {
+		key := digest.NewDigestFromEncoded(digest.Algorithm(alg), base)
+		if key.Validate() != nil || pathOf(key).dir != dir {
 			continue // not ours
 		}
-		f, err := c.inspect(d)
+		f, err := c.inspect(key)
 		switch {
 		case err == nil:
 			list = append(list, f)
@@ -106,22 +107,22 @@ func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 			c.count.forgotten.Add(1)
 			// What can't be removed now is found again at the next start,
 			// or replaced when the blob is stored again.
-			p := pathOf(d)
+			p := pathOf(key)
 			if c.removeMap(p) == nil && c.remove(p.data) == nil {
 				c.remove(p.meta)
 			}
 		default:
 			// It may be readable another time, and a blob that is stored
 			// anew replaces it.
-			c.failed(fmt.Errorf("reading metadata of cached blob %s: %w", d, err))
+			c.failed(fmt.Errorf("reading metadata of cached blob kept as %s: %w", key, err))
 		}
 	}
 	return list, nil
 }
 
-// inspect reads the metadata of the blob d.
-func (c *Cache) inspect(d digest.Digest) (found, error) {
-	p := pathOf(d)
+// inspect reads the metadata of the blob that is kept under key.
+func (c *Cache) inspect(key digest.Digest) (found, error) {
+	p := pathOf(key)
 	info, err := c.fs.Stat(p.data)
 	if err != nil {
 		return found{}, forgetMissing(err)
@@ -134,11 +135,14 @@ func (c *Cache) inspect(d digest.Digest) (found, error) {
 	if err != nil {
 		return found{}, errForget
 	}
-	m, err := parseMetadata(data, d)
+	m, err := parseMetadata(data, key)
 	if err != nil || m.Descriptor.Size != info.Size {
 		return found{}, errForget
 	}
-	return found{desc: m.Descriptor, lastUsed: meta.ModTime.UnixNano(), allocated: info.Allocated}, nil
+	return found{
+		origin: m.Origin, desc: m.Descriptor,
+		lastUsed: meta.ModTime.UnixNano(), allocated: info.Allocated,
+	}, nil
 }
 
 func forgetMissing(err error) error {

@@ -2,12 +2,15 @@ package cache
 
 import "github.com/opencontainers/go-digest"
 
-// BlobBytes returns the disk space in bytes that the cache takes for a blob.
-func (c *Cache) BlobBytes(d digest.Digest) int64 {
+// BlobBytes returns the disk space in bytes that the cache takes for a blob,
+// whatever origins it came from.
+func (c *Cache) BlobBytes(d digest.Digest) (n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e := c.blobs[d]; e != nil {
-		return e.cost.Load()
+	for _, e := range c.blobs {
+		if e.desc.Digest == d {
+			n += e.cost.Load()
+		}
 	}
-	return 0
+	return n
 }

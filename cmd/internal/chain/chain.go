@@ -7,6 +7,9 @@
 //
 //	  - Cache is above Coalesce: what the cache asks for is rounded to its
 //	    units, so equal needs are equal reads.
+//	  - Cache keeps registries apart: nothing checks a range against the digest
+//	    of its blob, so what one registry answers is never given to the image of
+//	    another. Mirrors of a registry answer in its name.
 //	  - Coalesce is above Retry: a failing range is retried once, not once for
 //	    each reader that waits for it.
 //	  - Observe("origin") is below Retry: every request counts, the failed too.
@@ -54,9 +57,12 @@ type Chain struct {
 	open   map[key]weak.Pointer[shared]
 }
 
+// key has the size, because a manifest that lies about it must not decide what
+// another one of the same repository gets.
 type key struct {
 	repository string
 	digest     digest.Digest
+	size       int64
 }
 
 // shared is the identity of an open blob; the blob lives as long as it.
@@ -79,7 +85,7 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	if err != nil {
 		return nil, fmt.Errorf("parsing reference %q: %w", ref, err)
 	}
-	k := key{named.Name(), desc.Digest}
+	k := key{named.Name(), desc.Digest, desc.Size}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if b := c.open[k].Value(); b != nil {
@@ -89,7 +95,7 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &shared{c.decorate(origin, c.limiter(reference.Domain(named)))}
+	b := &shared{c.decorate(origin, reference.Domain(named))}
 	c.open[k] = weak.Make(b)
 	for old, p := range c.open {
 		if p.Value() == nil {
@@ -110,15 +116,16 @@ func (c *Chain) limiter(host string) *blob.Limiter {
 }
 
 // decorate is the order. See the package comment before changing it.
-func (c *Chain) decorate(b blob.Blob, l *blob.Limiter) blob.Blob {
-	b = l.Limit(b)
+// The caller holds mu.
+func (c *Chain) decorate(b blob.Blob, host string) blob.Blob {
+	b = c.limiter(host).Limit(b)
 	if c.cfg.OriginReads != nil {
 		b = blob.Observe(b, c.cfg.OriginReads)
 	}
 	b = blob.Retry(b, c.cfg.Retry)
 	b = blob.Coalesce(b)
 	if c.cfg.Cache != nil {
-		b = c.cfg.Cache.Blob(b)
+		b = c.cfg.Cache.BlobFrom(host, b)
 	}
 	if c.cfg.CacheReads != nil {
 		b = blob.Observe(b, c.cfg.CacheReads)
