@@ -142,19 +142,24 @@ type indexChecker struct {
 }
 
 func (c *indexChecker) check(e entry) error {
-	if e.length() == 0 {
-		return fmt.Errorf("length at sector %d is 0", e.offset())
-	}
 	if e.offset() < c.end {
 		return fmt.Errorf("sector %d does not lie after sector %d, where the record before ends", e.offset(), c.end)
 	}
 	c.end = e.end()
-	return checkMapped(e, c.limit)
+	return checkRecord(e, c.limit)
 }
 
-// checkMapped checks that e maps to sectors between the header and limit.
-// Zeroed records map to nothing, yet must name a place there.
-func checkMapped(e entry, limit uint64) error {
+// checkRecord checks what e says by itself: that it covers sectors, all of
+// which a record can name, because merging may cut it anywhere, and that it
+// maps to sectors between the header and limit. Zeroed records map to nothing,
+// yet must name a place there.
+func checkRecord(e entry, limit uint64) error {
+	if e.length() == 0 {
+		return fmt.Errorf("length at sector %d is 0", e.offset())
+	}
+	if e.end() > invalid {
+		return fmt.Errorf("%d sectors at sector %d end after the last that a record can name", e.length(), e.offset())
+	}
 	lowest, highest := uint64(firstSector), limit
 	if e.mapped() < lowest || e.mapped() > highest || e.mappedEnd() > highest {
 		return fmt.Errorf("mapped sectors %d to %d are not within %d and %d, where the data lies", e.mapped(), e.mappedEnd(), lowest, highest)

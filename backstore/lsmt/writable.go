@@ -123,7 +123,7 @@ func (l *Layer) replay(ctx context.Context, index blob.ReaderAt, records int64) 
 		}
 		for ; len(raw) > 0; raw = raw[recordSize:] {
 			e, ok := decodeRecord(raw)
-			if ok && (e.length() == 0 || checkMapped(e, limit) != nil) {
+			if ok && checkRecord(e, limit) != nil {
 				l.dropped = records - done
 				break
 			}
