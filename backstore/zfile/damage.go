@@ -55,5 +55,6 @@ func (z *Reader) readAgain(ctx context.Context, p []byte, i int64, at int, reaso
 			return nil
 		}
 	}
+	blob.Discard(z.r, start, int64(len(*buf))) // nothing damaged stays in a cache
 	return &Damage{Blob: blob.Name(z.r), Block: i, Offset: start, Length: int64(len(*buf)), Err: reason}
 }
