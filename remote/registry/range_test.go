@@ -130,6 +130,29 @@ func TestCutBody(t *testing.T) {
 	}
 }
 
+// TestCutAfterBody has the connection break when all was delivered that was
+// asked for, but not yet the end of a body of unknown length. Nothing is
+// missing, so nobody else is asked.
+func TestCutAfterBody(t *testing.T) {
+	data := pattern(1000)
+	n := newNet()
+	host := n.serve(t, "registry.test", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Range", "bytes 300-899/1000")
+		w.WriteHeader(http.StatusPartialContent)
+		w.Write(data[300:900])
+		w.(http.Flusher).Flush()
+		panic(http.ErrAbortHandler)
+	})
+	b := open(t, n.client(t, registry.Config{}), "registry.test", data)
+	p := make([]byte, 600)
+	if got, err := b.ReadAt(t.Context(), p, 300); got != 600 || err != nil || !bytes.Equal(p, data[300:900]) {
+		t.Errorf("%d bytes, %v", got, err)
+	}
+	if n := len(host.seen()); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}
+
 // TestWholeBlobAnswersAreCutOff checks that of a large blob answered whole, only
 // what is needed is read.
 func TestWholeBlobAnswersAreCutOff(t *testing.T) {
