@@ -303,23 +303,9 @@ func (s *site) write(t testing.TB, cfg daemonConfig) string {
 // open opens a server in this process, running until the test ends.
 func (s *site) open(t testing.TB) *fusedev.Server {
 	t.Helper()
-	server, err := fusedev.Open(t.Context(), s.cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- server.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-served; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-		if err := server.Close(); err != nil {
-			t.Errorf("Close: %v", err)
-		}
-	})
-	return server
+	r := s.openUnmanaged(t)
+	t.Cleanup(func() { r.stop(t) })
+	return r.server
 }
 
 // tearDown shuts down what a test left running, with a server of its own.
