@@ -68,7 +68,10 @@ func run(ctx context.Context) (err error) {
 	say("pulling lazily, then running: %s", strings.Join(build.Args, " "))
 	start, err := coldstart.Lazy(ctx, n, "demo:1")
 	if err != nil {
-		return errors.Join(err, errors.New(n.Logs()))
+		if ctx.Err() == nil {
+			err = errors.Join(err, errors.New(n.Logs()))
+		}
+		return err
 	}
 	say("running the same on a plain loop device, to see what it reads at the least")
 	least, cost, err := coldstart.Least(ctx, n, layout, build)
@@ -89,7 +92,7 @@ func report(l image.Layout, s coldstart.Start, cost reference.Cost) error {
 	const mb = 1e6
 	fetched := float64(s.Stats.Bytes)
 	fmt.Printf("\nthe container printed:   %s\n", strings.TrimSpace(s.Stdout))
-	fmt.Printf("pull:                    %6.2f s, %d requests, %.2f MB\n", s.Pull.Seconds(), s.PullStats.Requests, float64(s.PullStats.Bytes)/mb)
+	fmt.Printf("pull:                    %6.2f s, %d requests, %.1f kB\n", s.Pull.Seconds(), s.PullStats.Requests, float64(s.PullStats.Bytes)/1e3)
 	fmt.Printf("pull to first output:    %6.2f s\n", s.Ready().Seconds())
 	fmt.Printf("image size:              %6.1f MB compressed\n", float64(size)/mb)
 	fmt.Printf("fetched in all:          %6.2f MB in %d requests (%.1f %% of the image)\n", fetched/mb, s.Stats.Requests, 100*fetched/float64(size))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"syscall"
@@ -130,8 +131,25 @@ func (c cgroup) remove(ctx context.Context) error {
 	return nil
 }
 
-// removeContainerState deletes what runc and the shim keep for a namespace in
-// folders that cannot be configured.
+// shimSocket is how a shim's bootstrap file names its socket.
+var shimSocket = regexp.MustCompile(`unix://(/run/containerd/s/[0-9a-f]+)`)
+
+// removeShimSockets deletes the sockets of shims that had no time to do it.
+func (s *Sandbox) removeShimSockets() {
+	files, _ := filepath.Glob(s.Path("containerd/state/io.containerd.runtime.v2.task/*/*/bootstrap.json"))
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			continue
+		}
+		if m := shimSocket.FindSubmatch(b); m != nil {
+			os.Remove(string(m[1]))
+		}
+	}
+}
+
+// removeContainerState deletes what runc keeps for a namespace in folders that
+// cannot be configured.
 func removeContainerState(ctx context.Context, namespace string) error {
 	var errs []error
 	groups, _ := filepath.Glob("/sys/fs/cgroup/*/" + namespace)

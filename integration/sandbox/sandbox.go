@@ -88,6 +88,7 @@ func (s *Sandbox) kill(ctx context.Context) error {
 	if err := s.group.kill(ctx); err != nil {
 		return err
 	}
+	s.removeShimSockets()
 	return containerGroups(s.Namespace).kill(ctx)
 }
 
