@@ -36,7 +36,7 @@ const allRuns = -1
 // Cache is a disk cache for ranges of blobs. All its methods and those of the
 // blobs it makes may be called in parallel.
 //
-// Locks, outermost first: evicting, opened.writing, opened.persisting,
+// Locks, outermost first: evicting, opened.writing, entry.persisting,
 // entry.mu, mu, policyMu; queue.mu and opened.queueing are innermost. None of
 // them is held while the network is waited for, and the hit path takes none
 // (it tries policyMu).

@@ -38,6 +38,10 @@ type entry struct {
 	lastUsed atomic.Int64           // Unix nanoseconds, coarse
 	cost     atomic.Int64           // its share of Cache.used, bytes
 
+	// persisting is held by the one who writes the map file, and by the one
+	// who makes a new data file, which no older map may speak of.
+	persisting sync.Mutex
+
 	mu       sync.Mutex
 	dead     bool  // no longer in Cache.blobs, find it again
 	known    bool  // it has files
@@ -65,9 +69,8 @@ type opened struct {
 	users atomic.Int64
 	dirty atomic.Bool // units has changed since the last checkpoint
 
-	writing    sync.Mutex // changes of units, holes, file
-	gone       bool       // files were lost, store nothing more; under writing
-	persisting sync.Mutex // one writer of the map file
+	writing sync.Mutex // changes of units, holes, file
+	gone    bool       // files were lost, store nothing more; under writing
 
 	queueing sync.Mutex
 	queued   map[int][]*task // by run: fetched, not yet stored

@@ -248,7 +248,7 @@ func (o *opened) persistEviction() error {
 	if !errors.Is(err, syscall.ENOSPC) {
 		return err
 	}
-	o.persisting.Lock()
-	defer o.persisting.Unlock()
+	o.e.persisting.Lock()
+	defer o.e.persisting.Unlock()
 	return o.e.c.removeMap(o.e.path)
 }

@@ -87,8 +87,11 @@ func (e *entry) checkpoint() error {
 // persist makes the data durable and then the map that speaks of it; with
 // syncDir also the replacement of the older map, so that it can't come back.
 func (o *opened) persist(syncDir bool) error {
-	o.persisting.Lock()
-	defer o.persisting.Unlock()
+	o.e.persisting.Lock()
+	defer o.e.persisting.Unlock()
+	if o.e.now.Load() != o {
+		return errForget // its successor may have files by the same names
+	}
 	o.dirty.Store(false) // before the snapshot: what changes later counts again
 	err := o.writeMap(syncDir)
 	if err != nil {
@@ -136,10 +139,10 @@ func (o *opened) lose() {
 	e := o.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.c.count.forgotten.Add(1)
 	if e.now.Load() != o {
 		return
 	}
+	e.c.count.forgotten.Add(1)
 	e.now.Store(nil)
 	if e.removeFiles() != nil {
 		e.retryAt = e.c.clock.Load() + int64(loadRetry)

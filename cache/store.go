@@ -114,6 +114,8 @@ func (o *opened) write(t *task) error {
 // life must go first, see removeFiles.
 func (e *entry) create(o *opened) error {
 	c := e.c
+	e.persisting.Lock()
+	defer e.persisting.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err := c.fs.MkdirAll(e.path.dir); err != nil {
