@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/reprise-containers/reprise/backstore/lsmt"
 	"github.com/reprise-containers/reprise/backstore/tarblob"
@@ -35,7 +34,7 @@ func Describe(ctx context.Context, r blob.ReaderAt) (Description, error) {
 	d := Description{Payload: tarblob.Range{Size: r.Size()}}
 
 	head := make([]byte, min(tarblob.HeadSize, r.Size()))
-	if err := readFull(ctx, w, head, 0); err != nil {
+	if err := blob.ReadFull(ctx, w, head, 0); err != nil {
 		return d, fmt.Errorf("reading the start of %s: %w", blob.Name(r), err)
 	}
 	at, ok, err := tarblob.Locate(head, r.Size())
@@ -51,7 +50,7 @@ func Describe(ctx context.Context, r blob.ReaderAt) (Description, error) {
 	switch {
 	case err == nil:
 		head := make([]byte, zfile.HeaderSize)
-		if err := readFull(ctx, stream, head, 0); err != nil {
+		if err := blob.ReadFull(ctx, stream, head, 0); err != nil {
 			return d, fmt.Errorf("reading the header of %s: %w", blob.Name(r), err)
 		}
 		d.ZFile, d.FinalHeader = z, zfile.Final(head)
@@ -61,16 +60,4 @@ func Describe(ctx context.Context, r blob.ReaderAt) (Description, error) {
 	}
 	d.Layer, err = lsmt.Open(ctx, stream)
 	return d, err
-}
-
-// readFull fills p from offset off of r.
-func readFull(ctx context.Context, r blob.ReaderAt, p []byte, off int64) error {
-	n, err := r.ReadAt(ctx, p, off)
-	if n == len(p) {
-		return nil
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return err
 }

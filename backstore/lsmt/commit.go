@@ -119,7 +119,7 @@ func (c *committer) copy(ctx context.Context, e entry, r blob.ReaderAt) error {
 	for done := uint64(0); done < e.length(); {
 		n := min(e.length()-done, sectorsToCopy)
 		p := c.buf[:n*SectorSize]
-		if err := readFull(ctx, r, p, int64(e.mapped()+done)*SectorSize); err != nil {
+		if err := blob.ReadFull(ctx, r, p, int64(e.mapped()+done)*SectorSize); err != nil {
 			return fmt.Errorf("reading data: %w", err)
 		}
 		if err := c.data(e.offset()+done, p); err != nil {

@@ -180,5 +180,5 @@ func readPadded(ctx context.Context, r blob.ReaderAt, p []byte, off int64) error
 	if n == 0 {
 		return nil
 	}
-	return readFull(ctx, r, p[:n], off)
+	return blob.ReadFull(ctx, r, p[:n], off)
 }

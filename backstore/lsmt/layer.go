@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"slices"
 	"sync"
@@ -84,7 +83,7 @@ func readEnds(ctx context.Context, r blob.ReaderAt) (head, tail *header, err err
 
 func readHeader(ctx context.Context, r blob.ReaderAt, off int64, what string) (*header, error) {
 	b := make([]byte, HeaderSize)
-	if err := readFull(ctx, r, b, off); err != nil {
+	if err := blob.ReadFull(ctx, r, b, off); err != nil {
 		return nil, fmt.Errorf("reading %s: %w", what, err)
 	}
 	h, err := decodeHeader(b)
@@ -116,7 +115,7 @@ func (l *Layer) readIndex(ctx context.Context, tail *header) error {
 	buf := make([]byte, min(left, recordsPiece)*recordSize)
 	for left > 0 {
 		raw := buf[:min(left, recordsPiece)*recordSize]
-		if err := readFull(ctx, l.r, raw, off); err != nil {
+		if err := blob.ReadFull(ctx, l.r, raw, off); err != nil {
 			return fmt.Errorf("reading records: %w", err)
 		}
 		left -= uint64(len(raw) / recordSize)
@@ -198,16 +197,4 @@ func segments(entries iter.Seq[entry]) iter.Seq[Segment] {
 			}
 		}
 	}
-}
-
-// readFull fills p from offset off of r.
-func readFull(ctx context.Context, r blob.ReaderAt, p []byte, off int64) error {
-	n, err := r.ReadAt(ctx, p, off)
-	if n == len(p) {
-		return nil
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("%d bytes at offset %d: %w", len(p), off, err)
 }

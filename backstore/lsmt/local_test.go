@@ -139,7 +139,7 @@ func TestReadErrors(t *testing.T) {
 		}
 		p := make([]byte, image.Size())
 		_, err := image.ReadAt(t.Context(), p, 0)
-		if !errors.Is(err, broken) || !strings.Contains(err.Error(), "of layer ") {
+		if !errors.Is(err, broken) || !strings.Contains(err.Error(), "reading layer ") {
 			t.Errorf("error %v", err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())

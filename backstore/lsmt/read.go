@@ -2,7 +2,6 @@ package lsmt
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -134,14 +133,11 @@ func (m *Image) readParallel(ctx context.Context, first run, c *cursor) error {
 }
 
 func (m *Image) readRun(ctx context.Context, r run) error {
-	n, err := m.files[r.layer].ReadAt(ctx, r.p, r.off)
-	if n == len(r.p) {
-		return nil
+	f := m.files[r.layer]
+	if err := blob.ReadFull(ctx, f, r.p, r.off); err != nil {
+		return fmt.Errorf("reading layer %d (%s): %w", r.layer, blob.Name(f), err)
 	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("reading %d bytes at offset %d of layer %d (%s): %w", len(r.p), r.off, r.layer, blob.Name(m.files[r.layer]), err)
+	return nil
 }
 
 // Local reports whether everything that can be read is held locally, so that

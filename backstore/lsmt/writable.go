@@ -118,7 +118,7 @@ func (l *Layer) replay(ctx context.Context, index blob.ReaderAt, records int64) 
 	var log []entry
 	for done := int64(0); done < records && l.dropped == 0; {
 		raw := buf[:min(records-done, recordsPiece)*recordSize]
-		if err := readFull(ctx, index, raw, HeaderSize+done*recordSize); err != nil {
+		if err := blob.ReadFull(ctx, index, raw, HeaderSize+done*recordSize); err != nil {
 			return fmt.Errorf("reading log: %w", err)
 		}
 		for ; len(raw) > 0; raw = raw[recordSize:] {

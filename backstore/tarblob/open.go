@@ -2,7 +2,6 @@ package tarblob
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 
@@ -13,7 +12,7 @@ import (
 // archive. It reads the first HeadSize bytes of r.
 func Open(ctx context.Context, r blob.ReaderAt) (blob.ReaderAt, error) {
 	head := make([]byte, min(HeadSize, r.Size()))
-	if n, err := r.ReadAt(ctx, head, 0); n < len(head) || err != nil && !errors.Is(err, io.EOF) {
+	if err := blob.ReadFull(ctx, r, head, 0); err != nil {
 		return nil, fmt.Errorf("reading the start of %s: %w", blob.Name(r), err)
 	}
 	at, ok, err := Locate(head, r.Size())

@@ -29,16 +29,6 @@ func (a Algorithm) String() string {
 	return fmt.Sprintf("algorithm %d", uint8(a))
 }
 
-// ParseAlgorithm is the inverse of String.
-func ParseAlgorithm(s string) (Algorithm, error) {
-	for _, a := range []Algorithm{LZ4, ZSTD} {
-		if s == a.String() {
-			return a, nil
-		}
-	}
-	return 0, fmt.Errorf("unknown compression algorithm %q, want lz4 or zstd", s)
-}
-
 // zstdDecoder returns the one decoder all readers share. It has no state
 // between calls, and each of its workers holds tens of kilobytes of tables,
 // too much to have by layer. A frame can't decode to more than the room given.

@@ -48,7 +48,7 @@ func (z *Reader) readAgain(ctx context.Context, p []byte, i int64, at int, reaso
 	defer giveBack(buf)
 	for range maxRereads {
 		blob.Discard(z.r, start, int64(len(*buf)))
-		if err := readFull(ctx, z.r, *buf, start); err != nil {
+		if err := blob.ReadFull(ctx, z.r, *buf, start); err != nil {
 			return fmt.Errorf("reading block %d of zfile %s again (%w): %w", i, z, reason, err)
 		}
 		if reason = z.decode(p, i, at, *buf); reason == nil {

@@ -38,11 +38,6 @@ var ErrFormat = errors.New("not a ZFile")
 
 var errMagic = errors.New("wrong magic")
 
-// Detect reports whether head, the first bytes of a blob, starts a ZFile.
-func Detect(head []byte) bool {
-	return len(head) >= HeaderSize && string(head[:magicSize]) == magicString
-}
-
 // header holds the fields of a header or trailer block that mean something.
 type header struct {
 	flags        uint64

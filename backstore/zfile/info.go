@@ -11,7 +11,7 @@ import (
 // Final reports whether head, the start of a ZFile, is a header with the final
 // values ("header form"). Without them they are in the trailer only.
 func Final(head []byte) bool {
-	if !Detect(head) {
+	if len(head) < HeaderSize {
 		return false
 	}
 	h, err := decodeHeader(head[:HeaderSize])
@@ -36,10 +36,10 @@ func (z *Reader) CheckBlock(i int64, stored, room []byte) error {
 // never needs: that it is there and says the same as the header.
 func CheckTrailer(ctx context.Context, r blob.ReaderAt) error {
 	var head, tail [HeaderSize]byte
-	if err := readFull(ctx, r, head[:], 0); err != nil {
+	if err := blob.ReadFull(ctx, r, head[:], 0); err != nil {
 		return fmt.Errorf("reading header: %w", err)
 	}
-	if err := readFull(ctx, r, tail[:], max(r.Size()-HeaderSize, 0)); err != nil {
+	if err := blob.ReadFull(ctx, r, tail[:], max(r.Size()-HeaderSize, 0)); err != nil {
 		return fmt.Errorf("reading trailer: %w", err)
 	}
 	h, err := decodeHeader(head[:])

@@ -76,7 +76,7 @@ func readJumpTable(ctx context.Context, r blob.ReaderAt, h *header) (*jumpTable,
 	var raw []byte
 	for piece := int64(firstPiece); left > 0; piece = min(2*piece, lastPiece) {
 		raw = slices.Grow(raw[:0], int(min(piece, left)))[:min(piece, left)]
-		if err := readFull(ctx, r, raw, at); err != nil {
+		if err := blob.ReadFull(ctx, r, raw, at); err != nil {
 			return nil, fmt.Errorf("reading jump table: %w", err)
 		}
 		crc = rawCRC(crc, raw)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/reprise-containers/reprise/remote/blob"
 )
@@ -51,7 +50,7 @@ func open(ctx context.Context, r blob.ReaderAt) (*Reader, error) {
 // the blob, because a file with a final header is whole without its trailer.
 func readHeader(ctx context.Context, r blob.ReaderAt) (*header, int64, error) {
 	var b [HeaderSize]byte
-	if err := readFull(ctx, r, b[:], 0); err != nil {
+	if err := blob.ReadFull(ctx, r, b[:], 0); err != nil {
 		return nil, 0, fmt.Errorf("reading header: %w", err)
 	}
 	h, err := decodeHeader(b[:])
@@ -68,7 +67,7 @@ func readHeader(ctx context.Context, r blob.ReaderAt) (*header, int64, error) {
 		return h, r.Size(), nil
 	}
 	at := r.Size() - HeaderSize
-	if err := readFull(ctx, r, b[:], at); err != nil {
+	if err := blob.ReadFull(ctx, r, b[:], at); err != nil {
 		return nil, 0, fmt.Errorf("reading trailer: %w", err)
 	}
 	if h, err = decodeHeader(b[:]); err != nil {
@@ -78,16 +77,4 @@ func readHeader(ctx context.Context, r blob.ReaderAt) (*header, int64, error) {
 		return nil, 0, fmt.Errorf("trailer at offset %d: flags %#x are not those of a sealed data file's trailer", at, h.flags)
 	}
 	return h, at, nil
-}
-
-// readFull fills p from offset off of r.
-func readFull(ctx context.Context, r blob.ReaderAt, p []byte, off int64) error {
-	n, err := r.ReadAt(ctx, p, off)
-	if n == len(p) {
-		return nil
-	}
-	if err == nil || errors.Is(err, io.EOF) {
-		err = io.ErrUnexpectedEOF
-	}
-	return fmt.Errorf("%d bytes at offset %d: %w", len(p), off, err)
 }

@@ -115,7 +115,7 @@ func (z *Reader) readPiece(ctx context.Context, p []byte, off, first int64) (int
 	}
 	buf := borrow(int(z.table.offset(last+1) - start))
 	defer giveBack(buf)
-	if err := readFull(ctx, z.r, *buf, start); err != nil {
+	if err := blob.ReadFull(ctx, z.r, *buf, start); err != nil {
 		return 0, fmt.Errorf("reading blocks %d to %d of zfile %s: %w", first, last, z, err)
 	}
 	done := 0

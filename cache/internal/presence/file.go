@@ -105,8 +105,8 @@ func (m *Map) parseRuns(data []byte) error {
 	last := int64(-1)
 	for ; len(data) > 0; data = data[runSize:] {
 		i := int64(binary.LittleEndian.Uint32(data))
-		if i <= last || i >= int64(m.RunCount()) {
-			return fmt.Errorf("%w: run %d after run %d of %d", ErrCorrupt, i, last, m.RunCount())
+		if i <= last || i >= int64(m.runCount()) {
+			return fmt.Errorf("%w: run %d after run %d of %d", ErrCorrupt, i, last, m.runCount())
 		}
 		last = i
 		r := m.make(i)

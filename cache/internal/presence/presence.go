@@ -48,8 +48,8 @@ func New(size int64) *Map {
 	return &Map{size: size, pages: make([]atomic.Pointer[page], (runs+pageRuns-1)/pageRuns)}
 }
 
-// RunCount returns the number of runs the blob has, present or not.
-func (m *Map) RunCount() int { return int((m.size + Run - 1) / Run) }
+// runCount returns the number of runs the blob has, present or not.
+func (m *Map) runCount() int { return int((m.size + Run - 1) / Run) }
 
 // at returns run i, nil if nothing of it was ever present.
 func (m *Map) at(i int64) *run {
