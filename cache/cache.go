@@ -71,7 +71,7 @@ type Cache struct {
 }
 
 // Open opens the cache in cfg.Dir and reads the metadata of what it holds.
-// Damaged or unknown files in it are removed. It fails with ErrInUse when
+// Damaged files are removed, those it does not know left alone. It fails with ErrInUse when
 // another process has the folder. Close must be called at the end.
 func Open(cfg Config) (*Cache, error) {
 	if err := cfg.Validate(); err != nil {

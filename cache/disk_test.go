@@ -331,6 +331,30 @@ func TestFilesTakenAway(t *testing.T) {
 	}
 }
 
+// TestStrangeFiles puts files into the cache's folders that are not its own:
+// they neither keep it from opening nor get lost.
+func TestStrangeFiles(t *testing.T) {
+	dir := t.TempDir()
+	data := cachetest.Random(10_000, 1)
+	c := openCache(t, cache.Config{Dir: dir})
+	must(t, cachetest.Check(t.Context(), c.Blob(blobtest.Bytes(data)), data, 0, len(data)))
+	must(t, c.Close())
+	own := filepath.Dir(dataFiles(t, dir, ".data")[0])
+	strange := []string{filepath.Join(dir, "blobs/README"), filepath.Join(dir, "blobs/sha256/notes"), filepath.Join(own, "notes.txt")}
+	for _, name := range strange {
+		must(t, os.WriteFile(name, []byte("hello"), 0o600))
+	}
+	c = openCache(t, cache.Config{Dir: dir})
+	if s := c.Stats(); s.Blobs != 1 {
+		t.Errorf("%+v", s)
+	}
+	for _, name := range strange {
+		if _, err := os.Stat(name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -44,7 +45,9 @@ func (c *Cache) scan() error {
 	group.SetLimit(scanParallel)
 	for _, alg := range algorithms {
 		shards, err := c.fs.ReadDir(path.Join(blobsDir, alg))
-		if err != nil {
+		if errors.Is(err, syscall.ENOTDIR) {
+			continue // not ours
+		} else if err != nil {
 			return errors.Join(err, group.Wait())
 		}
 		for _, shard := range shards {
@@ -82,7 +85,9 @@ func (c *Cache) scan() error {
 func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 	dir := path.Join(blobsDir, alg, shard)
 	names, err := c.fs.ReadDir(dir)
-	if err != nil {
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil // not ours
+	} else if err != nil {
 		return nil, err
 	}
 	bases := make(map[string]bool)
