@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -154,6 +155,7 @@ func churn(ctx context.Context, s *fusedev.Server, devices []daemonDevice) error
 					errs <- fmt.Errorf("cycle of %s: %w", d.ID, err)
 					return
 				}
+				fmt.Println(d.ID)
 			}
 		})
 	}
@@ -191,6 +193,7 @@ type daemon struct {
 	stderr bytes.Buffer
 	ready  chan struct{} // closed after the first line, or at the end
 	failed bool          // there was no line
+	cycles atomic.Int64  // further lines
 	done   chan error
 }
 
@@ -212,6 +215,7 @@ func startDaemon(t testing.TB, file string) *daemon {
 		d.failed = !s.Scan()
 		close(d.ready)
 		for s.Scan() {
+			d.cycles.Add(1)
 		}
 		d.done <- d.cmd.Wait()
 	}()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"path/filepath"
 	"syscall"
 
 	"github.com/reprise-containers/reprise/backstore/device"
@@ -85,10 +84,6 @@ func (s *Server) Remove(ctx context.Context, id string) error {
 		return fmt.Errorf("waiting for the last reads of device %s: %w", id, context.Cause(ctx))
 	}
 }
-
-// file returns the path of the FUSE file of device id. It must be opened by
-// child processes only.
-func (s *Server) file(id string) string { return filepath.Join(s.cfg.fuseDir(), id) }
 
 // DeviceStats says what happened to the reads of one device.
 type DeviceStats struct {

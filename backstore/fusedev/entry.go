@@ -3,6 +3,8 @@ package fusedev
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -47,6 +49,17 @@ func newEntry(id string, r record, slotBytes int64) *entry {
 		settled: make(chan struct{}),
 		unused:  make(chan struct{}),
 	}
+}
+
+// fileName returns the name under which the entry's file is mounted. It has the
+// inode number in it, so that a mount of a device that was removed is not taken
+// for one of its successor of the same ID.
+func (e *entry) fileName() string { return fmt.Sprintf("%s@%x", e.id, e.node) }
+
+// idOf returns the ID in a fileName.
+func idOf(name string) string {
+	id, _, _ := strings.Cut(name, "@")
+	return id
 }
 
 // acquire returns the device, waiting for it to be added if it belonged to an

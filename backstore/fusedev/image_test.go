@@ -59,9 +59,15 @@ func makeImage(t testing.TB, fsType, src string) string {
 		cmd = exec.Command("mkfs.ext4", "-q", "-d", src, name, "128M")
 	case "erofs":
 		cmd = exec.Command("mkfs.erofs", name, src)
+	case "xfs":
+		proto := filepath.Join(t.TempDir(), "proto")
+		if err := os.WriteFile(proto, []byte("/\n0 0\nd--755 0 0\n"+protoOf(t, src)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		cmd = exec.Command("mkfs.xfs", "-q", "-p", proto, "-d", "file,size=300m,name="+name)
 	}
 	if _, err := exec.LookPath(cmd.Args[0]); err != nil {
-		t.Skipf("needs %s (packages e2fsprogs, erofs-utils)", cmd.Args[0])
+		t.Skipf("needs %s (packages e2fsprogs, erofs-utils, xfsprogs)", cmd.Args[0])
 	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
@@ -88,4 +94,23 @@ func treeSum(dir string) (string, error) {
 		return forget(f)
 	})
 	return hex.EncodeToString(h.Sum(nil)), err
+}
+
+// protoOf describes the contents of dir as mkfs.xfs wants it.
+func protoOf(t testing.TB, dir string) string {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if e.IsDir() {
+			fmt.Fprintf(&b, "%s d--755 0 0\n%s", e.Name(), protoOf(t, path))
+		} else {
+			fmt.Fprintf(&b, "%s ---644 0 0 %s\n", e.Name(), path)
+		}
+	}
+	return b.String() + "$\n"
 }

@@ -51,7 +51,9 @@ func (s *Server) Mount(ctx context.Context, id string, m Mount) error {
 			return fmt.Errorf("finding the file system of device %s: %w", id, err)
 		}
 	}
-	if _, err := s.mounter.Mount(ctx, s.file(id), m.Target, m.FSType); err != nil {
+	file := filepath.Join(s.cfg.fuseDir(), e.fileName())
+	sameID := filepath.Join(s.cfg.fuseDir(), id+"@")
+	if _, err := s.mounter.Mount(ctx, file, m.Target, m.FSType, sameID); err != nil {
 		return fmt.Errorf("mounting device %s: %w", id, err)
 	}
 	return nil
@@ -68,7 +70,7 @@ func (s *Server) Unmount(ctx context.Context, target string) error {
 }
 
 // SetReadahead sets the kernel readahead of all mounts of device id in KiB.
-// Mount sets it to 0.
+// Mount sets it to 0. Files that are open keep what they were opened with.
 func (s *Server) SetReadahead(ctx context.Context, id string, kib int) error {
 	mounts, err := s.Mounts()
 	if err != nil {
@@ -101,7 +103,7 @@ func (s *Server) Mounts() ([]MountInfo, error) {
 	var infos []MountInfo
 	for _, file := range slices.Sorted(maps.Keys(byFile)) {
 		for _, m := range byFile[file] {
-			infos = append(infos, MountInfo{ID: filepath.Base(file), Target: m.Target, FSType: m.FSType, Source: m.Source})
+			infos = append(infos, MountInfo{ID: idOf(filepath.Base(file)), Target: m.Target, FSType: m.FSType, Source: m.Source})
 		}
 	}
 	return infos, nil

@@ -1,6 +1,7 @@
 package fusedev
 
 import (
+	"strings"
 	"syscall"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -11,7 +12,7 @@ const rootNode = fuse.FUSE_ROOT_ID
 
 // attrSeconds is how long the kernel may keep attributes, which never change.
 // Names are not cached: they are looked up once per mount, and a device that
-// was removed may come back under the same name with another inode number.
+// was removed may come back under the same ID with another inode number.
 const attrSeconds = 24 * 60 * 60
 
 // names answers the kernel's questions about names and attributes.
@@ -26,7 +27,7 @@ func newNames(t *table) *names {
 
 // Lookup implements fuse.RawFileSystem.
 func (n *names) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	e := n.table.byID(name)
+	e := n.find(name)
 	if h.NodeId != rootNode || e == nil {
 		return fuse.ENOENT
 	}
@@ -34,6 +35,16 @@ func (n *names) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 	out.Attr = fileAttr(e)
 	out.AttrValid = attrSeconds
 	return fuse.OK
+}
+
+// find returns the entry called name, which is its ID or its fileName.
+func (n *names) find(name string) *entry {
+	id, _, exact := strings.Cut(name, "@")
+	e := n.table.byID(id)
+	if e != nil && exact && name != e.fileName() {
+		return nil
+	}
+	return e
 }
 
 // GetAttr implements fuse.RawFileSystem.

@@ -94,16 +94,26 @@ func TestKillWhileAttaching(t *testing.T) {
 	devices, _ := images(t, site, 2<<20)
 	file := site.write(t, daemonConfig{Churn: devices})
 	d := startDaemon(t, file)
+	var cycles int64
 	for range rounds(t, 20) {
 		if rand.IntN(4) > 0 {
 			d.waitReady(t)
 		}
 		time.Sleep(time.Duration(rand.IntN(400)) * time.Millisecond)
 		d.kill(t)
+		cycles += d.cycles.Load()
 		d = startDaemon(t, file)
 	}
-	d.waitReady(t)
+	waitFor(t, "undisturbed attach and detach", func() bool {
+		select {
+		case err := <-d.done:
+			t.Fatalf("daemon ended: %v: %s", err, d.stderr.String())
+		default:
+		}
+		return d.cycles.Load() > 0
+	})
 	d.kill(t)
+	t.Logf("%d devices attached, read and detached between kills", cycles)
 }
 
 // TestSecondDaemonIsRefused starts a server beside a running one.

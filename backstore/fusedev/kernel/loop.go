@@ -46,6 +46,12 @@ func LoopsOn(dir string) (map[string]string, error) {
 // dev in KiB.
 func LoopReadahead(dev string) string { return loopDir(dev, "queue/read_ahead_kb") }
 
+// Ext4InodeReadahead returns the sysfs file with the inode table blocks that
+// the ext4 on the loop device dev reads ahead.
+func Ext4InodeReadahead(dev string) string {
+	return filepath.Join("/sys/fs/ext4", filepath.Base(dev), "inode_readahead_blks")
+}
+
 func loopDir(dev, name string) string {
 	return filepath.Join("/sys/block", filepath.Base(dev), name)
 }

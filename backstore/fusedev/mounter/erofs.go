@@ -78,7 +78,7 @@ func newErofs(before map[string]bool) (string, error) {
 // recordErofs turns off the readahead of the erofs called name and records
 // that it is the one on j.Target.
 func (j Job) recordErofs(name string) error {
-	if err := writeKiB(kernel.BDIReadahead(name), 0); err != nil {
+	if err := writeNumber(kernel.BDIReadahead(name), 0); err != nil {
 		return err
 	}
 	ms, err := kernel.MountsAt(j.Target)

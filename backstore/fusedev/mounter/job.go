@@ -25,6 +25,10 @@ type Job struct {
 	Target string `json:"target,omitempty"` // mount point
 	FSType string `json:"fsType,omitempty"` // ext4, xfs or erofs
 
+	// Replace is what the paths of dead files begin with: a mount of one
+	// of them on Target is to be replaced.
+	Replace string `json:"replace,omitempty"`
+
 	// Targets are the mount points to detach lazily, in this order.
 	Targets []string `json:"targets,omitempty"`
 

@@ -75,13 +75,13 @@ func tuneLoop(dev string) error {
 	if !kernel.LoopDirect(dev) {
 		return fmt.Errorf("attaching %s: the kernel does not use direct I/O on it", dev)
 	}
-	if err := writeKiB(kernel.LoopReadahead(dev), 0); err != nil {
+	if err := writeNumber(kernel.LoopReadahead(dev), 0); err != nil {
 		return fmt.Errorf("turning off the readahead of %s: %w", dev, err)
 	}
 	return nil
 }
 
-// writeKiB writes a readahead setting.
-func writeKiB(file string, kib int) error {
-	return os.WriteFile(file, []byte(strconv.Itoa(kib)), 0o644)
+// writeNumber writes a setting in sysfs.
+func writeNumber(file string, n int) error {
+	return os.WriteFile(file, []byte(strconv.Itoa(n)), 0o644)
 }

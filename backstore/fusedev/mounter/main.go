@@ -102,6 +102,26 @@ func current(fd int, path string) bool {
 		have.Ino == want.Ino && have.Dev == want.Dev
 }
 
+// wanted returns an error if the parent process does not want the job done any
+// more. It asks the kernel instead of the context, which ends a little after
+// the parent does: a mount that is left although the parent was gone would be
+// found by nobody.
+func wanted() error {
+	p := []unix.PollFd{{Fd: int32(os.Stdin.Fd()), Events: unix.POLLIN}}
+	for {
+		n, err := unix.Poll(p, 0)
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("looking for the parent process: %w", err)
+		case n > 0: // nothing is sent after the job, so this is the end
+			return errAbandoned
+		default:
+			return nil
+		}
+	}
+}
+
 // pause sleeps for pollInterval or until ctx ends.
 func pause(ctx context.Context) error {
 	t := time.NewTimer(pollInterval)

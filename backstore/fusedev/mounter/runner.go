@@ -28,9 +28,10 @@ func New(command []string, dir string) *Runner {
 
 // Mount mounts the file system fsType in file read-only on target, with all
 // kernel readahead off. Mounting the same file where it is mounted already
-// succeeds.
-func (r *Runner) Mount(ctx context.Context, file, target, fsType string) (Result, error) {
-	res, err := r.run(ctx, Job{Op: opMount, File: file, Target: target, FSType: fsType})
+// succeeds; a mount of another file whose path begins with replace
+// is dead, and is detached before.
+func (r *Runner) Mount(ctx context.Context, file, target, fsType, replace string) (Result, error) {
+	res, err := r.run(ctx, Job{Op: opMount, File: file, Target: target, FSType: fsType, Replace: replace})
 	if err != nil {
 		return res, fmt.Errorf("mounting %s on %s: %w", fsType, target, err)
 	}

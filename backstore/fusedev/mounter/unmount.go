@@ -98,23 +98,3 @@ func (j Job) detach() error {
 	}
 	return nil
 }
-
-// readahead sets the readahead of the mount on j.Target.
-func (j Job) readahead() error {
-	ms, err := kernel.MountsAt(j.Target)
-	if err != nil {
-		return err
-	}
-	if len(ms) == 0 {
-		return errors.New("not mounted")
-	}
-	m := ms[len(ms)-1]
-	if kernel.IsLoop(m.Source) {
-		return writeKiB(kernel.LoopReadahead(m.Source), j.ReadaheadKiB)
-	}
-	name, err := j.erofsName(m)
-	if err != nil {
-		return err
-	}
-	return writeKiB(kernel.BDIReadahead(name), j.ReadaheadKiB)
-}
