@@ -69,7 +69,7 @@ func (s *Snapshotter) describe(ctx context.Context, id string, info snapshots.In
 	if err != nil {
 		return imageConfig{}, false, err
 	}
-	switch l.Class() {
+	switch class(l, info.Name) {
 	case labels.TraceLayer:
 		config, err := s.describeTrace(ctx, id, info, l)
 		return config, true, err

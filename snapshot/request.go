@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 
 	"github.com/containerd/containerd/v2/core/mount"
@@ -37,6 +38,19 @@ func parseRequest(kind snapshots.Kind, key, parent string, opts []snapshots.Opt)
 	return request{kind, key, parent, opts, info.Labels, l}, nil
 }
 
+// class classifies a request or a snapshot by its labels and its key. Clients
+// that unpack without containerd's unpacker, as ctr image pull --local does, set
+// no label, but name what they unpack as all do (snapshots.UnpackKeyFormat);
+// containerd puts the namespace before it.
+func class(l labels.Labels, key string) labels.Class {
+	c := l.Class()
+	name := key[strings.LastIndexByte(key, '/')+1:]
+	if c == labels.Root && strings.HasPrefix(name, snapshots.UnpackKeyPrefix+"-") {
+		return labels.Unpack
+	}
+	return c
+}
+
 // apply returns what the options of a call set.
 func apply(opts []snapshots.Opt) (info snapshots.Info, err error) {
 	for _, opt := range opts {
@@ -55,7 +69,7 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 	if err != nil {
 		return nil, fmt.Errorf("preparing %s: %w", key, err)
 	}
-	class := r.labels.Class()
+	class := class(r.labels, key)
 	var mounts []mount.Mount
 	switch class {
 	case labels.Lazy:

@@ -52,7 +52,7 @@ func (a *api) run(ctx context.Context) error {
 		return err
 	}
 	s := grpc.NewServer(grpc.ChainUnaryInterceptor(a.calls))
-	snapshotsapi.RegisterSnapshotsServer(s, snapshotservice.FromSnapshotter(sn))
+	snapshotsapi.RegisterSnapshotsServer(s, snapshotservice.FromSnapshotter(plainErrors{sn, sn}))
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"net/url"
 	"time"
@@ -30,7 +31,7 @@ func fetchToken(ctx context.Context, e *endpoint, c challenge, scopes []string, 
 	}
 	header := http.Header{}
 	if realm.Host == e.host { // a host's own headers are for its eyes only
-		header = e.header.Clone()
+		maps.Copy(header, e.header)
 	}
 	header.Set("User-Agent", e.agent)
 	var token string
