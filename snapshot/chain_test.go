@@ -85,13 +85,14 @@ func TestUnpackedLayers(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			n := newNode(t)
 			names := []string{"base", "app"}
-			// The lower layer has annotations but no image reference, the upper
-			// one has lost its annotations.
+			// The lowest layer has annotations but no image reference, the next
+			// has lost its annotations, the topmost all labels.
 			files := map[string]string{"overlaybd.commit": content, "overlaybd.chunks": "table"}
 			n.must(n.unpack("b", "", unpackLabels(names, 0, labels.ImageRef, ""), files))
 			n.must(n.unpack("a", "b", plainLabels("a"), files))
-			img := n.fake.image(option(t, n.run("c", "a"), "lowerdir"))
-			if len(img.Layers) != 2 || img.Ref != "" {
+			n.must(n.unpack("bare", "a", nil, files))
+			img := n.fake.image(option(t, n.run("c", "bare"), "lowerdir"))
+			if len(img.Layers) != 3 || img.Ref != "" {
 				t.Fatalf("attached %+v", img)
 			}
 			for i, l := range img.Layers {
