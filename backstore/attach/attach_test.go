@@ -354,6 +354,9 @@ func TestKernelReadaheadFollowsPresence(t *testing.T) {
 			if kib, ok := k.readahead["7"]; kib != want || ok != set {
 				t.Errorf("%s: readahead %d KiB, set: %v; want %d, %v", when, kib, ok, want, set)
 			}
+			if s := a.Stats(); s.Attached != 1 || (s.Local == 1) != (want > 0) {
+				t.Errorf("%s: %+v", when, s)
+			}
 		}
 		time.Sleep(time.Minute)
 		expect("cold", 0, false)

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/reprise-containers/reprise/backstore"
@@ -62,7 +63,7 @@ type Attacher struct {
 type attached struct {
 	img   *image
 	dev   *readahead.Device
-	local bool               // the kernel's readahead is on; belongs to Run
+	local atomic.Bool        // the kernel's readahead is on; set by Run
 	stop  context.CancelFunc // ends readahead; nil until Run starts it
 }
 
@@ -145,6 +146,25 @@ func (a *Attacher) remove(ctx context.Context, id string) error {
 		at.img.close()
 	}
 	return err
+}
+
+// Stats says how many images are attached.
+type Stats struct {
+	Attached int // images
+	Local    int // images that are held locally as a whole, as Run saw last
+}
+
+// Stats returns how many images are attached.
+func (a *Attacher) Stats() Stats {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	s := Stats{Attached: len(a.attached)}
+	for _, at := range a.attached {
+		if at.local.Load() {
+			s.Local++
+		}
+	}
+	return s
 }
 
 func (a *Attacher) has(id string) bool {

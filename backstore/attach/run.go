@@ -63,7 +63,7 @@ func (a *Attacher) start(ctx context.Context, readers *sync.WaitGroup) {
 func (a *Attacher) graduate(ctx context.Context) {
 	for id, at := range a.images(false) {
 		if at.img.local() && a.server.SetReadahead(ctx, id, a.cfg.LocalReadahead) == nil {
-			at.local = true
+			at.local.Store(true)
 		}
 	}
 }
@@ -72,7 +72,7 @@ func (a *Attacher) graduate(ctx context.Context) {
 func (a *Attacher) demote(ctx context.Context) {
 	for id, at := range a.images(true) {
 		if !at.img.local() && a.server.SetReadahead(ctx, id, 0) == nil {
-			at.local = false
+			at.local.Store(false)
 		}
 	}
 }
@@ -83,7 +83,7 @@ func (a *Attacher) images(local bool) map[string]*attached {
 	defer a.mu.Unlock()
 	some := make(map[string]*attached)
 	for id, at := range a.attached {
-		if at.local == local {
+		if at.local.Load() == local {
 			some[id] = at
 		}
 	}

@@ -53,7 +53,7 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 		LocalReadahead: attach.DefaultConfig.LocalReadahead,
 	})
 	api := &api{cfg: cfg, devices: devices{attacher, stored}, calls: m.Calls()}
-	export(m, stored, server)
+	export(m, stored, attacher, server)
 	stages := []program.Stage{
 		{{Name: "serving devices", Run: server.Run}},
 		{{Name: "attaching images", Run: attacher.Run}},

@@ -51,8 +51,11 @@ func health(server *fusedev.Server, a *api) error {
 	return nil
 }
 
-// export exports the snapshots of cache and devices.
-func export(m *metrics.Metrics, c *cache.Cache, server *fusedev.Server) {
+// export exports the snapshots of cache, images and devices.
+func export(m *metrics.Metrics, c *cache.Cache, a *attach.Attacher, server *fusedev.Server) {
+	m.Gauge("reprise_images_attached", "Images attached.", func() float64 { return float64(a.Stats().Attached) })
+	m.Gauge("reprise_images_local", "Images of which everything is held locally, looked at every few seconds.",
+		func() float64 { return float64(a.Stats().Local) })
 	of := func(value func(cache.Stats) int64) func() float64 {
 		return func() float64 { return float64(value(c.Stats())) }
 	}
