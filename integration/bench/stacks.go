@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -75,6 +76,9 @@ func stack(ctx context.Context, n *node.Node, fs image.FSType, l image.Layout) (
 	if err := prime(devices, plain); err != nil {
 		return err
 	}
+	if err := awaitLocal(ctx, n); err != nil {
+		return err
+	}
 	for _, p := range patterns {
 		var ours, theirs []float64
 		for range rounds {
@@ -111,6 +115,24 @@ func prime(devices []string, plain string) error {
 		}
 	}
 	return nil
+}
+
+// awaitLocal waits until the daemon has noticed that it holds all of the image
+// and has turned the kernel's readahead on.
+func awaitLocal(ctx context.Context, n *node.Node) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("the image did not become local"))
+	defer cancel()
+	for {
+		local, err := n.Snapshotter.Metric(ctx, "reprise_images_local")
+		if err != nil || local > 0 {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // deviceFiles returns the FUSE files behind the mounts of the node.

@@ -1,10 +1,14 @@
 package sandbox
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -98,3 +102,23 @@ func (d *Snapshotter) Pid() int { return d.proc.Pid() }
 
 // Done is closed when the daemon has ended.
 func (d *Snapshotter) Done() <-chan struct{} { return d.proc.Done() }
+
+// Metric returns the value of a metric without labels.
+func (d *Snapshotter) Metric(ctx context.Context, name string) (float64, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+d.Metrics+"/metrics", nil)
+	if err != nil {
+		return 0, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	lines := bufio.NewScanner(resp.Body)
+	for lines.Scan() {
+		if value, ok := strings.CutPrefix(lines.Text(), name+" "); ok {
+			return strconv.ParseFloat(value, 64)
+		}
+	}
+	return 0, errors.Join(lines.Err(), fmt.Errorf("the snapshotter has no metric %s", name))
+}
