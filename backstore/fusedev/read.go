@@ -30,7 +30,8 @@ func (s *Server) read(ctx context.Context, r *channel.Read) {
 	// Without effect if the read was answered already, which is what the
 	// causes of a cancellation have in common.
 	_ = r.Fail(errno(err))
-	if ctx.Err() == nil && !errors.Is(err, errGone) && s.cfg.Observer != nil {
+	theirs := !errors.Is(err, errGone) && !errors.Is(err, errRemoved)
+	if theirs && ctx.Err() == nil && s.cfg.Observer != nil {
 		s.cfg.Observer.ReadFailed(e.id, r.Off, r.Size, err)
 	}
 }

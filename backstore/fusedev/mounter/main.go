@@ -59,7 +59,7 @@ func (j Job) do(ctx context.Context) (Result, error) {
 	case opUnmount:
 		return j.unmount(ctx)
 	case opDetach:
-		return Result{}, j.detach()
+		return Result{}, j.detach(ctx)
 	case opReadahead:
 		return Result{}, j.readahead()
 	}
@@ -104,8 +104,8 @@ func current(fd int, path string) bool {
 
 // wanted returns an error if the parent process does not want the job done any
 // more. It asks the kernel instead of the context, which ends a little after
-// the parent does: a mount that is left although the parent was gone would be
-// found by nobody.
+// the parent does: a successor may have looked at the mounts already and made
+// its own. A job asks this while it has the lock on its mount point.
 func wanted() error {
 	p := []unix.PollFd{{Fd: int32(os.Stdin.Fd()), Events: unix.POLLIN}}
 	for {

@@ -30,6 +30,11 @@ func (j Job) unmount(ctx context.Context) (Result, error) {
 			// Without the record only the check for pins is lost.
 			name, _ = j.erofsName(m)
 		}
+		// With the lock: if the parent is gone, its successor may soon
+		// mount here, and that is not what was to be unmounted.
+		if err := wanted(); err != nil {
+			return res, err
+		}
 		if err := j.unmountTop(ctx); err != nil {
 			return res, err
 		}
@@ -52,7 +57,7 @@ func (j Job) unmountTop(ctx context.Context) error {
 		if err == nil || !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 			return err
 		}
-		if err := pause(ctx); err != nil {
+		if err := errors.Join(pause(ctx), wanted()); err != nil {
 			return err
 		}
 	}
@@ -89,12 +94,16 @@ func (j Job) pinned(ctx context.Context, m kernel.Mount, file, erofs string) (st
 }
 
 // detach unmounts j.Targets lazily.
-func (j Job) detach() error {
+func (j Job) detach(ctx context.Context) error {
 	for _, t := range j.Targets {
+		if err := errors.Join(j.lock(ctx, t), wanted()); err != nil {
+			return err
+		}
 		err := unix.Unmount(t, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW)
 		if err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("unmounting %s: %w", t, err)
 		}
+		_ = os.Remove(j.lockFile(t))
 	}
 	return nil
 }
