@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -120,78 +119,4 @@ func drop(path string) {
 	}
 	defer f.Close()
 	unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) //nolint:errcheck // best effort
-}
-
-// TestKillWhileAttaching kills the daemon at random moments while images come
-// and go.
-func TestKillWhileAttaching(t *testing.T) {
-	n := ownNode(t, node.Options{})
-	names := []string{"small:1", "numpy:1", "numpy:2"}
-	n.push(t, built(t, small), names[0])
-	n.push(t, built(t, numpy(image.Ext4)), names[1])
-	n.push(t, built(t, numpy(image.Erofs)), names[2])
-	busybox := slices.DeleteFunc(sums(t, rootfs(t, image.Small())), func(l string) bool { return !strings.HasSuffix(l, "/bin/busybox") })
-	if len(busybox) != 1 {
-		t.Fatal("the image has no busybox")
-	}
-
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
-	defer cancel()
-	var rounds, failed int
-	churning, stop := context.WithCancel(ctx)
-	churn := start(func() (string, error) {
-		for ; churning.Err() == nil; rounds++ {
-			// A call that meets no daemon may fail; wrong data may not come.
-			out, err := n.attachOnce(ctx, names[rounds%len(names)], rounds)
-			if err != nil {
-				failed++
-				pause(20, 50)
-			} else if out != busybox[0]+"\n" {
-				return "", fmt.Errorf("the container read %q, want %q", out, busybox[0])
-			}
-		}
-		return "", nil
-	})
-	for range kills {
-		pause(200, 3000) // containerd takes up to seconds to connect again
-		if err := n.Snapshotter.Kill(ctx); err != nil {
-			t.Fatal(err)
-		}
-		pause(0, 50)
-		if err := n.Snapshotter.Start(ctx); err != nil {
-			t.Fatal(err)
-		}
-	}
-	stop()
-	if _, err := churn(); err != nil {
-		t.Error(err)
-	}
-	t.Logf("%d kills, %d images attached and detached, %d failed for want of a daemon", kills, rounds-failed, failed)
-	if rounds == failed {
-		t.Error("no image was attached between the kills")
-	}
-	if err := n.Containerd.Empty(ctx); err != nil {
-		t.Error(err)
-	}
-	for i, name := range names {
-		if out, err := n.attachOnce(ctx, name, 1000+i); err != nil || out != busybox[0]+"\n" {
-			t.Errorf("%s afterwards: %q, %v", name, out, err)
-		}
-	}
-	if stuck := n.Stuck(); len(stuck) > 0 {
-		t.Errorf("processes hang: %v", stuck)
-	}
-}
-
-// attachOnce pulls an image, reads one file in a container and removes both.
-func (n machine) attachOnce(ctx context.Context, name string, round int) (string, error) {
-	if _, err := n.Containerd.Rpull(ctx, n.Ref(name)); err != nil {
-		return "", err
-	}
-	id := fmt.Sprintf("round-%d", round)
-	out, err := n.Containerd.RunContainer(ctx, "overlaybd", n.Ref(name), id, "/bin/sha256sum", "/bin/busybox")
-	if err == nil {
-		_, err = n.Containerd.Ctr(ctx, "image", "rm", "--sync", n.Ref(name))
-	}
-	return out, err
 }
