@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -46,6 +47,7 @@ func killWhileReading(t *testing.T, fs image.FSType) {
 	reader := start(func() (string, error) {
 		return n.Containerd.RunContainer(ctx, "overlaybd", ref, "reader", "/bin/sh", "-c", script)
 	})
+	n.awaitTask(ctx, t, "reader") // a container can't be created without the daemon
 	evictor, stopEvicting := context.WithCancel(ctx)
 	evicting := start(func() (string, error) { evict(evictor, n.Path("snapshotter")); return "", nil })
 	for range kills {
@@ -61,7 +63,9 @@ func killWhileReading(t *testing.T, fs image.FSType) {
 	stopEvicting()
 	evicting() //nolint:errcheck // it has none
 	if _, err := n.Containerd.Exec(ctx, "reader", "/bin/touch", "/run/stop"); err != nil {
-		t.Fatal(err)
+		cancel()
+		out, ended := reader()
+		t.Fatalf("%v; the container ended with %v after printing:\n%s", err, ended, out[max(0, len(out)-2000):])
 	}
 	out, err := reader()
 	if err != nil {
@@ -75,6 +79,22 @@ func killWhileReading(t *testing.T, fs image.FSType) {
 	t.Logf("%d kills in %d rounds over %d files", kills, len(rounds), len(want))
 	if stuck := n.Stuck(); len(stuck) > 0 {
 		t.Errorf("processes hang: %v", stuck)
+	}
+}
+
+// awaitTask waits until the task of a container runs.
+func (n machine) awaitTask(ctx context.Context, t *testing.T, id string) {
+	t.Helper()
+	running := regexp.MustCompile(`(?m)^` + id + `\s+\d+\s+RUNNING`)
+	for {
+		tasks, err := n.Containerd.Ctr(ctx, "task", "ls")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if running.MatchString(tasks) {
+			return
+		}
+		pause(20, 50)
 	}
 }
 
