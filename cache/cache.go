@@ -111,7 +111,7 @@ func open(cfg Config, files disk.FS) (*Cache, error) {
 	c.clock.Store(time.Now().UnixNano())
 	c.queue.init(cfg.QueueBytes)
 	c.space.init(cfg.MinFreeBytes)
-	c.faults.notify = cfg.OnError
+	c.notify = cfg.OnError
 
 	c.lock, err = files.Lock("lock")
 	if errors.Is(err, disk.ErrLocked) {
@@ -141,7 +141,7 @@ func (c *Cache) probe() error {
 	if err != nil {
 		return nil
 	}
-	defer c.fs.Remove(name)
+	defer func() { _ = c.fs.Remove(name) }()
 	defer f.Close()
 	if f.Truncate(presence.Block) != nil {
 		return nil

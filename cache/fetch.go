@@ -145,7 +145,7 @@ func (b *cached) fetchInto(ctx context.Context, p []byte, off int64) error {
 	if n == len(p) {
 		return nil // io.EOF may come with the last byte
 	}
-	if err == nil || err == io.EOF {
+	if err == nil || err == io.EOF { //nolint:errorlint // one that wraps it says more
 		err = fmt.Errorf("reading blob %s at %d: got %d of %d bytes: %w",
 			b.desc.Digest, off, n, len(p), io.ErrUnexpectedEOF)
 	}

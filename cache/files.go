@@ -83,7 +83,7 @@ func parseMetadata(data []byte, key digest.Digest) (metadata, error) {
 func (c *Cache) replace(name string, data []byte) error {
 	temp := name + extTemp
 	if err := c.fs.WriteFile(temp, data); err != nil {
-		c.fs.Remove(temp)
+		_ = c.fs.Remove(temp)
 		return err
 	}
 	return c.fs.Rename(temp, name)

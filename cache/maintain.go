@@ -34,7 +34,7 @@ func (c *Cache) maintain() {
 			lastShrink = now
 		}
 		if now.Sub(lastCheckpoint) >= c.cfg.CheckpointEvery || c.dirty.Load() > checkpointBytes {
-			c.checkpoint() // its error is counted and told
+			_ = c.checkpoint() // its error is counted and told
 			c.refreshUse(now)
 			lastCheckpoint = now
 		}

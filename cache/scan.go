@@ -93,7 +93,7 @@ func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 	bases := make(map[string]bool)
 	for _, name := range names {
 		if strings.HasSuffix(name, extTemp) {
-			c.fs.Remove(path.Join(dir, name))
+			_ = c.fs.Remove(path.Join(dir, name))
 		} else if ext := path.Ext(name); ext == extMeta || ext == extData || ext == extUnits {
 			bases[strings.TrimSuffix(name, ext)] = true
 		}
@@ -114,7 +114,7 @@ func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 			// or replaced when the blob is stored again.
 			p := pathOf(key)
 			if c.removeMap(p) == nil && c.remove(p.data) == nil {
-				c.remove(p.meta)
+				_ = c.remove(p.meta)
 			}
 		default:
 			// It may be readable another time, and a blob that is stored

@@ -91,7 +91,7 @@ func (e *entry) release() {
 
 // checkUnused closes unused when nobody will use the device any more.
 func (e *entry) checkUnused() {
-	if e.users == 0 && e.gone == errRemoved {
+	if e.users == 0 && e.gone == errRemoved { //nolint:errorlint // identity, it is never wrapped
 		close(e.unused)
 	}
 }
@@ -100,7 +100,7 @@ func (e *entry) checkUnused() {
 func (e *entry) set(d device.Device) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.device != nil || e.gone == errRemoved {
+	if e.device != nil || e.gone == errRemoved { //nolint:errorlint // identity, it is never wrapped
 		return false
 	}
 	e.device = d
@@ -123,7 +123,7 @@ func (e *entry) giveUp() {
 func (e *entry) remove() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.gone == errRemoved {
+	if e.gone == errRemoved { //nolint:errorlint // identity, it is never wrapped
 		return false
 	}
 	e.device = nil

@@ -41,7 +41,7 @@ func Random(n int, seed uint64) []byte {
 	data := make([]byte, n)
 	var key [32]byte
 	key[0], key[1] = byte(seed), byte(seed>>8)
-	rand.NewChaCha8(key).Read(data)
+	_, _ = rand.NewChaCha8(key).Read(data)
 	return data
 }
 

@@ -139,9 +139,9 @@ func TestCoalesceRaisesPriority(t *testing.T) {
 				l := blob.NewLimiter(blob.LimitConfig{Requests: 1})
 				b := blob.Coalesce(l.Limit(f))
 				var wg sync.WaitGroup
-				read(&wg, t.Context(), b, 0)
+				read(t.Context(), &wg, b, 0)
 				for i := range int64(5) { // a queue in the background
-					read(&wg, background(t), b, 10+i)
+					read(background(t), &wg, b, 10+i)
 				}
 				// Another read joins the last of them, urgent at once
 				// or only later (a coalesced read above this one).

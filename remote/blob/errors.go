@@ -49,5 +49,5 @@ func IsPermanent(err error) bool {
 	}](err); ok {
 		return !t.Temporary()
 	}
-	return err == io.EOF || errors.Is(err, context.Canceled)
+	return err == io.EOF || errors.Is(err, context.Canceled) //nolint:errorlint // one that wraps it is another error
 }

@@ -24,7 +24,7 @@ func background(t *testing.T) context.Context {
 }
 
 // read starts a read of one byte at off.
-func read(wg *sync.WaitGroup, ctx context.Context, b blob.Blob, off int64) {
+func read(ctx context.Context, wg *sync.WaitGroup, b blob.Blob, off int64) {
 	wg.Go(func() { b.ReadAt(ctx, make([]byte, 1), off) })
 	synctest.Wait() // so that reads arrive in the order of the calls
 }
@@ -42,10 +42,10 @@ func TestLimitDemandFirst(t *testing.T) {
 		l := blob.NewLimiter(blob.LimitConfig{Requests: 1, Background: 1})
 		b := l.Limit(f)
 		var wg sync.WaitGroup
-		read(&wg, background(t), b, 0)
+		read(background(t), &wg, b, 0)
 		for i := range int64(3) {
-			read(&wg, background(t), b, 10+i)
-			read(&wg, t.Context(), b, 20+i)
+			read(background(t), &wg, b, 10+i)
+			read(t.Context(), &wg, b, 20+i)
 		}
 		if s := l.Stats(); s.InFlight != 1 || s.InFlightBackground != 1 || s.Waiting != 6 || s.WaitingBackground != 3 {
 			t.Errorf("stats %+v", s)
@@ -67,13 +67,13 @@ func TestLimitKeepsSlotsForDemand(t *testing.T) {
 		b := l.Limit(f)
 		var wg sync.WaitGroup
 		for i := range int64(10) {
-			read(&wg, background(t), b, i)
+			read(background(t), &wg, b, i)
 		}
 		if n := len(f.Reads()); n != 2 {
 			t.Errorf("%d background reads in flight, want 2", n)
 		}
-		read(&wg, t.Context(), b, 100)
-		read(&wg, t.Context(), b, 101)
+		read(t.Context(), &wg, b, 100)
+		read(t.Context(), &wg, b, 101)
 		if got := offsets(f); !slices.Equal(got, []int64{0, 1, 100, 101}) {
 			t.Errorf("a demand read waited behind background reads: %v", got)
 		}
@@ -86,11 +86,11 @@ func TestLimitRaise(t *testing.T) {
 		f := slow()
 		b := blob.NewLimiter(blob.LimitConfig{Requests: 1, Background: 1}).Limit(f)
 		var wg sync.WaitGroup
-		read(&wg, t.Context(), b, 0)
-		read(&wg, background(t), b, 1)
+		read(t.Context(), &wg, b, 0)
+		read(background(t), &wg, b, 1)
 		ctx, r := blob.WithRaisable(t.Context(), blob.Background)
-		read(&wg, ctx, b, 2)
-		read(&wg, t.Context(), b, 3)
+		read(ctx, &wg, b, 2)
+		read(t.Context(), &wg, b, 3)
 		if blob.PriorityOf(ctx) != blob.Background {
 			t.Error("raised too early")
 		}
@@ -112,7 +112,7 @@ func TestLimitCancel(t *testing.T) {
 		l := blob.NewLimiter(blob.LimitConfig{Requests: 1})
 		b := l.Limit(f)
 		var wg sync.WaitGroup
-		read(&wg, t.Context(), b, 0)
+		read(t.Context(), &wg, b, 0)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 		defer cancel()
 		if _, err := b.ReadAt(ctx, make([]byte, 1), 1); !errors.Is(err, context.DeadlineExceeded) {

@@ -13,7 +13,7 @@ func ReadFull(ctx context.Context, r ReaderAt, p []byte, off int64) error {
 	if n == len(p) {
 		return nil
 	}
-	if err == nil || err == io.EOF { // one that wraps it says more
+	if err == nil || err == io.EOF { //nolint:errorlint // one that wraps it says more
 		err = io.ErrUnexpectedEOF
 	}
 	return fmt.Errorf("%d bytes at offset %d: %w", len(p), off, err)

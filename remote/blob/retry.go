@@ -176,7 +176,7 @@ func (r *retried) ReadAt(ctx context.Context, p []byte, off int64) (int, error) 
 		if done == len(p) {
 			return true, nil
 		}
-		if err == nil || err == io.EOF { // within the size, neither is allowed
+		if err == nil || err == io.EOF { //nolint:errorlint // within the size, neither is allowed
 			err = io.ErrUnexpectedEOF
 		}
 		return n > 0, err

@@ -148,7 +148,7 @@ func (a *authorizer) renew(ctx context.Context, s subject, c challenge, g *grant
 		return fresh, true, nil
 	}
 	if valid = time.Now().Before(g.expire); valid {
-		g.renew = time.Now().Add(g.expire.Sub(time.Now()) / 4)
+		g.renew = time.Now().Add(time.Until(g.expire) / 4)
 		return g.header, false, nil
 	}
 	g.failures++

@@ -19,34 +19,41 @@ func (b *remoteBlob) checkRange(resp *http.Response, n int, off int64) error {
 	}
 	switch resp.StatusCode {
 	case http.StatusPartialContent:
-		start, end, total, err := parseContentRange(h.Get("Content-Range"))
-		if err != nil {
-			return violation(resp, b.name, "%w", err)
-		}
-		if start != off || end != off+int64(n)-1 {
-			return violation(resp, b.name, "answered bytes %d-%d when asked for %d-%d", start, end, off, off+int64(n)-1)
-		}
-		if total >= 0 && total != b.desc.Size {
-			return violation(resp, b.name, "blob has %d bytes, its descriptor says %d", total, b.desc.Size)
-		}
-		if resp.ContentLength >= 0 && resp.ContentLength != int64(n) {
-			return violation(resp, b.name, "body of a range of %d bytes has %d", n, resp.ContentLength)
-		}
-		return nil
+		return b.checkPartial(resp, n, off)
 	case http.StatusOK:
-		if off != 0 {
-			return violation(resp, b.name, "Range ignored: the whole blob was answered when asked for %d bytes at %d; "+
-				"a registry or proxy without range requests can not serve images lazily", n, off)
-		}
-		if h.Get("Content-Range") != "" {
-			return violation(resp, b.name, "status 200 with Content-Range %q", h.Get("Content-Range"))
-		}
-		if resp.ContentLength >= 0 && resp.ContentLength != b.desc.Size {
-			return violation(resp, b.name, "blob has %d bytes, its descriptor says %d", resp.ContentLength, b.desc.Size)
-		}
-		return nil
+		return b.checkWhole(resp, n, off)
 	}
 	return violation(resp, b.name, "unexpected answer to a range request")
+}
+
+// checkPartial checks a 206.
+func (b *remoteBlob) checkPartial(resp *http.Response, n int, off int64) error {
+	start, end, total, err := parseContentRange(resp.Header.Get("Content-Range"))
+	switch {
+	case err != nil:
+		return violation(resp, b.name, "%w", err)
+	case start != off || end != off+int64(n)-1:
+		return violation(resp, b.name, "answered bytes %d-%d when asked for %d-%d", start, end, off, off+int64(n)-1)
+	case total >= 0 && total != b.desc.Size:
+		return violation(resp, b.name, "blob has %d bytes, its descriptor says %d", total, b.desc.Size)
+	case resp.ContentLength >= 0 && resp.ContentLength != int64(n):
+		return violation(resp, b.name, "body of a range of %d bytes has %d", n, resp.ContentLength)
+	}
+	return nil
+}
+
+// checkWhole checks a 200, whose body is cut off at what is needed.
+func (b *remoteBlob) checkWhole(resp *http.Response, n int, off int64) error {
+	switch {
+	case off != 0:
+		return violation(resp, b.name, "Range ignored: the whole blob was answered when asked for %d bytes at %d; "+
+			"a registry or proxy without range requests can not serve images lazily", n, off)
+	case resp.Header.Get("Content-Range") != "":
+		return violation(resp, b.name, "status 200 with Content-Range %q", resp.Header.Get("Content-Range"))
+	case resp.ContentLength >= 0 && resp.ContentLength != b.desc.Size:
+		return violation(resp, b.name, "blob has %d bytes, its descriptor says %d", resp.ContentLength, b.desc.Size)
+	}
+	return nil
 }
 
 // parseContentRange parses "bytes <start>-<end>/<total>", RFC 9110 section

@@ -22,8 +22,6 @@ type credential struct {
 	token        string // sent to the registry as it is
 }
 
-func (c credential) anonymous() bool { return c == credential{} }
-
 // credential returns what is configured now for a repository of a host.
 func (c Config) credential(ctx context.Context, host, repo string) (credential, error) {
 	if c.Credentials != nil {

@@ -112,7 +112,7 @@ func (v *verified) Read(p []byte) (int, error) {
 	}
 	n, err := v.body.Read(p)
 	v.left -= int64(n)
-	v.sum.Write(p[:n])
+	_, _ = v.sum.Write(p[:n])
 	switch {
 	case v.left < 0:
 		v.err = violation(v.resp, v.name, "content is longer than its descriptor says")

@@ -39,7 +39,7 @@ func (f osFile) control(call func(fd int) error) error {
 	}
 	var result error
 	err = raw.Control(func(fd uintptr) {
-		for result = unix.EINTR; result == unix.EINTR; {
+		for result = unix.EINTR; result == unix.EINTR; { //nolint:errorlint // a bare errno
 			result = call(int(fd))
 		}
 	})

@@ -17,7 +17,7 @@ const superblockRoom = 2048
 // of the given type states, or 0 if it is not one that can be right.
 func fileSystemSize(ctx context.Context, r blob.ReaderAt, fsType string) (int64, error) {
 	p := make([]byte, superblockRoom)
-	if n, err := r.ReadAt(ctx, p, 0); n < len(p) && err != io.EOF {
+	if n, err := r.ReadAt(ctx, p, 0); n < len(p) && err != io.EOF { //nolint:errorlint // one that wraps it is an error
 		return 0, fmt.Errorf("reading the superblock: %w", err)
 	}
 	var blocks uint64

@@ -115,7 +115,7 @@ func (m *Metrics) Handler(health func(context.Context) error) http.Handler {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
-		io.WriteString(w, "ok\n")
+		_, _ = io.WriteString(w, "ok\n")
 	})
 	return mux
 }

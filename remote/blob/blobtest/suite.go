@@ -33,7 +33,7 @@ func Run(t *testing.T, open func(t *testing.T, data []byte) blob.Blob) {
 func random(n int) []byte {
 	data := make([]byte, n)
 	rng := rand.NewChaCha8([32]byte{byte(n)})
-	rng.Read(data)
+	_, _ = rng.Read(data)
 	return data
 }
 
@@ -155,7 +155,7 @@ func testBuffer(t *testing.T, b blob.Blob, data []byte) {
 					close(stop)
 				}()
 				p := make([]byte, 8192)
-				b.ReadAt(ctx, p, int64(i/2)*8192)
+				_, _ = b.ReadAt(ctx, p, int64(i/2)*8192)
 				for j := range p {
 					p[j] = 0xA5
 				}

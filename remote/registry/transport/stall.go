@@ -2,6 +2,7 @@ package transport
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -75,7 +76,7 @@ func (w *watch) end() {
 
 // explain replaces the "context canceled" of a request that w cut off.
 func (w *watch) explain(err error) error {
-	if cause, ok := context.Cause(w.ctx).(*StallError); ok {
+	if cause, ok := errors.AsType[*StallError](context.Cause(w.ctx)); ok {
 		return cause
 	}
 	return err
@@ -92,7 +93,7 @@ func (b *download) Read(p []byte) (int, error) {
 	b.w.start()
 	n, err := b.ReadCloser.Read(p)
 	b.w.stop()
-	if err == io.EOF {
+	if err == io.EOF { //nolint:errorlint // a body ends with it as it is
 		b.w.end()
 	} else if err != nil {
 		err = b.w.explain(err)
