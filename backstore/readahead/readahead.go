@@ -42,8 +42,8 @@ const (
 )
 
 // Device reads through to another device and reads ahead of sequential
-// streams, of long ones only while Run is active. Reads that are answered
-// locally are not made longer, so a local image costs nothing.
+// streams, of long ones only while Run is active. Of what is held locally nothing
+// is read ahead.
 type Device struct {
 	device.Device
 	cfg  Config
@@ -164,11 +164,14 @@ func (d *Device) Run(ctx context.Context) error {
 // fetch reads a span for its effect on the cache below. Errors are dropped:
 // whoever needs the bytes asks again and is told.
 func (d *Device) fetch(ctx context.Context, s span) {
-	p := make([]byte, min(chunk, s.end-s.off))
+	var p []byte // most spans of a local image need none
 	for off := s.off; off < s.end; off += chunk {
 		n := min(chunk, s.end-off)
 		if blob.Present(d.Device, off, n) {
 			continue
+		}
+		if p == nil {
+			p = make([]byte, min(chunk, s.end-s.off))
 		}
 		if _, err := d.Device.ReadAt(ctx, p[:n], off); err != nil {
 			return
