@@ -27,6 +27,7 @@ func newApp() *cli.Command {
 			checkCommand(),
 			mountCommand(),
 			convertCommand(),
+			attachChunksCommand(),
 		},
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // exitCode does it
 	}

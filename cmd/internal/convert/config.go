@@ -16,12 +16,11 @@ import (
 const (
 	// DefaultMaxLayerSize is in bytes.
 	DefaultMaxLayerSize = 64 << 30
-	// DefaultMaxRatio is how many bytes each compressed byte may become in
-	// layers above ratioFrom. gzip can't reach more than 1032.
+	// DefaultMaxRatio is how many bytes each compressed byte may become.
+	// gzip can't reach more than 1032.
 	DefaultMaxRatio = 1000
-	// ratioFrom is the uncompressed size in bytes from which on the ratio
-	// counts: small layers of zeros are honest.
-	ratioFrom = 1 << 30
+	// DefaultRatioFrom is in bytes: smaller layers of zeros are honest.
+	DefaultRatioFrom = 1 << 30
 )
 
 // DefaultConcurrency is how many layers are worked on behind the one that is
@@ -32,9 +31,11 @@ const DefaultConcurrency = 3
 type Limits struct {
 	// LayerSize is the largest uncompressed layer, in bytes.
 	LayerSize int64
-	// Ratio is the largest ratio of uncompressed to compressed bytes, which
-	// counts above 1 GiB; a negative one is no limit.
+	// Ratio is the largest ratio of uncompressed to compressed bytes; a
+	// negative one is no limit.
 	Ratio int64
+	// RatioFrom is the uncompressed size in bytes from which on Ratio counts.
+	RatioFrom int64
 }
 
 // Config says what is converted, how, and to where.
@@ -89,8 +90,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("block size %d is not one of 4096, 8192, 16384 and 32768", b)
 	case c.Workers < 0 || c.Concurrency < 0:
 		return errors.New("workers and concurrency must not be negative")
-	case c.Limits.LayerSize < 0:
-		return fmt.Errorf("limit of %d bytes for a layer is negative", c.Limits.LayerSize)
+	case c.Limits.LayerSize < 0 || c.Limits.RatioFrom < 0:
+		return errors.New("limits of layers must not be negative")
 	case c.VirtualSize < 0:
 		return fmt.Errorf("virtual size of %d bytes is negative", c.VirtualSize)
 	}
@@ -112,6 +113,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Limits.LayerSize == 0 {
 		c.Limits.LayerSize = DefaultMaxLayerSize
+	}
+	if c.Limits.RatioFrom == 0 {
+		c.Limits.RatioFrom = DefaultRatioFrom
 	}
 	switch {
 	case c.Limits.Ratio == 0:

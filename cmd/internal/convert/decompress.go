@@ -91,7 +91,7 @@ func (l *limited) Read(p []byte) (int, error) {
 	case l.n > l.limits.LayerSize:
 		return 0, fmt.Errorf("it decompresses to more than %s: if that is as it should be, raise --max-layer-size",
 			terminal.Bytes(l.limits.LayerSize))
-	case l.n > ratioFrom && l.n/l.limits.Ratio > in:
+	case l.n > l.limits.RatioFrom && l.n/l.limits.Ratio > in:
 		return 0, fmt.Errorf("its first %s decompress to %s, more than %d times as much: if that is as it should be, raise --max-ratio",
 			terminal.Bytes(in), terminal.Bytes(l.n), l.limits.Ratio)
 	}

@@ -144,7 +144,7 @@ func (x layoutIndex) only(tag, choice string) (ocispec.Descriptor, error) {
 		match = platforms.All
 	}
 	var found []ocispec.Descriptor
-	for _, d := range x {
+	for _, d := range x.images(tag) {
 		if named(d, tag) {
 			found = append(found, d)
 		}
