@@ -23,6 +23,9 @@ func (c *conversion) image(ctx context.Context, n node) (document, error) {
 	if err != nil {
 		return document{}, fmt.Errorf("manifest %s: %w", n.desc.Digest, err)
 	}
+	if overlaybd {
+		return c.copied(ctx, n)
+	}
 	text, err := c.cfg.Source.Read(ctx, n.manifest.Config)
 	if err != nil {
 		return document{}, fmt.Errorf("reading the config: %w", err)
@@ -36,9 +39,6 @@ func (c *conversion) image(ctx context.Context, n node) (document, error) {
 	}
 	r := &Image{Platform: platforms.Format(config.Platform), SourceManifest: n.desc.Digest}
 	c.report.Images = append(c.report.Images, r)
-	if overlaybd {
-		return c.copied(ctx, n, r)
-	}
 	layers := c.layers(n.manifest.Layers, config.RootFS.DiffIDs)
 	for _, l := range layers {
 		r.Layers = append(r.Layers, l.report)
@@ -86,12 +86,16 @@ func isOverlaybd(descs []ocispec.Descriptor) (bool, error) {
 }
 
 // copied makes an image that needs no converting one of the destination.
-func (c *conversion) copied(ctx context.Context, n node, r *Image) (document, error) {
+func (c *conversion) copied(ctx context.Context, n node) (document, error) {
 	if c.cfg.Referrer {
 		return document{}, fmt.Errorf("manifest %s is an overlaybd image already: there is nothing to attach", n.desc.Digest)
 	}
 	c.cfg.Note(fmt.Sprintf("%s is an overlaybd image already and is copied as it is", n.desc.Digest))
-	r.Copied, r.Manifest = true, n.desc.Digest
+	r := &Image{SourceManifest: n.desc.Digest, Manifest: n.desc.Digest, Copied: true}
+	if n.desc.Platform != nil {
+		r.Platform = platforms.Format(*n.desc.Platform)
+	}
+	c.report.Images = append(c.report.Images, r)
 	return document{plain(n.desc), n.text}, c.copyTree(ctx, n.desc, r)
 }
 

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -46,12 +47,16 @@ func NewLayout(dir, tag string) (*Layout, error) {
 }
 
 // resumable reports whether a directory holds no more than what was put into a
-// layout that was never tagged.
+// layout that was never tagged, or is being tagged right now.
 func resumable(entries []fs.DirEntry) bool {
 	return !slices.ContainsFunc(entries, func(e fs.DirEntry) bool {
-		return e.Name() != ocispec.ImageBlobsDir
+		name := e.Name()
+		return name != ocispec.ImageBlobsDir && !strings.HasPrefix(name, tempPrefix+ocispec.ImageLayoutFile)
 	})
 }
+
+// tempPrefix starts the temporary names of a layout's files.
+const tempPrefix = ".new-"
 
 // Exists implements Store.
 func (l *Layout) Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error) {
@@ -106,7 +111,7 @@ func (l *Layout) put(ctx context.Context, desc ocispec.Descriptor, c Content) (e
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	f, err := os.CreateTemp(dir, ".new-")
+	f, err := os.CreateTemp(dir, tempPrefix)
 	if err != nil {
 		return err
 	}
@@ -216,7 +221,7 @@ func (l *Layout) readIndex() (ocispec.Index, error) {
 
 // write replaces a file of the layout at once.
 func (l *Layout) write(name string, text []byte) error {
-	f, err := os.CreateTemp(l.dir, "."+name+".")
+	f, err := os.CreateTemp(l.dir, tempPrefix+name)
 	if err != nil {
 		return err
 	}
