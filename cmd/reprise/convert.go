@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
@@ -166,6 +168,9 @@ func runConvert(ctx context.Context, cmd *cli.Command) (err error) {
 	if err := cfg.Validate(); err != nil {
 		return usageError{err}
 	}
+	if cfg.Workers > 0 { // also what decompresses and hashes
+		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cfg.Workers))
+	}
 	var r *convert.Report
 	err = terminal.WithBars(progress(cmd), func(b *terminal.Bars) error {
 		cfg.Bars = b
@@ -220,7 +225,7 @@ func printConversion(w io.Writer, r *convert.Report) error {
 		fmt.Fprintf(w, "converted: %s, a referrer of %s\n", r.Digest, r.SourceDigest)
 	}
 	for _, i := range r.Images {
-		fmt.Fprintf(w, "%s %s\n", i.Platform, i.Manifest)
+		fmt.Fprintln(w, strings.TrimSpace(i.Platform+" "+i.Manifest.String()))
 	}
 	layers, converted, bytes := r.Totals()
 	_, err := fmt.Fprintf(w, "%d of %s converted, %s transferred\n", converted, count(layers, "layer"), terminal.Bytes(bytes))

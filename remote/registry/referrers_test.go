@@ -169,3 +169,18 @@ func TestReferrersAnswers(t *testing.T) {
 		t.Errorf("an endless list: %v", err)
 	}
 }
+
+func FuzzReferrers(f *testing.F) {
+	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"sha256:1","size":1,"artifactType":"y"}]}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		index, err := registry.ParseReferrers(text)
+		if err != nil {
+			return
+		}
+		for _, d := range index.Manifests {
+			if d.Digest.Validate() != nil || d.Size < 0 {
+				t.Errorf("%+v passes", d)
+			}
+		}
+	})
+}

@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/opencontainers/go-digest"
@@ -94,7 +96,8 @@ func withDiffIDs(text []byte, ids []digest.Digest) (document, error) {
 	if err != nil {
 		return document{}, err
 	}
-	// Keys match as Go's and everybody's parsers match them.
+	// Go's parser, which most readers use, takes other cases of a key for it.
+	maps.DeleteFunc(config, func(k string, _ json.RawMessage) bool { return strings.EqualFold(k, "rootfs") })
 	config["rootfs"] = rootfs
 	return newDocument(ocispec.MediaTypeImageConfig, config)
 }

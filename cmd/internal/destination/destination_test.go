@@ -262,3 +262,18 @@ func TestArchive(t *testing.T) {
 		t.Errorf("the old archive is gone although the new one was given up: %v", err)
 	}
 }
+
+func FuzzParse(f *testing.F) {
+	for _, s := range []string{"a:1", "oci:x:1", "docker://a/b@sha256:1", "./x.tar:y", "oci-archive:x@y"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, arg string) {
+		l, err := destination.Parse(arg)
+		if err != nil {
+			return
+		}
+		if l.Kind == source.KindRegistry && l.Ref == "" || l.Kind != source.KindRegistry && (l.Tag == "" || l.Path == "") {
+			t.Errorf("%q is %+v", arg, l)
+		}
+	})
+}
