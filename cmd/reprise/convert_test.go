@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -119,22 +120,23 @@ func TestConvertInterrupted(t *testing.T) {
 	r := newRegistry(t)
 	r.ordinary(t, "1", "one", "two")
 	waiting, release := make(chan struct{}), make(chan struct{})
-	defer close(release)
 	last := r.layerOf(t, "1", 1)
-	inner := r.Config.Handler
-	r.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if strings.HasSuffix(req.URL.Path, last.String()) && req.Method == http.MethodGet {
 			close(waiting)
 			<-release
 		}
-		inner.ServeHTTP(w, req)
-	})
+		r.ServeHTTP(w, req)
+	}))
+	defer slow.Close()
+	defer close(release)
 	dir := t.TempDir()
 	temp := filepath.Join(dir, "temp")
 	if err := os.Mkdir(temp, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "convert", "--hosts-dir="+dir, "--cache-dir="+dir+"/cache", "--temp-dir="+temp, r.ref("1"), dir+"/image.tar")
+	cmd := exec.Command(os.Args[0], "convert", "--hosts-dir="+dir, "--cache-dir="+dir+"/cache", "--temp-dir="+temp,
+		strings.TrimPrefix(slow.URL, "http://")+"/app:1", dir+"/image.tar")
 	cmd.Env = append(os.Environ(), runAsMain+"=1")
 	var log bytes.Buffer
 	cmd.Stderr = &log
