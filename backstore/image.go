@@ -34,7 +34,14 @@ type Layer struct {
 	// File is a local copy of the layer, read in place of the blob, or "".
 	// It may be tar-wrapped, compressed or neither.
 	File string
+	// Dir is the directory that a local copy of the blob belongs in, under the
+	// name LayerFile, or "" if there is no place for one.
+	Dir string
 }
+
+// LayerFile is the name of a layer's local copy in its directory, where
+// upstream's backstore looks for one, too.
+const LayerFile = "overlaybd.commit"
 
 // Remote reports whether reading l needs a registry.
 func (l Layer) Remote() bool { return l.File == "" }

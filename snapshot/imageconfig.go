@@ -26,7 +26,7 @@ const (
 )
 
 // layerFiles are the names under which a directory holds an overlaybd layer.
-var layerFiles = []string{"overlaybd.commit", ".commit", "overlaybd.sealed"}
+var layerFiles = []string{backstore.LayerFile, ".commit", "overlaybd.sealed"}
 
 // imageConfig is what an image snapshot is made of, as upstream's backstore
 // reads it (unknown keys are ignored there).
@@ -44,7 +44,9 @@ type imageConfig struct {
 	ref string
 }
 
-// lower is one layer: a blob, a directory that holds the layer, or both.
+// lower is one layer: a blob, a directory that holds the layer or is to hold
+// it, or both. The topmost layer is written without its directory when it is
+// read lazily: the directory has no name yet, and readConfig knows it.
 type lower struct {
 	Dir    string        `json:"dir,omitempty"`
 	Digest digest.Digest `json:"digest,omitempty"`
@@ -126,7 +128,7 @@ func (c imageConfig) check() error {
 func (c imageConfig) image() (backstore.Image, error) {
 	img := backstore.Image{Ref: c.ref, FSType: c.FSType}
 	for i, l := range c.layers() {
-		layer := backstore.Layer{Digest: l.Digest, Size: l.Size}
+		layer := backstore.Layer{Digest: l.Digest, Size: l.Size, Dir: l.Dir}
 		if l.Dir != "" {
 			layer.File = layerFile(l.Dir)
 		}
@@ -200,6 +202,9 @@ func readConfig(dir string) (imageConfig, error) {
 		return imageConfig{}, err
 	}
 	c.ref = strings.TrimSpace(string(ref))
+	if top := &c.Lowers[len(c.Lowers)-1]; top.Dir == "" {
+		top.Dir = filepath.Join(dir, "fs")
+	}
 	return c, nil
 }
 

@@ -45,9 +45,9 @@ func TestLazyImage(t *testing.T) {
 			m := n.run("container", chainOf(names...)[1])
 			target := option(t, m, "lowerdir")
 			want := backstore.Image{Ref: testRef, FSType: "ext4"}
-			for _, name := range names {
+			for i, name := range names {
 				dgst, size := layerOf(name)
-				want.Layers = append(want.Layers, backstore.Layer{Digest: dgst, Size: size})
+				want.Layers = append(want.Layers, backstore.Layer{Digest: dgst, Size: size, Dir: n.filesOf(chainOf(names...)[i])})
 			}
 			if got := n.fake.image(target); fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("attached %+v\nwant     %+v", got, want)
