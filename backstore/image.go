@@ -2,6 +2,7 @@ package backstore
 
 import (
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/backstore/lsmt"
 )
@@ -45,6 +46,11 @@ const LayerFile = "overlaybd.commit"
 
 // Remote reports whether reading l needs a registry.
 func (l Layer) Remote() bool { return l.File == "" }
+
+// Descriptor returns the descriptor of the blob of l.
+func (l Layer) Descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{Digest: l.Digest, Size: l.Size}
+}
 
 // Attachment is an image that is, or is to be, mounted.
 type Attachment struct {

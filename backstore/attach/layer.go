@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/remote/blob"
@@ -38,7 +37,7 @@ func (l *layer) open(ref string, open OpenBlob) error {
 	if !l.spec.Remote() {
 		return l.useFile(l.spec.File)
 	}
-	b, err := open(ref, ocispec.Descriptor{Digest: l.spec.Digest, Size: l.spec.Size})
+	b, err := open(ref, l.spec.Descriptor())
 	if err == nil {
 		l.blob.Store(&b)
 	}

@@ -52,9 +52,9 @@ type Chain struct {
 	registry *registry.Client
 	cfg      Config
 
-	mu     sync.Mutex
-	limits map[string]*blob.Limiter // by host
-	open   map[key]weak.Pointer[shared]
+	mu    sync.Mutex
+	hosts map[string]*host
+	open  map[key]weak.Pointer[shared]
 }
 
 // key has the size, because a manifest that lies about it must not decide what
@@ -73,7 +73,7 @@ func New(client *registry.Client, cfg Config) *Chain {
 	return &Chain{
 		registry: client,
 		cfg:      cfg,
-		limits:   make(map[string]*blob.Limiter),
+		hosts:    make(map[string]*host),
 		open:     make(map[key]weak.Pointer[shared]),
 	}
 }
@@ -105,27 +105,18 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	return b, nil
 }
 
-// limiter returns the limiter of host. The caller holds mu.
-func (c *Chain) limiter(host string) *blob.Limiter {
-	l := c.limits[host]
-	if l == nil {
-		l = blob.NewLimiter(c.cfg.Limit)
-		c.limits[host] = l
-	}
-	return l
-}
-
 // decorate is the order. See the package comment before changing it.
 // The caller holds mu.
-func (c *Chain) decorate(b blob.Blob, host string) blob.Blob {
-	b = c.limiter(host).Limit(b)
+func (c *Chain) decorate(b blob.Blob, name string) blob.Blob {
+	h := c.host(name)
+	b = blob.Observe(h.limit.Limit(b), h)
 	if c.cfg.OriginReads != nil {
 		b = blob.Observe(b, c.cfg.OriginReads)
 	}
 	b = blob.Retry(b, c.cfg.Retry)
 	b = blob.Coalesce(b)
 	if c.cfg.Cache != nil {
-		b = c.cfg.Cache.BlobFrom(host, b)
+		b = c.cfg.Cache.BlobFrom(name, b)
 	}
 	if c.cfg.CacheReads != nil {
 		b = blob.Observe(b, c.cfg.CacheReads)

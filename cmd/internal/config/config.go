@@ -29,6 +29,7 @@ type Snapshotter struct {
 	Registry Registry `toml:"registry"`
 	Read     Read     `toml:"read"`
 	Device   Device   `toml:"device"`
+	Download Download `toml:"download"`
 }
 
 // Log says what is logged to standard error.
@@ -76,6 +77,16 @@ type Device struct {
 	KeepIdle    bool `toml:"keep_idle" comment:"Leave an image attached when its last container is removed."`
 }
 
+// Download says how attached images are made independent of their registry.
+type Download struct {
+	Enabled   bool     `toml:"enabled" comment:"Download the rest of attached images in the background, check it as a whole and read it from local files. Takes their size on disk, beside the cache."`
+	Delay     Duration `toml:"delay" comment:"Time from when an image is attached to when its download begins; up to a tenth is added at random."`
+	Idle      Duration `toml:"idle" comment:"How long nobody may have been waiting for a registry before something is downloaded from it."`
+	ImageRate Size     `toml:"image_rate" comment:"Bytes a second fetched for one image; 0: no limit."`
+	TotalRate Size     `toml:"total_rate" comment:"Bytes a second fetched for all of them; 0: no limit."`
+	Images    int      `toml:"images" comment:"Images downloaded at once."`
+}
+
 // Default returns the configuration that an empty file gives.
 func Default() Snapshotter {
 	return Snapshotter{
@@ -98,7 +109,8 @@ func Default() Snapshotter {
 			RetryBase:  Duration(100e6),
 			RetryMax:   Duration(10e9),
 		},
-		Device: Device{MaxInFlight: 64, Readahead: 1 << 20},
+		Device:   Device{MaxInFlight: 64, Readahead: 1 << 20},
+		Download: Download{Delay: Duration(600e9), Idle: Duration(2e9), Images: 1},
 	}
 }
 
@@ -172,6 +184,8 @@ func (c Snapshotter) Validate() error {
 	check(c.Read.OnDeadline != "error" || c.Read.Deadline > 0, "read.read_deadline: must be positive with on_deadline = \"error\"")
 	check(c.Read.RetryBase > 0 && c.Read.RetryMax >= c.Read.RetryBase, "read.retry_base, read.retry_max: must be positive and in order")
 	check(c.Device.MaxInFlight > 0, "device.max_in_flight: must be positive")
+	check(c.Download.Idle > 0, "download.idle: must be positive")
+	check(c.Download.Images > 0, "download.images: must be positive")
 	return errors.Join(errs...)
 }
 
