@@ -32,6 +32,9 @@ type Layer struct {
 	// zero for a layer that exists only locally.
 	Digest digest.Digest
 	Size   int64
+	// Annotations are those of the blob's descriptor that matter to who reads
+	// it: where its chunk table lies.
+	Annotations map[string]string
 	// File is a local copy of the layer, read in place of the blob, or "".
 	// It may be tar-wrapped, compressed or neither.
 	File string
@@ -49,7 +52,7 @@ func (l Layer) Remote() bool { return l.File == "" }
 
 // Descriptor returns the descriptor of the blob of l.
 func (l Layer) Descriptor() ocispec.Descriptor {
-	return ocispec.Descriptor{Digest: l.Digest, Size: l.Size}
+	return ocispec.Descriptor{Digest: l.Digest, Size: l.Size, Annotations: l.Annotations}
 }
 
 // Attachment is an image that is, or is to be, mounted.

@@ -15,6 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/remote/blob/chunks"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 const (
@@ -51,6 +53,24 @@ type lower struct {
 	Dir    string        `json:"dir,omitempty"`
 	Digest digest.Digest `json:"digest,omitempty"`
 	Size   int64         `json:"size,omitempty"`
+	// Where the chunk table of the blob lies, if it has one. Not upstream's.
+	ChunksRoot   digest.Digest `json:"chunksRoot,omitempty"`
+	ChunksOffset int64         `json:"chunksOffset,omitempty"`
+	ChunksSize   int64         `json:"chunksSize,omitempty"`
+}
+
+// chunks returns where the chunk table of l lies.
+func (l lower) chunks() chunks.Ref {
+	return chunks.Ref{Root: l.ChunksRoot, Offset: l.ChunksOffset, Size: l.ChunksSize}
+}
+
+// remoteLower returns the lower of the blob that l describes, whose chunk table
+// is ref.
+func remoteLower(l labels.Labels, ref chunks.Ref) lower {
+	return lower{
+		Digest: l.Blob, Size: l.BlobSize,
+		ChunksRoot: ref.Root, ChunksOffset: ref.Offset, ChunksSize: ref.Size,
+	}
 }
 
 // with returns c with one more layer on top. A trace below it is dropped: it
@@ -120,6 +140,11 @@ func (c imageConfig) check() error {
 		if err := l.Digest.Validate(); err != nil {
 			return fmt.Errorf("layer %d: digest %q: %w", i, l.Digest, err)
 		}
+		if ref := l.chunks(); !ref.IsZero() {
+			if err := ref.Validate(l.Size); err != nil {
+				return fmt.Errorf("layer %d: %w", i, err)
+			}
+		}
 	}
 	return nil
 }
@@ -128,7 +153,7 @@ func (c imageConfig) check() error {
 func (c imageConfig) image() (backstore.Image, error) {
 	img := backstore.Image{Ref: c.ref, FSType: c.FSType}
 	for i, l := range c.layers() {
-		layer := backstore.Layer{Digest: l.Digest, Size: l.Size, Dir: l.Dir}
+		layer := backstore.Layer{Digest: l.Digest, Size: l.Size, Dir: l.Dir, Annotations: labels.WithChunks(l.chunks())}
 		if l.Dir != "" {
 			layer.File = layerFile(l.Dir)
 		}

@@ -3,6 +3,7 @@ package snapshot_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,8 +12,10 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/remote/blob/chunks"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
@@ -205,4 +208,32 @@ func TestTooManyLayers(t *testing.T) {
 func names(t *testing.T, s snapshots.Snapshotter) []string {
 	t.Helper()
 	return namesWith(t, s)
+}
+
+// Where the chunk table of a layer is said to be gets to who opens it, also
+// after a restart and for the image on top.
+func TestChunkTable(t *testing.T) {
+	n := newNode(t)
+	table := labels.WithChunks(chunks.Ref{Root: digest.FromString("root"), Offset: 512, Size: 100})
+	var more []string
+	for k, v := range table {
+		more = append(more, k, v)
+	}
+	layers := []string{"base", "app"}
+	for i, extra := range [][]string{more, nil} {
+		if err := n.pullLayer(layers, i, extra...); !errdefs.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
+	}
+	n.restart()
+	n.run("c", chainOf(layers...)[1])
+	got := n.fake.image(n.fake.targets()[0]).Layers
+	if !maps.Equal(got[0].Descriptor().Annotations, table) || len(got[1].Annotations) > 0 {
+		t.Errorf("annotations %v and %v, want %v and none", got[0].Annotations, got[1].Annotations, table)
+	}
+	for key, value := range map[string]string{labels.ChunksRoot: "", labels.ChunksOffset: "513"} {
+		if err := n.pullLayer([]string{"broken"}, 0, append(slices.Clone(more), key, value)...); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "reprise.chunks-") {
+			t.Errorf("%s = %q: %v", key, value, err)
+		}
+	}
 }

@@ -136,7 +136,20 @@ func openBlobs(ctx context.Context, cfg config.Snapshotter, m *metrics.Metrics) 
 		Cache:       stored,
 		CacheReads:  m.Reads("cache"),
 		OriginReads: m.Reads("origin"),
+
+		VerifiedReads:  m.Reads("verified"),
+		VerifyFailures: newVerification(ctx, m),
+		Verify:         chain.Policy(cfg.Registry.Verify),
+		VerifyHosts:    verifyHosts(cfg.Registry.Hosts),
 	}), stored, nil
+}
+
+func verifyHosts(hosts map[string]config.Host) map[string]chain.Policy {
+	policies := make(map[string]chain.Policy, len(hosts))
+	for name, h := range hosts {
+		policies[name] = chain.Policy(h.Verify)
+	}
+	return policies
 }
 
 func downloadConfig(cfg config.Snapshotter) download.Config {

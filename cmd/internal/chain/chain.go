@@ -3,20 +3,45 @@
 //
 // Outermost first, below the formats (lsmt, zfile, tar):
 //
-//		Observe("cache") -> cache -> Coalesce -> Retry -> Observe("origin") -> Limit -> registry
+//		Observe("cache") -> cache -> Coalesce -> Retry -> Observe("verified") -> Verify ->
+//		Observe("origin") -> Limit -> registry
 //
 //	  - Cache is above Coalesce: what the cache asks for is rounded to its
 //	    units, so equal needs are equal reads.
-//	  - Cache keeps registries apart: nothing checks a range against the digest
-//	    of its blob, so what one registry answers is never given to the image of
-//	    another. Mirrors of a registry answer in its name.
-//	  - Coalesce is above Retry: a failing range is retried once, not once for
-//	    each reader that waits for it.
-//	  - Observe("origin") is below Retry: every request counts, the failed too.
+//	  - Coalesce is above Retry and Verify: a failing range is retried once, not
+//	    once for each reader that waits for it.
+//	  - Retry is above Verify: wrong bytes are a failure like others, and may be
+//	    right when another host can be asked.
+//	  - Verify is below Cache: what is not what the manifest says is never
+//	    stored. Its table is a part of the same blob and is read from the top,
+//	    so that it is cached, joined and retried like all else. Verify holds no
+//	    connection meanwhile; and what lies behind the bytes that it covers
+//	    passes it without a look at the table, so it never waits for itself.
+//	  - Observe("origin") is below Retry and Verify: every request counts, the
+//	    failed too, and those for the table.
 //	  - Limit is next to the registry: a read that waits between two tries, or
 //	    that joined another one, holds no connection. Background reads are
 //	    throttled here by priority, never between Cache and Coalesce: a demand
 //	    read that joins a background read would wait for the latter's budget.
+//
+// # What the cache shares
+//
+// A range can't be compared with the digest of its blob. A blob without a chunk
+// table is therefore cached by digest and registry: what one registry answers
+// is never given to the image of another. Mirrors of a registry answer in its
+// name.
+//
+// What a table covers is verified before it is cached, so all registries share
+// it, but only among images that name the same table: the key has the digest,
+// the root of the table, where it lies and the blob's size. The root decides
+// about every byte that the table covers. A manifest can state a table of its
+// own making for anybody's digest, and what is verified with that one is kept
+// for that root, where no honest manifest looks. The rest of the blob, which is
+// the table itself and the zeros behind it, is cached by registry as if there
+// were no table; who reads the table verifies it and has it forgotten if it is
+// wrong.
+//
+// With verification off, a blob is cached as if it had no table.
 package chain
 
 import (
@@ -32,6 +57,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/chunks"
 	"github.com/reprise-containers/reprise/remote/registry"
 )
 
@@ -44,6 +70,15 @@ type Config struct {
 	// CacheReads and OriginReads are told about the reads above the cache
 	// and about the requests to registries; nil means nobody is.
 	CacheReads, OriginReads blob.Observer
+	// VerifiedReads is told about reads of verified blobs that were not
+	// cached, VerifyFailures about every piece that was wrong; nil means
+	// nobody is.
+	VerifiedReads  blob.Observer
+	VerifyFailures chunks.Observer
+	// Verify says what is verified, VerifyHosts the same for hosts
+	// ("host:port" as in references) for which something else holds.
+	Verify      Policy
+	VerifyHosts map[string]Policy
 }
 
 // Chain opens blobs of registries. Equal blobs opened while one of them is in
@@ -57,12 +92,13 @@ type Chain struct {
 	open  map[key]weak.Pointer[shared]
 }
 
-// key has the size, because a manifest that lies about it must not decide what
-// another one of the same repository gets.
+// key has size and chunk table, because a manifest that lies about them must not
+// decide what another one of the same repository gets.
 type key struct {
 	repository string
 	digest     digest.Digest
 	size       int64
+	table      chunks.Ref
 }
 
 // shared is the identity of an open blob; the blob lives as long as it.
@@ -78,14 +114,21 @@ func New(client *registry.Client, cfg Config) *Chain {
 	}
 }
 
-// Open returns the blob desc of the repository of ref. It asks the registry
-// for nothing: an unreachable one is noticed by the first read.
+// Open returns the blob desc of the repository of ref, verified if the
+// annotations of desc name a chunk table. It asks the registry for nothing: an
+// unreachable one is noticed by the first read. An error that is
+// errdefs.ErrFailedPrecondition says that policy refuses the blob.
 func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return nil, fmt.Errorf("parsing reference %q: %w", ref, err)
 	}
-	k := key{named.Name(), desc.Digest, desc.Size}
+	host := reference.Domain(named)
+	table, err := c.table(host, desc)
+	if err != nil {
+		return nil, fmt.Errorf("opening a blob of %s: %w", named, err)
+	}
+	k := key{named.Name(), desc.Digest, desc.Size, table}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if b := c.open[k].Value(); b != nil {
@@ -95,7 +138,7 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &shared{c.decorate(origin, reference.Domain(named))}
+	b := &shared{c.decorate(origin, host, table)}
 	c.open[k] = weak.Make(b)
 	for old, p := range c.open {
 		if p.Value() == nil {
@@ -107,20 +150,28 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 
 // decorate is the order. See the package comment before changing it.
 // The caller holds mu.
-func (c *Chain) decorate(b blob.Blob, name string) blob.Blob {
+func (c *Chain) decorate(b blob.Blob, name string, table chunks.Ref) blob.Blob {
 	h := c.host(name)
+	above := &top{size: b.Size()}
 	b = blob.Observe(h.limit.Limit(b), h)
 	if c.cfg.OriginReads != nil {
 		b = blob.Observe(b, c.cfg.OriginReads)
 	}
+	if !table.IsZero() {
+		b = c.verify(b, above, table, name)
+		if c.cfg.VerifiedReads != nil {
+			b = blob.Observe(b, c.cfg.VerifiedReads)
+		}
+	}
 	b = blob.Retry(b, c.cfg.Retry)
 	b = blob.Coalesce(b)
 	if c.cfg.Cache != nil {
-		b = c.cfg.Cache.BlobFrom(name, b)
+		b = c.store(b, name, table)
 	}
 	if c.cfg.CacheReads != nil {
 		b = blob.Observe(b, c.cfg.CacheReads)
 	}
+	above.Blob = b
 	return b
 }
 

@@ -6,6 +6,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -60,6 +61,14 @@ type Registry struct {
 	Background   int      `toml:"max_background_requests" comment:"How many of them may be readahead or prefetch."`
 	Connect      Duration `toml:"connect_timeout"`
 	Response     Duration `toml:"response_timeout" comment:"Wait for the head of a response, and for each further part of its body."`
+	Verify       string   `toml:"verify" comment:"\"when-possible\": check what is read of layers that have a chunk table; \"required\": refuse those that have none; \"off\". Another one for one registry: verify below [registry.hosts.'host:port']."`
+	// Hosts is by host as in references, "host" or "host:port".
+	Hosts map[string]Host `toml:"hosts,omitempty"`
+}
+
+// Host is what differs for one registry host.
+type Host struct {
+	Verify string `toml:"verify"`
 }
 
 // Read is the failure policy: what a read does that a registry does not answer.
@@ -102,6 +111,7 @@ func Default() Snapshotter {
 			Background: 8,
 			Connect:    Duration(10e9),
 			Response:   Duration(30e9),
+			Verify:     "when-possible",
 		},
 		Read: Read{
 			Deadline:   Duration(300e9),
@@ -176,6 +186,11 @@ func (c Snapshotter) Validate() error {
 	oneOf("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
 	oneOf("log.format", c.Log.Format, "text", "json")
 	oneOf("cache.policy", c.Cache.Policy, "s3fifo", "lru")
+	verify := []string{"when-possible", "required", "off"}
+	oneOf("registry.verify", c.Registry.Verify, verify...)
+	for _, host := range slices.Sorted(maps.Keys(c.Registry.Hosts)) {
+		oneOf(fmt.Sprintf("registry.hosts.%q.verify", host), c.Registry.Hosts[host].Verify, verify...)
+	}
 	oneOf("read.on_deadline", c.Read.OnDeadline, "hold", "error")
 	check(c.Cache.Max >= 64<<20, "cache.max_size: must be at least 64MiB")
 	check(c.Registry.Requests > 0, "registry.max_requests: must be positive")
