@@ -136,9 +136,13 @@ func (a *Attacher) Detach(ctx context.Context, id, target string) error {
 	return a.remove(ctx, id)
 }
 
-// remove takes device id away, which must not be mounted.
+// remove takes device id away, which must not be mounted. That there is none,
+// as after an Attach that failed, is no error.
 func (a *Attacher) remove(ctx context.Context, id string) error {
 	err := a.server.Remove(ctx, id)
+	if errors.Is(err, fusedev.ErrNotFound) {
+		err = nil
+	}
 	a.mu.Lock()
 	at := a.attached[id]
 	delete(a.attached, id)
