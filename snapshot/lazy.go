@@ -33,7 +33,7 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 		return err
 	}
 	config := below.with(remoteLower(r.labels, table)).
-		withClaims(r.labels.Image, r.labels.FSType)
+		withClaims(r.labels)
 	if err := config.write(staged); err != nil {
 		os.RemoveAll(staged) // it is emptied at start in any case
 		return fmt.Errorf("describing layer %s: %w", r.labels.Blob, err)

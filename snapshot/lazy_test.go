@@ -210,7 +210,8 @@ func names(t *testing.T, s snapshots.Snapshotter) []string {
 	return namesWith(t, s)
 }
 
-// Where the chunk table of a layer is said to be gets to who opens it, also
+// Where the chunk table of a layer is said to be, and what the image's manifest
+// is, gets to who opens it, also
 // after a restart and for the image on top.
 func TestChunkTable(t *testing.T) {
 	n := newNode(t)
@@ -220,7 +221,9 @@ func TestChunkTable(t *testing.T) {
 		more = append(more, k, v)
 	}
 	layers := []string{"base", "app"}
-	for i, extra := range [][]string{more, nil} {
+	manifest := digest.FromString("manifest")
+	more = append(more, labels.ManifestDigest, manifest.String())
+	for i, extra := range [][]string{more, {labels.ManifestDigest, manifest.String()}} {
 		if err := n.pullLayer(layers, i, extra...); !errdefs.IsAlreadyExists(err) {
 			t.Fatal(err)
 		}
@@ -228,8 +231,10 @@ func TestChunkTable(t *testing.T) {
 	n.restart()
 	n.run("c", chainOf(layers...)[1])
 	got := n.fake.image(n.fake.targets()[0]).Layers
-	if !maps.Equal(got[0].Descriptor().Annotations, table) || len(got[1].Annotations) > 0 {
-		t.Errorf("annotations %v and %v, want %v and none", got[0].Annotations, got[1].Annotations, table)
+	top := map[string]string{labels.ManifestDigest: manifest.String()}
+	maps.Copy(table, top)
+	if !maps.Equal(got[0].Descriptor().Annotations, table) || !maps.Equal(got[1].Annotations, top) {
+		t.Errorf("annotations %v and %v, want %v and %v", got[0].Annotations, got[1].Annotations, table, top)
 	}
 	for key, value := range map[string]string{labels.ChunksRoot: "", labels.ChunksOffset: "513"} {
 		if err := n.pullLayer([]string{"broken"}, 0, append(slices.Clone(more), key, value)...); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "reprise.chunks-") {

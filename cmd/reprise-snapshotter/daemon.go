@@ -137,10 +137,11 @@ func openBlobs(ctx context.Context, cfg config.Snapshotter, m *metrics.Metrics) 
 		CacheReads:  m.Reads("cache"),
 		OriginReads: m.Reads("origin"),
 
-		VerifiedReads:  m.Reads("verified"),
-		VerifyFailures: newVerification(ctx, m),
-		Verify:         chain.Policy(cfg.Registry.Verify),
-		VerifyHosts:    verifyHosts(cfg.Registry.Hosts),
+		VerifiedReads:   m.Reads("verified"),
+		VerifyFailures:  newVerification(ctx, m),
+		Verify:          chain.Policy(cfg.Registry.Verify),
+		VerifyHosts:     verifyHosts(cfg.Registry.Hosts),
+		VerifyReferrers: cfg.Registry.Referrers,
 	}), stored, nil
 }
 

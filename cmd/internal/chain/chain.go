@@ -41,6 +41,10 @@
 // were no table; who reads the table verifies it and has it forgotten if it is
 // wrong.
 //
+// A table that a referrer of the image has is trusted because the operator says
+// so (Config.VerifyReferrers), and is a blob of its own. What is verified with
+// it is kept for its root like everything else.
+//
 // With verification off, a blob is cached as if it had no table.
 package chain
 
@@ -79,6 +83,10 @@ type Config struct {
 	// ("host:port" as in references) for which something else holds.
 	Verify      Policy
 	VerifyHosts map[string]Policy
+	// VerifyReferrers takes chunk tables, for blobs that name none, from
+	// artifacts that refer to the image's manifest. They lie outside of what
+	// the manifest's digest covers.
+	VerifyReferrers bool
 }
 
 // Chain opens blobs of registries. Equal blobs opened while one of them is in
@@ -90,6 +98,7 @@ type Chain struct {
 	mu    sync.Mutex
 	hosts map[string]*host
 	open  map[key]weak.Pointer[shared]
+	lists map[subject]*list // of tables that referrers have
 }
 
 // key has size and chunk table, because a manifest that lies about them must not
@@ -99,6 +108,7 @@ type key struct {
 	digest     digest.Digest
 	size       int64
 	table      chunks.Ref
+	manifest   digest.Digest // whose referrers are asked for a table
 }
 
 // shared is the identity of an open blob; the blob lives as long as it.
@@ -111,6 +121,7 @@ func New(client *registry.Client, cfg Config) *Chain {
 		cfg:      cfg,
 		hosts:    make(map[string]*host),
 		open:     make(map[key]weak.Pointer[shared]),
+		lists:    make(map[subject]*list),
 	}
 }
 
@@ -128,7 +139,14 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a blob of %s: %w", named, err)
 	}
-	k := key{named.Name(), desc.Digest, desc.Size, table}
+	k := key{repository: named.Name(), digest: desc.Digest, size: desc.Size, table: table}
+	if table.IsZero() {
+		if k.manifest = c.manifest(host, desc); k.manifest == "" {
+			if err := c.admit(host, desc); err != nil {
+				return nil, fmt.Errorf("opening a blob of %s: %w", named, err)
+			}
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if b := c.open[k].Value(); b != nil {
@@ -138,7 +156,17 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &shared{c.decorate(origin, host, table)}
+	b := &shared{}
+	switch {
+	case k.manifest != "":
+		b.Blob = newReferred(c, origin, ref, host, k.manifest)
+	case table.IsZero():
+		b.Blob = c.plain(origin, host)
+	default:
+		above := &top{size: desc.Size}
+		b.Blob = c.verified(origin, host, table, blob.Section(above, table.Offset, table.Size))
+		above.Blob = b.Blob
+	}
 	c.open[k] = weak.Make(b)
 	for old, p := range c.open {
 		if p.Value() == nil {
@@ -148,17 +176,29 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	return b, nil
 }
 
+// plain returns b as it is read without verification. The caller holds mu.
+func (c *Chain) plain(b blob.Blob, host string) blob.Blob {
+	return c.decorate(b, host, chunks.Ref{}, nil)
+}
+
+// verified returns b as it is read with a table, whose bytes are in content.
+// The caller holds mu.
+func (c *Chain) verified(b blob.Blob, host string, table chunks.Ref, content blob.ReaderAt) blob.Blob {
+	return c.decorate(b, host, table, func(b blob.Blob) blob.Blob {
+		return chunks.Verify(b, table, content, failures{c.cfg.VerifyFailures, host})
+	})
+}
+
 // decorate is the order. See the package comment before changing it.
 // The caller holds mu.
-func (c *Chain) decorate(b blob.Blob, name string, table chunks.Ref) blob.Blob {
+func (c *Chain) decorate(b blob.Blob, name string, table chunks.Ref, verify func(blob.Blob) blob.Blob) blob.Blob {
 	h := c.host(name)
-	above := &top{size: b.Size()}
 	b = blob.Observe(h.limit.Limit(b), h)
 	if c.cfg.OriginReads != nil {
 		b = blob.Observe(b, c.cfg.OriginReads)
 	}
-	if !table.IsZero() {
-		b = c.verify(b, above, table, name)
+	if verify != nil {
+		b = verify(b)
 		if c.cfg.VerifiedReads != nil {
 			b = blob.Observe(b, c.cfg.VerifiedReads)
 		}
@@ -171,7 +211,6 @@ func (c *Chain) decorate(b blob.Blob, name string, table chunks.Ref) blob.Blob {
 	if c.cfg.CacheReads != nil {
 		b = blob.Observe(b, c.cfg.CacheReads)
 	}
-	above.Blob = b
 	return b
 }
 

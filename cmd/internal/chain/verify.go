@@ -37,11 +37,10 @@ func (c *Chain) policy(host string) Policy {
 // archive, in records of whatever size tar uses.
 const maxBehind = 64 << 10
 
-// table returns the chunk table that desc is to be verified with, the zero
-// value for none.
+// table returns the chunk table within the blob that desc is to be verified
+// with, the zero value for none.
 func (c *Chain) table(host string, desc ocispec.Descriptor) (chunks.Ref, error) {
-	policy := c.policy(host)
-	if policy == VerifyOff {
+	if c.policy(host) == VerifyOff {
 		return chunks.Ref{}, nil
 	}
 	ref, err := labels.Chunks(desc.Annotations)
@@ -55,12 +54,20 @@ func (c *Chain) table(host string, desc ocispec.Descriptor) (chunks.Ref, error) 
 		return chunks.Ref{}, fmt.Errorf("layer %s: %w; an image whose annotations are broken can be read with verify = %q for %s",
 			desc.Digest, err, VerifyOff, host)
 	}
-	if ref.IsZero() && policy == VerifyRequired {
-		return chunks.Ref{}, fmt.Errorf("layer %s has no chunk table, which verify = %q asks for at %s: "+
-			"give the image one with reprise convert, or set verify = %q for this host: %w",
-			desc.Digest, VerifyRequired, host, VerifyWhenPossible, errdefs.ErrFailedPrecondition)
-	}
 	return ref, nil
+}
+
+// admit returns an error if policy refuses blobs without a chunk table.
+func (c *Chain) admit(host string, desc ocispec.Descriptor) error {
+	if c.policy(host) != VerifyRequired {
+		return nil
+	}
+	how := "give the image one with reprise convert, or with reprise attach-chunks and verify_referrers = true,"
+	if c.cfg.VerifyReferrers {
+		how = "give the image one with reprise convert or reprise attach-chunks,"
+	}
+	return fmt.Errorf("layer %s has no chunk table, which verify = %q asks for at %s: %s or set verify = %q for this host: %w",
+		desc.Digest, VerifyRequired, host, how, VerifyWhenPossible, errdefs.ErrFailedPrecondition)
 }
 
 // tarBlock is the header before the tar member that a chunk table is: the table
@@ -75,7 +82,11 @@ func (c *Chain) store(b blob.Blob, host string, ref chunks.Ref) blob.Blob {
 		return plain
 	}
 	verifier := fmt.Sprintf("verified with %s, %d bytes at %d of %d", ref.Root, ref.Size, ref.Offset, b.Size())
-	return &split{Blob: c.cfg.Cache.BlobFrom(verifier, b), rest: plain, at: max(ref.Offset-tarBlock, 0)}
+	verified := c.cfg.Cache.BlobFrom(verifier, b)
+	if ref.Detached() {
+		return verified
+	}
+	return &split{Blob: verified, rest: plain, at: ref.Offset - tarBlock}
 }
 
 // top is a blob as its readers see it, for a decorator far below. The blob is
@@ -96,12 +107,6 @@ func (t *top) Discard(off, n int64) { blob.Discard(t.Blob, off, n) }
 
 // Reject implements blob.Rejecter.
 func (t *top) Reject(origin string) { blob.Reject(t.Blob, origin) }
-
-// verify returns b, whose readers will see above, verified.
-func (c *Chain) verify(b blob.Blob, above *top, ref chunks.Ref, host string) blob.Blob {
-	table := blob.Section(above, ref.Offset, ref.Size)
-	return chunks.Verify(b, ref, table, failures{c.cfg.VerifyFailures, host})
-}
 
 // failures passes on what is wrong, with the registry's host for whoever it
 // was that is not known.

@@ -62,6 +62,7 @@ type Registry struct {
 	Connect      Duration `toml:"connect_timeout"`
 	Response     Duration `toml:"response_timeout" comment:"Wait for the head of a response, and for each further part of its body."`
 	Verify       string   `toml:"verify" comment:"\"when-possible\": check what is read of layers that have a chunk table; \"required\": refuse those that have none; \"off\". Another one for one registry: verify below [registry.hosts.'host:port']."`
+	Referrers    bool     `toml:"verify_referrers" comment:"For layers without a chunk table, look for one among what refers to the image in its registry (reprise attach-chunks). Who can push there can push such tables."`
 	// Hosts is by host as in references, "host" or "host:port".
 	Hosts map[string]Host `toml:"hosts,omitempty"`
 }
