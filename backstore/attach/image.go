@@ -22,7 +22,6 @@ type image struct {
 	spec   backstore.Image
 	layers []*layer // of spec, in its order
 	size   int64    // bytes
-	open   OpenBlob
 
 	opening chan struct{} // holds one token; whoever has it opens
 	merged  atomic.Pointer[lsmt.Image]
@@ -30,9 +29,9 @@ type image struct {
 }
 
 func newImage(spec backstore.Image, size int64, open OpenBlob) *image {
-	m := &image{spec: spec, size: size, open: open, opening: make(chan struct{}, 1)}
+	m := &image{spec: spec, size: size, opening: make(chan struct{}, 1)}
 	for _, l := range spec.Layers {
-		m.layers = append(m.layers, &layer{spec: l})
+		m.layers = append(m.layers, newLayer(l, spec.Ref, open))
 	}
 	return m
 }
@@ -109,7 +108,7 @@ func (m *image) close() {
 func (m *image) openLayers(ctx context.Context) (*lsmt.Image, error) {
 	readers := make([]blob.ReaderAt, len(m.layers))
 	for i, l := range m.layers {
-		if err := l.open(m.spec.Ref, m.open); err != nil {
+		if err := l.open(); err != nil {
 			return nil, fmt.Errorf("opening layer %d (%s) of %s: %w", i, l, m.spec.Ref, err)
 		}
 		readers[i] = l

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -21,25 +22,42 @@ var errDetached = errors.New("image is detached")
 // layer is a layer of an image: a blob in a registry until there is a local
 // file, that file from then on. Reads under way go on where they began.
 type layer struct {
-	spec backstore.Layer
-	file atomic.Pointer[blob.File]
-	blob atomic.Pointer[blob.Blob]
+	spec   backstore.Layer
+	remote func() (blob.Blob, error) // opens the blob without asking for it
 
-	mu     sync.Mutex // guards the setting of file, and closed
+	file    atomic.Pointer[blob.File]
+	blob    atomic.Pointer[blob.Blob]
+	damaged atomic.Pointer[[]span] // parts of file that are read from blob
+
+	mu     sync.Mutex // guards the setting of what is above, and closed
 	closed bool
 }
 
+// span is a part of a layer, in bytes.
+type span struct{ off, end int64 }
+
+// maxDamaged is how many parts of a file may be damaged; with more, all of it is.
+const maxDamaged = 64
+
+func newLayer(spec backstore.Layer, ref string, open OpenBlob) *layer {
+	return &layer{spec: spec, remote: func() (blob.Blob, error) { return open(ref, spec.Descriptor()) }}
+}
+
 // open makes l readable, without asking a registry for anything.
-func (l *layer) open(ref string, open OpenBlob) error {
+func (l *layer) open() error {
 	if l.file.Load() != nil || l.blob.Load() != nil {
 		return nil
 	}
 	if !l.spec.Remote() {
 		return l.useFile(l.spec.File)
 	}
-	b, err := open(ref, l.spec.Descriptor())
+	return l.openBlob()
+}
+
+func (l *layer) openBlob() error {
+	b, err := l.remote()
 	if err == nil {
-		l.blob.Store(&b)
+		l.blob.CompareAndSwap(nil, &b)
 	}
 	return err
 }
@@ -91,27 +109,56 @@ func (l *layer) close() {
 	}
 }
 
-// source returns what is read from now. l must have been opened.
-func (l *layer) source() blob.ReaderAt {
-	if f := l.file.Load(); f != nil {
+// source returns what n bytes at off are read from now. l must have been opened.
+func (l *layer) source(off, n int64) blob.ReaderAt {
+	f := l.file.Load()
+	if f != nil && !l.isDamaged(off, n) {
 		return f
 	}
 	return *l.blob.Load()
 }
 
+// isDamaged reports whether something of n bytes at off is damaged in the file.
+func (l *layer) isDamaged(off, n int64) bool {
+	d := l.damaged.Load()
+	return d != nil && slices.ContainsFunc(*d, func(s span) bool { return s.off < off+n && off < s.end })
+}
+
 // Size implements blob.ReaderAt.
-func (l *layer) Size() int64 { return l.source().Size() }
+func (l *layer) Size() int64 { return l.source(0, 0).Size() }
 
 // ReadAt implements blob.ReaderAt.
 func (l *layer) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	return l.source().ReadAt(ctx, p, off)
+	return l.source(off, int64(len(p))).ReadAt(ctx, p, off)
 }
 
 // Present implements blob.Presence.
-func (l *layer) Present(off, n int64) bool { return blob.Present(l.source(), off, n) }
+func (l *layer) Present(off, n int64) bool { return blob.Present(l.source(off, n), off, n) }
 
-// Discard implements blob.Discarder.
-func (l *layer) Discard(off, n int64) { blob.Discard(l.source(), off, n) }
+// Discard implements blob.Discarder. What is damaged in a local copy of a blob
+// is read from the registry again, as long as the image is attached.
+func (l *layer) Discard(off, n int64) {
+	f := l.file.Load()
+	if f == nil || l.isDamaged(off, n) {
+		blob.Discard(l.source(off, n), off, n)
+		return
+	}
+	// What containerd unpacked is no copy of the blob but what is in it, and
+	// smaller.
+	if l.spec.Digest == "" || f.Size() != l.spec.Size || l.blob.Load() == nil && l.openBlob() != nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []span
+	if d := l.damaged.Load(); d != nil {
+		all = slices.Clone(*d)
+	}
+	if all = append(all, span{off, off + n}); len(all) > maxDamaged {
+		all = []span{{0, l.spec.Size}}
+	}
+	l.damaged.Store(&all)
+}
 
 // String names the layer in errors.
 func (l *layer) String() string {

@@ -166,3 +166,42 @@ func TestDownloadedImageIsLocal(t *testing.T) {
 		wg.Wait()
 	})
 }
+
+// A local copy that the disk damages later is read around: what a checksum finds
+// wrong comes from the registry again.
+func TestDamagedFile(t *testing.T) {
+	remote, _, r, want := images(t)
+	for name, switched := range map[string]bool{"downloaded before": false, "downloaded now": true} {
+		t.Run(name, func(t *testing.T) {
+			r.set(nil, false)
+			img := downloaded(t, remote)
+			if !switched {
+				for i := range img.Layers {
+					img.Layers[i].File = filepath.Join(img.Layers[i].Dir, backstore.LayerFile)
+				}
+			}
+			k := newKernel()
+			a := attach.New(k, r.open, attach.Config{})
+			if err := a.Attach(t.Context(), "7", img, "/mnt"); err != nil {
+				t.Fatal(err)
+			}
+			use(t, a, img)
+			f, err := os.OpenFile(filepath.Join(img.Layers[0].Dir, backstore.LayerFile), os.O_RDWR, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer f.Close()
+			for at := int64(10_000); at < 300_000; at += 3_000 {
+				if _, err := f.WriteAt([]byte("damage"), at); err != nil {
+					t.Fatal(err)
+				}
+			}
+			r.set(errors.New("the registry is down"), false)
+			if _, err := k.devices["7"].ReadAt(t.Context(), make([]byte, len(want)), 0); err == nil {
+				t.Error("damage was not noticed")
+			}
+			r.set(nil, false)
+			check(t, k.devices["7"], want)
+		})
+	}
+}
