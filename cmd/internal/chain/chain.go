@@ -6,8 +6,8 @@
 //		Observe("cache") -> cache -> Coalesce -> Retry -> Observe("verified") -> Verify ->
 //		Observe("origin") -> Limit -> registry
 //
-//	  - Cache is above Coalesce: what the cache asks for is rounded to its
-//	    units, so equal needs are equal reads.
+//	  - Cache is above Coalesce: the cache asks for what it lacks, so equal
+//	    needs are equal reads.
 //	  - Coalesce is above Retry and Verify: a failing range is retried once, not
 //	    once for each reader that waits for it.
 //	  - Retry is above Verify: wrong bytes are a failure like others, and may be
