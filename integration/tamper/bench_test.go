@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -27,10 +28,17 @@ import (
 // process of its own on a loopback address, with nothing cached, with and
 // without verification in turns. "of-unverified" is how fast the verified one is
 // as a part of the other, "cpu-of-unverified" the same for the processor time of
-// this process. Pages are held, as they are read once.
+// this process. Pages are held, as they are read once. The link is as fast as
+// this machine copies, or 1 Gbit/s.
 func BenchmarkVerify(b *testing.B) {
 	l := pack(b, mixed(16<<20), zfile.Options{Algorithm: zfile.ZSTD})
-	n := newNode(b, &host{name: otherProcess(b, l.data)})
+	for _, link := range []int{0, 125_000_000} {
+		b.Run(fmt.Sprintf("link=%dMB", link/1e6), func(b *testing.B) { benchLink(b, l, link) })
+	}
+}
+
+func benchLink(b *testing.B, l layer, link int) {
+	n := newNode(b, &host{name: otherProcess(b, l.data, link)})
 	open := func(ref chunks.Ref) *lsmt.Image {
 		image, err := backstore.Open(b.Context(), []blob.ReaderAt{n.open(b, l, ref)})
 		if err != nil {
@@ -58,8 +66,12 @@ func mixed(n int) []byte {
 	return data
 }
 
-// serveEnv names the file that a child process is to serve.
-const serveEnv = "TAMPER_SERVE"
+// serveEnv and linkEnv name the file that a child process is to serve, and how
+// many bytes a second it may send, 0 for as many as it can.
+const (
+	serveEnv = "TAMPER_SERVE"
+	linkEnv  = "TAMPER_LINK"
+)
 
 func TestMain(m *testing.M) {
 	path := os.Getenv(serveEnv)
@@ -71,7 +83,8 @@ func TestMain(m *testing.M) {
 		var l net.Listener
 		if l, err = net.Listen("tcp", "127.0.0.1:0"); err == nil {
 			fmt.Println(l.Addr())
-			go func() { err = http.Serve(l, &host{data: data, flip: -1}) }()
+			rate, _ := strconv.Atoi(os.Getenv(linkEnv))
+			go func() { err = http.Serve(l, &link{Handler: &host{data: data, flip: -1}, rate: rate}) }()
 			_, _ = io.Copy(io.Discard, os.Stdin) // until the parent is gone
 			return
 		}
@@ -80,14 +93,68 @@ func TestMain(m *testing.M) {
 	os.Exit(1)
 }
 
+// link is what an http.Handler answers over: all its responses together get
+// rate bytes a second.
+type link struct {
+	http.Handler
+	rate int
+
+	mu   sync.Mutex
+	free time.Time // when the link will have sent everything so far
+}
+
+// ServeHTTP implements http.Handler.
+func (l *link) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if l.rate > 0 {
+		w = &slow{w, l}
+	}
+	l.Handler.ServeHTTP(w, r)
+}
+
+type slow struct {
+	http.ResponseWriter
+	link *link
+}
+
+// Write implements io.Writer.
+func (s *slow) Write(p []byte) (int, error) {
+	done := 0
+	for done < len(p) {
+		part := p[done:min(done+16<<10, len(p))]
+		s.link.mu.Lock()
+		s.link.free = later(s.link.free, time.Now()).Add(time.Duration(len(part)) * time.Second / time.Duration(s.link.rate))
+		free := s.link.free
+		s.link.mu.Unlock()
+		n, err := s.ResponseWriter.Write(part)
+		done += n
+		if err != nil {
+			return done, err
+		}
+		if f, ok := s.ResponseWriter.(http.Flusher); ok {
+			f.Flush()
+		}
+		if ahead := time.Until(free); ahead > time.Millisecond { // sleeping less takes longer
+			time.Sleep(ahead)
+		}
+	}
+	return done, nil
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
 // otherProcess serves data from a child process and returns its address.
-func otherProcess(b *testing.B, data []byte) string {
+func otherProcess(b *testing.B, data []byte, link int) string {
 	path := filepath.Join(b.TempDir(), "blob")
 	if err := os.WriteFile(path, data, 0o600); err != nil {
 		b.Fatal(err)
 	}
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), serveEnv+"="+path)
+	cmd.Env = append(os.Environ(), serveEnv+"="+path, linkEnv+"="+strconv.Itoa(link))
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
