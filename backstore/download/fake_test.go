@@ -36,7 +36,6 @@ type site struct {
 	blobs     map[digest.Digest]*blobtest.Faulty
 	discarded map[digest.Digest]bool
 	busyUntil time.Time
-	quietFrom time.Time
 	events    []string
 	useErr    error
 }
