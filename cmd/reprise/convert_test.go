@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -163,6 +164,41 @@ func TestConvertInterrupted(t *testing.T) {
 	}
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestConvertAsOrdinaryUser compares what root and somebody else make.
+func TestConvertAsOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to be somebody else")
+	}
+	r := newRegistry(t)
+	r.ordinary(t, "1", "one", "two")
+	dir, err := os.MkdirTemp("", "ordinary")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "reprise")
+	text, err := os.ReadFile(os.Args[0])
+	if err = errors.Join(err, os.WriteFile(program, text, 0o755), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	digests := map[string]bool{}
+	for _, as := range []*syscall.Credential{{Uid: 0, Gid: 0}, {Uid: 65534, Gid: 65534}} {
+		name := fmt.Sprint(as.Uid)
+		cmd := exec.Command(program, "convert", "--json", "--cache-dir=", "--temp-dir="+dir, "--hosts-dir="+dir, r.ref("1"), filepath.Join(dir, name))
+		cmd.Env = []string{runAsMain + "=1", "TZ=Asia/Tokyo", "HOME=/nonexistent", "GOMAXPROCS=" + fmt.Sprint(1+as.Uid%3)}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+		out, err := cmd.Output()
+		var report struct{ Digest string }
+		if err = errors.Join(err, json.Unmarshal(out, &report)); err != nil {
+			t.Fatalf("as %s: %v, %s", name, err, out)
+		}
+		digests[report.Digest] = true
+	}
+	if len(digests) != 1 {
+		t.Errorf("two users made %v", digests)
 	}
 }
 
