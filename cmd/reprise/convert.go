@@ -13,7 +13,9 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
 	"github.com/docker/go-units"
+	"github.com/opencontainers/go-digest"
 	"github.com/urfave/cli/v3"
 
 	"github.com/reprise-containers/reprise/backstore/zfile"
@@ -159,7 +161,11 @@ func runConvert(ctx context.Context, cmd *cli.Command) (err error) {
 	defer closing(cfg.Destination, &err)
 	notes := []string{}
 	cfg.Note = func(s string) { notes = append(notes, s) }
-	cfg.Known = openKnown(ctx, append([]string{to.Argument()}, cmd.StringSlice("reuse-from")...), images, cfg.Note)
+	known := append([]string{to.Argument()}, cmd.StringSlice("reuse-from")...)
+	if cfg.Referrer && to.Kind == source.KindRegistry {
+		known = append(known, attached(ctx, client, to.Ref, cfg.Source.Root.Digest)...)
+	}
+	cfg.Known = openKnown(ctx, known, images, cfg.Note)
 	defer func() {
 		for _, k := range cfg.Known {
 			err = errors.Join(err, k.Close())
@@ -218,6 +224,26 @@ func openKnown(ctx context.Context, args []string, cfg source.Config, note func(
 	}
 	return all
 }
+
+// attached returns what was attached to a source by earlier conversions. If that
+// can't be told, there is less to reuse.
+func attached(ctx context.Context, client *registry.Client, ref string, subject digest.Digest) (args []string) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil
+	}
+	list, err := client.Referrers(ctx, ref, subject, convert.ArtifactType)
+	if err != nil {
+		return nil
+	}
+	for _, d := range list[:min(len(list), maxAttached)] {
+		args = append(args, "docker://"+named.Name()+"@"+d.Digest.String())
+	}
+	return args
+}
+
+// maxAttached bounds the earlier conversions that are looked at.
+const maxAttached = 8
 
 func printConversion(w io.Writer, r *convert.Report) error {
 	fmt.Fprintf(w, "%s@%s\n", r.Destination, r.Tagged)

@@ -18,6 +18,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/remote/registry/registrytest"
 )
 
 // ordinary adds an image of ordinary layers, each with one file, and tags it.
@@ -232,5 +234,22 @@ func TestAttachChunks(t *testing.T) {
 	}
 	if got := reprise(t, "attach-chunks", dir+"/image.tar"); got.code != exitUsage || !strings.Contains(got.err, "archive") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestConvertReferrer converts and attaches twice, in a real registry.
+func TestConvertReferrer(t *testing.T) {
+	r := newRegistry(t)
+	d := r.ordinary(t, "1", "one", "two")
+	ref := registrytest.Start(t, "") + "/app:1"
+	args := []string{"convert", "--oci", "--cache-dir=", "--hosts-dir=" + t.TempDir(), r.ref("1"), ref}
+	first := reprise(t, args...)
+	if first.code != exitOK || !strings.HasPrefix(first.out, ref+"@"+d.Digest.String()) || !strings.Contains(first.out, "2 of 2 layers converted") {
+		t.Fatalf("%+v", first)
+	}
+	again := reprise(t, args...)
+	first.out, _, _ = strings.Cut(first.out, "2 of 2 layers converted")
+	if again.code != exitOK || !strings.HasPrefix(again.out, first.out+"0 of 2 layers converted, 0 B transferred") {
+		t.Errorf("%+v, want %s", again, first.out)
 	}
 }
