@@ -165,7 +165,9 @@ func runConvert(ctx context.Context, cmd *cli.Command) (err error) {
 	if cfg.Referrer && to.Kind == source.KindRegistry {
 		known = append(known, attached(ctx, client, to.Ref, cfg.Source.Root.Digest)...)
 	}
-	cfg.Known = openKnown(ctx, known, images, cfg.Note)
+	if cfg.Known, err = openKnown(ctx, known, images, cfg.Note); err != nil {
+		return err
+	}
 	defer func() {
 		for _, k := range cfg.Known {
 			err = errors.Join(err, k.Close())
@@ -208,21 +210,25 @@ func openDestination(cmd *cli.Command, client *registry.Client, to destination.L
 }
 
 // openKnown opens the images whose layers may be reused: the first, which is
-// what the destination is now, if there is one.
-func openKnown(ctx context.Context, args []string, cfg source.Config, note func(string)) []*source.Content {
+// what the destination is now, if there is one. A destination that can't be
+// reached is an error, before any work is done.
+func openKnown(ctx context.Context, args []string, cfg source.Config, note func(string)) ([]*source.Content, error) {
 	cfg.Platform = ""
 	var all []*source.Content
 	for i, arg := range args {
 		c, err := source.OpenContent(ctx, arg, cfg)
+		e, ok := errors.AsType[*registry.Error](err)
 		switch {
 		case err == nil:
 			all = append(all, c)
+		case i == 0 && ok && e.Status == 0:
+			return nil, fmt.Errorf("looking at the destination: %w", err)
 		case i == 0 && (errors.Is(err, fs.ErrNotExist) || errdefs.IsNotFound(err)):
 		case ctx.Err() == nil:
 			note(fmt.Sprintf("no layers of %s are reused: %v", arg, err))
 		}
 	}
-	return all
+	return all, nil
 }
 
 // attached returns what was attached to a source by earlier conversions. If that

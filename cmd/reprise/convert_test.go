@@ -103,6 +103,7 @@ func TestConvertUsage(t *testing.T) {
 		{[]string{"convert", "--workers=-1", r.ref("1"), dir}, exitUsage, "negative"},
 		{[]string{"convert", r.ref("1"), "x@sha256:" + strings.Repeat("0", 64)}, exitUsage, "not a digest"},
 		{[]string{"convert", r.ref("none"), dir}, exitFailed, "404"},
+		{[]string{"convert", r.ref("1"), "127.0.0.1:1/app:1"}, exitFailed, "looking at the destination"},
 		{[]string{"convert", "./none", dir}, exitFailed, "file does not exist"},
 		{[]string{"convert", "oci:none", dir}, exitFailed, "none is no image"},
 		{[]string{"convert", r.ref("1"), "main.go"}, exitFailed, "exists already"},
