@@ -50,7 +50,7 @@ func convertFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "platform", Usage: "convert only `OS/ARCH` of a multi-platform image (default: all)"},
 		&cli.BoolFlag{Name: "oci", Usage: "keep the source: DST names a copy of it, and the converted image refers to it"},
-		&cli.StringFlag{Name: "compression", Usage: "`lz4 or zstd`", Value: "lz4"},
+		&cli.StringFlag{Name: "compression", Usage: "`lz4 or zstd`", Value: "zstd"},
 		&cli.StringFlag{Name: "block-size", Usage: "compress blocks of `SIZE`: 4k, 8k, 16k or 32k", Value: "4k"},
 		&cli.StringFlag{Name: "vsize", Usage: "`SIZE` of the device, which bounds what a container's image can hold", Value: "64g"},
 		&cli.StringSliceFlag{Name: "reuse-from", Usage: "do not convert again what converted `IMAGE` has; repeatable"},
