@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -42,6 +43,10 @@ func runConvert(ctx context.Context, cmd *cli.Command) (err error) {
 	return printConversion(cmd.Root().Writer, r)
 }
 
+// uploadPatience is how long a registry may take to answer: where it copies an
+// upload to its place, that depends on its size.
+const uploadPatience = 3 * time.Minute
+
 // conversion is one call of the command.
 type conversion struct {
 	cfg   convert.Config
@@ -67,7 +72,7 @@ func (j *conversion) open(ctx context.Context, cmd *cli.Command) (err error) {
 	if err != nil {
 		return err
 	}
-	client, err := newClient(cmd, chunk)
+	client, err := newClient(cmd, registry.Config{UploadChunk: chunk, ResponseHeaderTimeout: uploadPatience})
 	if err != nil {
 		return err
 	}
