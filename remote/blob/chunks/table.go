@@ -35,7 +35,7 @@ const (
 // needs its first bytes.
 func headSize(size int64) int64 {
 	g := guess(size)
-	return min(max(g.pagesAt()+int64(min(g.leaves, DefaultFanOut))*recordSize, smallTable), size, firstPiece)
+	return min(max(g.pagesAt()+min(g.leaves, DefaultFanOut)*recordSize, smallTable), size, firstPiece)
 }
 
 // tail returns which part of a table of size bytes, if it has the default
