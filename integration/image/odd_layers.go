@@ -133,7 +133,7 @@ func oddTop(_ context.Context, a Archive) error {
 // Refused is an image whose upper layer has what a tar archive may have but
 // containerd's overlayfs does not unpack. It is small and all below /odd.
 func Refused() Layered {
-	return Layered{Name: "refused", Version: 1, Args: []string{"/bin/sh"}, Steps: []Step{
+	return Layered{Name: "refused", Version: 2, Args: []string{"/bin/sh"}, Steps: []Step{
 		{Rootfs: Small(), Edit: func(root string) error {
 			e := editor(root)
 			return edits(e.write("/odd/lower", "lower"), e.write("/odd/other", "lower"), e.write("/odd/dir/old", "lower"))
@@ -151,8 +151,6 @@ func refused(ctx context.Context, a Archive) error {
 	e.file("odd/.wh.other", "")
 	e.file("odd/.wh.dir", "")
 	e.file("odd/dir/new", "upper")
-	// A contiguous file is a regular one to everybody but its tape.
-	e.add(tar.Header{Name: "odd/contiguous", Typeflag: tar.TypeCont, Format: tar.FormatUSTAR}, "contiguous")
 	if e.err != nil {
 		return e.err
 	}
