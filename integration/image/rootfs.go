@@ -5,13 +5,11 @@
 package image
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -214,8 +212,7 @@ func writeFile(path, text string) error {
 	return os.WriteFile(path, []byte(text), 0o755)
 }
 
-// generate writes blocks whose first half is random and whose second repeats
-// it.
+// generate makes a file of the given size, see fill.
 func generate(path, seed string, size int64) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -224,16 +221,7 @@ func generate(path, seed string, size int64) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	random := rand.NewChaCha8(sha256.Sum256([]byte(seed)))
-	w := bufio.NewWriterSize(f, 1<<20)
-	half := make([]byte, 2048)
-	for n := int64(0); n < size; n += 2 * int64(len(half)) {
-		random.Read(half) //nolint:errcheck // it has no error
-		w.Write(half)     //nolint:errcheck // Flush returns it
-		w.Write(half)     //nolint:errcheck // Flush returns it
-	}
-	return errors.Join(w.Flush(), f.Truncate(size))
+	return errors.Join(fill(f, seed, size), f.Close())
 }
 
 func command(ctx context.Context, name string, args ...string) error {
