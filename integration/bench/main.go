@@ -8,6 +8,7 @@
 //	d  resident memory of the daemon
 //	e  time to first output, against a full pull, over slow lines
 //	f  read latency while another image's registry hangs
+//	g  conversion, against mkfs.erofs and eStargz; the memory it takes
 package main
 
 import (
@@ -54,6 +55,7 @@ func run(ctx context.Context, chosen []string) error {
 		{"b", b.library("Reader", "./backstore/...")},
 		{"c", b.library("Lookup", "./backstore/...")},
 		{"d", b.memory}, {"e", b.starts}, {"f", b.hanging},
+		{"g", b.conversions}, {"g", b.conversionMemory},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {
 			continue
