@@ -1,0 +1,194 @@
+package erofs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+)
+
+// maxTarget is the longest target of a symbolic link that Linux takes, in bytes.
+const maxTarget = 4095
+
+// Layer collects what one image layer changes. It is not safe for parallel use.
+//
+// Entries are those of a tar archive, in its order, and mean what they mean to
+// a container runtime that unpacks the layer into a directory of its own, for
+// overlayfs to put over the layers below.
+type Layer struct {
+	base  *Image // nil: there is nothing below
+	sb    superblock
+	root  *node
+	below map[uint64]*node // nodes of the image below by number
+
+	next  uint32            // first block that is free
+	patch map[uint32][]byte // blocks of metadata, see put
+}
+
+// File is a file that a layer states.
+type File struct {
+	Attr
+	// Size is the length of the content of a regular file in bytes, and
+	// Start its first block, as Allocate returned it.
+	Size  int64
+	Start uint32
+	// Target is where a symbolic link leads.
+	Target string
+}
+
+// NewLayer returns a layer without entries over base; nil if it is the first.
+// uuid becomes that of the file system.
+func NewLayer(ctx context.Context, base *Image, uuid [16]byte) (*Layer, error) {
+	l := &Layer{
+		base:  base,
+		sb:    superblock{uuid: uuid, root: rootNID},
+		below: map[uint64]*node{},
+		next:  1,
+		patch: map[uint32][]byte{},
+	}
+	if base == nil {
+		l.root = newNode(Attr{Mode: TypeDir | 0o755})
+		l.root.nid = rootNID
+		l.root.dir.parent = l.root
+		return l, nil
+	}
+	if base.sb.root != rootNID || base.sb.meta != 0 {
+		return nil, fmt.Errorf("%w: root directory in inode %d from block %d: it was made by another program and can't be changed",
+			ErrFormat, base.sb.root, base.sb.meta)
+	}
+	l.sb.inodes, l.next = base.sb.inodes, base.sb.blocks
+	l.root = l.nodeBelow(nil, Dirent{NID: rootNID, Type: typeDir})
+	l.root.dir.parent = l.root
+	return l, l.load(ctx, l.root)
+}
+
+// FirstBlock returns the block that the first call of Allocate returns.
+func (l *Layer) FirstBlock() uint32 { return l.next }
+
+// Allocate returns the first of the blocks that take size bytes of content.
+func (l *Layer) Allocate(size int64) (uint32, error) {
+	if size <= 0 {
+		return noBlock, nil
+	}
+	n := (size-1)/BlockSize + 1
+	if n >= math.MaxUint32-int64(l.next) {
+		return 0, errors.New("the image needs more than the 2^32 blocks that erofs has numbers for")
+	}
+	start := l.next
+	l.next += uint32(n)
+	return start, nil
+}
+
+// Put adds a file under a path. What has that name gives way, unless both are
+// directories: then f says what is known of it, and what is in it stays. The
+// root directory is what it is; an entry for it is ignored.
+func (l *Layer) Put(ctx context.Context, name string, f File) error {
+	if f.Type() == TypeSymlink && (f.Target == "" || len(f.Target) > maxTarget) {
+		return fmt.Errorf("symbolic link with a target of %d bytes; there must be 1 to %d", len(f.Target), maxTarget)
+	}
+	if fileType(f.Mode) == 0 {
+		return fmt.Errorf("mode %#o has no type of file", f.Mode)
+	}
+	dir, base, old, err := l.lookup(ctx, name)
+	if err != nil || dir == nil {
+		return err
+	}
+	if f.IsDir() && old != nil && old.isDir() {
+		old.Attr, old.fresh, old.dirty = f.Attr, true, true
+		return nil
+	}
+	n := newNode(f.Attr)
+	switch f.Type() {
+	case TypeRegular:
+		n.size, n.start = f.Size, f.Start
+	case TypeSymlink:
+		n.size, n.target = int64(len(f.Target)), f.Target
+	}
+	dir.set(base, n)
+	return nil
+}
+
+// Link gives the file called target another name. The attributes, all but the
+// type, become those of the file. A file of the layers below that is linked to
+// becomes one of this layer: its content is not stored again, and names that it
+// has besides target stay with the old one.
+func (l *Layer) Link(ctx context.Context, name, target string, a Attr) error {
+	tdir, tbase, n, err := l.lookup(ctx, target)
+	if err != nil {
+		return err
+	}
+	if n == nil || n.isDir() {
+		return fmt.Errorf("hard link to %q, which is no file of this layer or one below", target)
+	}
+	dir, base, old, err := l.lookup(ctx, name)
+	if err != nil {
+		return err
+	}
+	if dir == nil || old == n && n.fresh {
+		return nil
+	}
+	if !n.fresh {
+		n = tdir.copyUp(tbase, n)
+	}
+	if dir != tdir || base != tbase {
+		dir.set(base, n)
+	}
+	merged := maps.Clone(n.Xattrs)
+	if merged == nil {
+		merged = map[string]string{}
+	}
+	maps.Copy(merged, a.Xattrs)
+	a.Xattrs, a.Rdev = merged, n.Rdev
+	a.Mode = n.Type() | a.Mode&^TypeMask
+	n.Attr = a
+	return nil
+}
+
+// Whiteout hides what the layers below have under a path. What this layer has
+// there stays.
+func (l *Layer) Whiteout(ctx context.Context, name string) error {
+	dir, base, n, err := l.lookup(ctx, name)
+	switch {
+	case err != nil || n == nil:
+		return err
+	case !n.fresh:
+		dir.drop(base, n)
+	case n.isDir():
+		return l.hide(ctx, n)
+	}
+	return nil
+}
+
+// Opaque hides what the layers below have in a directory.
+func (l *Layer) Opaque(ctx context.Context, name string) error {
+	parts, err := split(name)
+	if err != nil {
+		return err
+	}
+	dir, err := l.descend(ctx, name, parts)
+	if err != nil {
+		return err
+	}
+	return l.hide(ctx, dir)
+}
+
+// hide removes from dir, and from the directories in it, what the layer does
+// not state.
+func (l *Layer) hide(ctx context.Context, dir *node) error {
+	children, err := l.children(ctx, dir)
+	if err != nil {
+		return err
+	}
+	for name, n := range children {
+		switch {
+		case !n.fresh:
+			dir.drop(name, n)
+		case n.isDir():
+			if err := l.hide(ctx, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,154 @@
+package erofs
+
+import (
+	"context"
+	"fmt"
+	"maps"
+)
+
+// node is a file of the image that a Layer makes: one that is new, or one of
+// the image below of which at first only number and type are known.
+type node struct {
+	Attr
+	nid    uint64 // 0 if it has none yet
+	kind   uint8  // as in a Dirent
+	size   int64
+	start  uint32 // first block of the content of a regular file
+	target string // of a symbolic link
+	links  uint32
+
+	// fresh says that the layer states the file, as opposed to what only the
+	// layers below have. Of a directory that both have, it is true, too.
+	fresh bool
+	// dirty says that the inode is not as it is below.
+	dirty bool
+
+	// below is the inode of the image below, once it was read.
+	below *Inode
+	// dir is not nil for directories.
+	dir *directory
+	// plan is where the node is to be, once that was decided.
+	plan *plan
+}
+
+// directory is what only directories have.
+type directory struct {
+	parent   *node // of the root, itself
+	name     string
+	children map[string]*node // nil until read
+	blocks   [][]Dirent       // as they are below
+	// replaced are files of the layers below that the layer put something
+	// else in the place of: their inodes' places are free.
+	replaced map[string]*node
+}
+
+func (n *node) isDir() bool { return n.kind == typeDir }
+
+// newNode returns a file that the layer states.
+func newNode(a Attr) *node {
+	n := &node{Attr: a, kind: fileType(a.Mode), start: noBlock, fresh: true, dirty: true}
+	if n.isDir() {
+		n.dir = &directory{children: map[string]*node{}}
+	}
+	return n
+}
+
+// nodeBelow returns the file of the image below that e names in dir, one node
+// for all names of it.
+func (l *Layer) nodeBelow(dir *node, e Dirent) *node {
+	if n := l.below[e.NID]; n != nil {
+		return n
+	}
+	n := &node{nid: e.NID, kind: e.Type}
+	if n.isDir() {
+		n.dir = &directory{parent: dir, name: e.Name}
+	}
+	l.below[e.NID] = n
+	return n
+}
+
+// load reads the inode of a node of the image below.
+func (l *Layer) load(ctx context.Context, n *node) error {
+	if n.below != nil || n.nid == 0 {
+		return nil
+	}
+	i, err := l.base.Inode(ctx, n.nid)
+	if err != nil {
+		return err
+	}
+	if fileType(i.Mode) != n.kind {
+		return fmt.Errorf("%w: inode %d has mode %#o, its name says type %d", ErrFormat, n.nid, i.Mode, n.kind)
+	}
+	if i.Xattrs, err = l.base.Xattrs(ctx, i); err != nil {
+		return err
+	}
+	if i.Type() == TypeSymlink {
+		if n.target, err = l.base.ReadLink(ctx, i); err != nil {
+			return err
+		}
+	}
+	n.Attr, n.size, n.start, n.links, n.below = i.Attr, i.Size, i.start, i.Nlink, i
+	return nil
+}
+
+// children returns what is in the directory n.
+func (l *Layer) children(ctx context.Context, n *node) (map[string]*node, error) {
+	if n.dir.children != nil {
+		return n.dir.children, nil
+	}
+	if err := l.load(ctx, n); err != nil {
+		return nil, err
+	}
+	blocks, err := l.base.dirBlocks(ctx, n.below)
+	if err != nil {
+		return nil, err
+	}
+	n.dir.blocks, n.dir.children = blocks, map[string]*node{}
+	for _, b := range blocks {
+		for _, e := range b {
+			if e.Name != "." && e.Name != ".." {
+				n.dir.children[e.Name] = l.nodeBelow(n, e)
+			}
+		}
+	}
+	return n.dir.children, nil
+}
+
+// set makes n what name is in the directory dir, whose children were read.
+func (dir *node) set(name string, n *node) {
+	if old := dir.dir.children[name]; old != nil {
+		dir.drop(name, old)
+	}
+	dir.dir.children[name] = n
+	if n.isDir() {
+		n.dir.parent, n.dir.name = dir, name
+	} else {
+		n.links++
+	}
+}
+
+// drop removes the name of old from dir.
+func (dir *node) drop(name string, old *node) {
+	delete(dir.dir.children, name)
+	switch {
+	case old.isDir():
+	case old.fresh:
+		old.links--
+	default:
+		if dir.dir.replaced == nil {
+			dir.dir.replaced = map[string]*node{}
+		}
+		dir.dir.replaced[name] = old
+	}
+}
+
+// copyUp replaces a file of the layers below, called name in dir, by one of the
+// layer that is the same. Its other names stay with the old one: that is what
+// overlayfs makes of it.
+func (dir *node) copyUp(name string, old *node) *node {
+	n := newNode(old.Attr)
+	n.Xattrs = maps.Clone(old.Xattrs)
+	n.size, n.start, n.target = old.size, old.start, old.target
+	dir.set(name, n)
+	return n
+}

@@ -1,0 +1,241 @@
+package erofs
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// plan is where a node is to be.
+type plan struct {
+	xattrs []byte
+	inline bool       // content is behind the inode
+	start  uint32     // first block of content that is not, noBlock if there is none
+	size   int64      // of the content, bytes
+	groups [][]string // names of a directory by block
+	moved  bool       // blocks of a directory are not where they were
+	write  bool       // the inode is to be written
+}
+
+// placer decides where everything goes that the layer changes.
+type placer struct {
+	*Layer
+	cursor int64   // where the next inode may be, bytes
+	files  []*node // all that got a plan, in the order of the walk
+	dirs   []*node // those that are directories
+}
+
+// place plans inodes from the first free block on and then the blocks of
+// content that is neither a regular file's nor behind an inode.
+func (l *Layer) place(ctx context.Context) (*placer, error) {
+	p := &placer{Layer: l, cursor: int64(l.next) * BlockSize}
+	if err := p.directory(ctx, l.root); err != nil {
+		return nil, err
+	}
+	l.next = uint32((p.cursor + BlockSize - 1) / BlockSize)
+	for _, n := range p.files {
+		if err := p.content(n); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// directory plans n, what is in it, and then the directories in it, as far as
+// the layer had to do with them.
+func (p *placer) directory(ctx context.Context, n *node) error {
+	children, err := p.children(ctx, n)
+	if err != nil {
+		return err
+	}
+	links := uint32(2)
+	for _, c := range children {
+		if c.isDir() {
+			links++
+		}
+	}
+	if links != n.links {
+		n.links, n.dirty = links, true
+	}
+	moves, err := p.planDir(n)
+	if err != nil {
+		return fmt.Errorf("placing directory %s: %w", n.path(), err)
+	}
+	names := slices.Sorted(maps.Keys(children))
+	for _, name := range names {
+		if c := children[name]; c.fresh && !c.isDir() && c.plan == nil {
+			if err := p.planFile(n, name, c); err != nil {
+				return fmt.Errorf("placing %s in %s: %w", name, n.path(), err)
+			}
+		}
+	}
+	for _, name := range names {
+		c := children[name]
+		// What is in a directory that got another number has to know it.
+		if c.isDir() && (c.fresh || c.dirty || moves) {
+			if err := p.directory(ctx, c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// planDir plans the directory n. It reports whether its number is a new one.
+func (p *placer) planDir(n *node) (moves bool, err error) {
+	names := append(slices.Collect(maps.Keys(n.dir.children)), ".", "..")
+	slices.Sort(names)
+	pl := &plan{start: noBlock}
+	n.plan = pl
+	if pl.xattrs, err = encodeXattrs(n.Xattrs); err != nil {
+		return false, err
+	}
+	header, total := inodeSize+len(pl.xattrs), namesSize(names)
+	pl.groups = [][]string{names}
+	pl.inline = total <= inlineDir && header%BlockSize+total <= BlockSize
+	if b := n.below; b != nil && b.layout == layoutPlain {
+		if g := regroup(n.dir.blocks, names); g != nil {
+			pl.inline, pl.groups, pl.start = false, g, b.start
+		}
+	}
+	switch room := p.room(n); {
+	case n.nid != 0 && pl.inline && fits(p.base.offsetOrRoot(n.nid), room, header, total):
+	case n.nid != 0 && header <= room:
+		pl.inline = false
+	case n.nid == rootNID:
+		return false, fmt.Errorf("extended attributes of the root directory take %d bytes, there is room for %d", len(pl.xattrs), room-inodeSize)
+	default:
+		moves = n.nid != 0
+		n.nid = 0
+	}
+	if !pl.inline && pl.start == noBlock {
+		pl.groups, pl.moved = splitNames(names), true
+	}
+	last := pl.groups[len(pl.groups)-1]
+	pl.size = int64(len(pl.groups)-1)*BlockSize + int64(namesSize(last))
+	b := n.below
+	pl.write = n.dirty || n.nid == 0 || b == nil || pl.moved || b.Size != pl.size || pl.inline != (b.layout == layoutInline)
+	p.assign(n, header, int(pl.size))
+	p.dirs = append(p.dirs, n)
+	return moves, nil
+}
+
+// planFile plans a file that is no directory and that the layer states as name
+// in dir.
+func (p *placer) planFile(dir *node, name string, n *node) error {
+	pl := &plan{start: n.start, size: n.size, write: true}
+	n.plan = pl
+	var err error
+	if pl.xattrs, err = encodeXattrs(n.Xattrs); err != nil {
+		return err
+	}
+	header := inodeSize + len(pl.xattrs)
+	pl.inline = n.kind == typeSymlink && header%BlockSize+len(n.target) <= BlockSize
+	tail := 0
+	if pl.inline {
+		tail = len(n.target)
+	}
+	if r := dir.dir.replaced[name]; r != nil && r.links == 1 && fits(p.base.offset(r.nid), r.below.slot(), header, tail) {
+		n.nid = r.nid
+	}
+	p.assign(n, header, tail)
+	return nil
+}
+
+// room returns the bytes that n may take where it is.
+func (p *placer) room(n *node) int {
+	switch {
+	case n.nid == rootNID:
+		return BlockSize - rootNID*slotSize
+	case n.below != nil:
+		return n.below.slot()
+	}
+	return 0
+}
+
+// offsetOrRoot is offset, also while there is no image.
+func (m *Image) offsetOrRoot(nid uint64) int64 {
+	if m == nil {
+		return int64(nid) * slotSize
+	}
+	return m.offset(nid)
+}
+
+// fits reports whether an inode with what is behind it fits into room bytes at
+// a place; the tail must not cross blocks.
+func fits(at int64, room, header, tail int) bool {
+	start := at + int64(header)
+	return header+tail <= room && (tail == 0 || start/BlockSize == (start+int64(tail)-1)/BlockSize)
+}
+
+// assign enters n, and gives it a number if it has none: the next place where
+// the inode lies in one block and its tail, if it has one, too.
+func (p *placer) assign(n *node, header, tail int) {
+	p.files = append(p.files, n)
+	if n.nid != 0 {
+		return
+	}
+	if !n.plan.inline {
+		tail = 0
+	}
+	at := p.cursor
+	if at%BlockSize+inodeSize > BlockSize || !fits(at, header+tail, header, tail) {
+		at = (at + BlockSize - 1) / BlockSize * BlockSize
+	}
+	p.cursor = at + int64(roundUp(header+tail, slotSize))
+	n.nid = uint64(at / slotSize)
+	p.sb.inodes++
+}
+
+// content gives blocks to a directory or symbolic link that needs some.
+func (p *placer) content(n *node) error {
+	if n.plan.inline || n.plan.start != noBlock || !n.isDir() && n.kind != typeSymlink {
+		return nil
+	}
+	start, err := p.Allocate(n.plan.size)
+	n.plan.start = start
+	return err
+}
+
+func namesSize(names []string) int {
+	n := direntSize * len(names)
+	for _, name := range names {
+		n += len(name)
+	}
+	return n
+}
+
+// splitNames is splitDirents for what does not have numbers yet.
+func splitNames(names []string) [][]string {
+	entries := make([]Dirent, len(names))
+	for i, name := range names {
+		entries[i].Name = name
+	}
+	var groups [][]string
+	for _, block := range splitDirents(entries) {
+		groups = append(groups, names[:len(block)])
+		names = names[len(block):]
+	}
+	return groups
+}
+
+// regroup distributes sorted names to the blocks a directory has, each to the
+// one that has its neighbours. It returns nil if they don't fit.
+func regroup(blocks [][]Dirent, names []string) [][]string {
+	if len(blocks) == 0 {
+		return nil
+	}
+	groups := make([][]string, len(blocks))
+	for i := range blocks {
+		end := len(names)
+		if i+1 < len(blocks) {
+			end, _ = slices.BinarySearch(names, blocks[i+1][0].Name)
+		}
+		if end == 0 || namesSize(names[:end]) > BlockSize {
+			return nil
+		}
+		groups[i], names = names[:end], names[end:]
+	}
+	return groups
+}
