@@ -8,6 +8,9 @@
 //	d  resident memory of the daemon
 //	e  time to first output, against a full pull, over slow lines
 //	f  read latency while another image's registry hangs
+//	l  bytes of a start by file system,
+//	t  by chunk table, and
+//	z  by compression
 package main
 
 import (
@@ -54,6 +57,7 @@ func run(ctx context.Context, chosen []string) error {
 		{"b", b.library("Reader", "./backstore/...")},
 		{"c", b.library("Lookup", "./backstore/...")},
 		{"d", b.memory}, {"e", b.starts}, {"f", b.hanging},
+		{"l", b.layouts}, {"t", b.chunkTables}, {"z", b.compressions},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {
 			continue
