@@ -29,7 +29,7 @@ func (b *cached) Size() int64 { return b.desc.Size }
 func (b *cached) Descriptor() ocispec.Descriptor { return b.desc }
 
 // ReadAt implements blob.ReaderAt. A read that is not held completely fetches
-// the units that are missing and no more. An error of the cache's own disk is
+// the bytes that are missing and no more. An error of the cache's own disk is
 // counted and worked around; the error returned is the inner blob's.
 func (b *cached) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if off < 0 {
@@ -62,7 +62,7 @@ func (b *cached) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 // allocation.
 //
 // What a concurrent eviction does to the file can't reach the caller: it
-// clears the bits, then raises gen, and punches its holes only then. So bytes
+// clears the map, then raises gen, and punches its holes only then. So bytes
 // that were present at one moment are right if gen is still the same after
 // they were read.
 func (b *cached) hit(p []byte, off int64) bool {
@@ -75,7 +75,7 @@ func (b *cached) hit(p []byte, off int64) bool {
 		return false
 	}
 	gen := o.gen.Load()
-	if !o.units.Has(off, int64(len(p))) {
+	if !o.held.Has(off, int64(len(p))) {
 		return false
 	}
 	if _, err := o.file.ReadAt(p, off); err != nil || o.gen.Load() != gen {
@@ -146,7 +146,7 @@ func (b *cached) Present(off, n int64) bool {
 			off = t.end()
 			continue
 		}
-		here, until := o.units.Extent(off/presence.Unit*presence.Unit, end)
+		here, until := o.held.Extent(off, end)
 		if !here {
 			return false
 		}
@@ -155,8 +155,7 @@ func (b *cached) Present(off, n int64) bool {
 	return true
 }
 
-// Discard drops the n bytes at off, and what shares a unit with them, so that
-// the next read fetches them again. It is for a reader that can tell from a
+// Discard drops the n bytes at off, so that the next read fetches them again. It is for a reader that can tell from a
 // checksum of its own that they are damaged.
 func (b *cached) Discard(off, n int64) {
 	if off < 0 || n <= 0 || off >= b.desc.Size {

@@ -24,7 +24,7 @@ var ErrInUse = errors.New("cache folder is in use by another process")
 
 // runKey names what the eviction policy deals in: one run of a blob, or, with
 // run allRuns, all of a blob whose map was not loaded since the start. The
-// policy weighs the bytes of the units present, not the disk space they take,
+// policy weighs the bytes present, not the disk space they take,
 // so that reading all of a run again counts as one use of it.
 type runKey struct {
 	entry uint32

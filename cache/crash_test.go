@@ -240,8 +240,8 @@ func checkEmptied(t *testing.T, w *crashWork, files *disktest.FS) {
 	}
 }
 
-// TestDamagedFiles flips a byte of every map and metadata file, cuts it, and
-// empties it, and checks that the blob is forgotten rather than believed.
+// TestDamagedFiles flips a byte of every map and metadata file, cuts it, empties
+// it, and makes it one of an older version, and checks that the blob is forgotten rather than believed.
 func TestDamagedFiles(t *testing.T) {
 	w := newCrashWork()
 	cfg := crashConfig
@@ -250,6 +250,10 @@ func TestDamagedFiles(t *testing.T) {
 		"flip":  func(d []byte) []byte { d = bytes.Clone(d); d[len(d)/2] ^= 0x10; return d },
 		"cut":   func(d []byte) []byte { return d[:len(d)/2] },
 		"empty": func([]byte) []byte { return nil },
+		"older": func(d []byte) []byte {
+			d = bytes.Replace(d, []byte("RPRSMAP\x02"), []byte("RPRSMAP\x01"), 1)
+			return bytes.Replace(d, []byte(`"version":2`), []byte(`"version":1`), 1)
+		},
 	}
 	for kind, damaged := range damage {
 		for _, ext := range []string{".map", ".json"} {

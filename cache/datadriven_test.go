@@ -122,20 +122,11 @@ func (s *script) read(t *testing.T, o *origin, off, n int) (string, error) {
 }
 
 // held lists the ranges of b that are present.
+// held prints the ranges held of b.
 func held(b blob.Blob) string {
 	var out strings.Builder
-	start := int64(-1)
-	for off := int64(0); ; off += 512 {
-		here := off < b.Size() && blob.Present(b, off, min(512, b.Size()-off))
-		if here && start < 0 {
-			start = off
-		} else if !here && start >= 0 {
-			fmt.Fprintf(&out, "[%d,%d)\n", start, min(off, b.Size()))
-			start = -1
-		}
-		if off >= b.Size() {
-			break
-		}
+	for off, end := range cache.Held(b) {
+		fmt.Fprintf(&out, "[%d,%d)\n", off, end)
 	}
 	if out.Len() == 0 {
 		return "nothing\n"

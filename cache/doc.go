@@ -3,17 +3,19 @@
 //
 // # What is fetched
 //
-// A blob is kept in units of 512 bytes (of the blob as stored in the registry,
-// that is, compressed). A read fetches the units it lacks, one request for
-// each gap, and nothing else is rounded up: how much a container start costs
-// is decided by the bytes that are fetched beyond need.
+// A read fetches the bytes it lacks (of the blob as stored in the registry,
+// that is, compressed), one request for each gap, and what was fetched is held.
+// Nothing is rounded, neither up nor down: how much a container start costs is
+// decided by the bytes that are fetched beyond need, and what is verified below
+// is verified in chunks that end at any byte, so a read that went one byte past
+// the end of its own would drag in the next one.
 //
 // # How it is stored
 //
 // Each blob has a sparse file with its bytes at their own offsets, a map of
-// the units present (package internal/presence) and a small metadata file. The
+// the ranges present (package internal/presence) and a small metadata file. The
 // reader gets its bytes first; one goroutine then writes them to the file, and
-// sets the bits of their units in memory. Meanwhile other readers are served
+// then enters them into the map in memory. Meanwhile other readers are served
 // from the queue. A full queue drops the store and never delays the read,
 // unless the read has background priority: nobody waits for those, so they
 // wait for room instead of being fetched again later.
@@ -44,15 +46,15 @@
 //	Discard(off, n int64)
 //
 // with which the one who noticed drops them, so that the next read fetches
-// them anew. Checksums here would have to be per unit, as large as the map
-// many times over, or fetches would have to round up to whatever they cover.
+// them anew. Checksums here would have to be one for each range, or fetches
+// would have to round up to whatever they cover.
 //
 // # What is given up
 //
 // Space is accounted for in blocks of 4 KiB, as file systems allocate it, and
 // the limit holds when something is admitted. The unit of eviction is a run of
 // 1 MiB of a blob, chosen by a policy of package cache/policy, and given back
-// by punching a hole, after the cleared bits are durable. Reads are never
+// by punching a hole, after the smaller map is durable. Reads are never
 // disturbed: one that overlaps an eviction notices and goes on with the origin.
 // Blobs not read since the start count as one entry until they are read.
 //

@@ -129,8 +129,7 @@ func (e *entry) relist(runs []int) {
 	for _, i := range runs {
 		n := int64(presence.Run) // a guess while the map can't be read
 		if o != nil {
-			b := o.units.Bits(i)
-			n = b.Content()
+			n = o.held.Ranges(i).Content()
 		}
 		e.c.policy.Add(runKey{e.id, int32(i)}, n)
 	}
@@ -154,7 +153,7 @@ func (c *Cache) evictCold(goal int64) error {
 	}
 	var runs []int
 	excess := c.used.Load() - goal
-	for i, b := range o.units.Runs() {
+	for i, b := range o.held.Runs() {
 		if excess <= 0 || len(runs) == evictionBatch {
 			break
 		}
@@ -166,7 +165,7 @@ func (c *Cache) evictCold(goal int64) error {
 	e.mu.Unlock()
 	if listed {
 		c.cold = nil // somebody reads it now, so the policy has its runs
-	} else if err = o.evict(runs); err == nil && o.units.Empty() {
+	} else if err = o.evict(runs); err == nil && o.held.Empty() {
 		c.cold = nil
 	}
 	o.release()
@@ -182,8 +181,8 @@ func (c *Cache) evictCold(goal int64) error {
 }
 
 // evict gives up runs. The order keeps every reader and every crash safe:
-// first the bits in memory, then gen (see cached.hit), then the map on disk,
-// durably, and only then the holes. A durable bit over a hole would be zeros
+// first the map in memory, then gen (see cached.hit), then the map on disk,
+// durably, and only then the holes. A durable range over a hole would be zeros
 // served as data.
 func (o *opened) evict(runs []int) error {
 	e, c := o.e, o.e.c
@@ -200,7 +199,7 @@ func (o *opened) evict(runs []int) error {
 	if err := o.persistEviction(); err != nil {
 		e.mu.Lock()
 		for k, i := range runs {
-			o.units.Restore(i, taken[k])
+			o.held.Restore(i, taken[k])
 		}
 		e.charge(cost)
 		e.mu.Unlock()
@@ -222,15 +221,15 @@ func (o *opened) evict(runs []int) error {
 }
 
 // take clears runs and settles account and policy, all at once for list.
-func (o *opened) take(runs []int) (taken []presence.Bits, cost int64) {
+func (o *opened) take(runs []int) (taken []presence.Ranges, cost int64) {
 	e := o.e
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.c.policyMu.Lock()
 	defer e.c.policyMu.Unlock()
-	taken = make([]presence.Bits, len(runs))
+	taken = make([]presence.Ranges, len(runs))
 	for k, i := range runs {
-		taken[k] = o.units.Take(i)
+		taken[k] = o.held.Take(i)
 		if n := taken[k].Blocks(); n > 0 {
 			cost += n*presence.Block + runOverhead
 		}
@@ -240,7 +239,7 @@ func (o *opened) take(runs []int) (taken []presence.Bits, cost int64) {
 	return taken, cost
 }
 
-// persistEviction makes the cleared bits durable. On a full disk there may be
+// persistEviction makes the smaller map durable. On a full disk there may be
 // no room for the smaller map either; then the old one is removed, which needs
 // none, and the next checkpoint writes it anew.
 func (o *opened) persistEviction() error {

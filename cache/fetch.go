@@ -9,12 +9,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/reprise-containers/reprise/cache/internal/presence"
 	"github.com/reprise-containers/reprise/remote/blob"
 )
 
-// extent is the bytes [off, end) of a blob, aligned to units but for the end
-// of the blob.
+// extent is the bytes [off, end) of a blob.
 type extent struct{ off, end int64 }
 
 // fillTries is how often a read that keeps being overtaken by evictions is
@@ -42,8 +40,7 @@ func (b *cached) miss(ctx context.Context, p []byte, off int64) error {
 
 // fill copies what the cache has into p and returns what is missing.
 func (o *opened) fill(p []byte, off int64) []extent {
-	all := extent{off / presence.Unit * presence.Unit, off + int64(len(p))}
-	all.end = min(roundUp(all.end, presence.Unit), o.e.desc.Size)
+	all := extent{off, off + int64(len(p))}
 	for range fillTries {
 		gen := o.gen.Load()
 		gaps := o.fillOnce(p, off, all)
@@ -56,8 +53,8 @@ func (o *opened) fill(p []byte, off int64) []extent {
 
 func (o *opened) fillOnce(p []byte, off int64, all extent) (gaps []extent) {
 	for x := all.off; x < all.end; {
-		// Waiting tasks first: a task leaves only after its bits are set, so
-		// a unit that is found in neither place was in neither.
+		// Waiting tasks first: a task leaves only after held has its bytes, so
+		// one that is found in neither place was in neither.
 		next := all.end
 		if t := o.waiting(x, all.end); t != nil {
 			if t.off <= x {
@@ -66,7 +63,7 @@ func (o *opened) fillOnce(p []byte, off int64, all extent) (gaps []extent) {
 			}
 			next = t.off
 		}
-		here, until := o.units.Extent(x, next)
+		here, until := o.held.Extent(x, next)
 		seg := extent{x, until}
 		if !here || !o.readSegment(p, off, seg) {
 			if k := len(gaps) - 1; k >= 0 && gaps[k].end == seg.off {
@@ -80,11 +77,11 @@ func (o *opened) fillOnce(p []byte, off int64, all extent) (gaps []extent) {
 	return gaps
 }
 
-// readSegment reads the part of p that seg covers from the file. Bytes the
-// disk can't return any more are dropped.
+// readSegment reads seg, which is within p, from the file. Bytes the disk can't
+// return any more are dropped.
 func (o *opened) readSegment(p []byte, off int64, seg extent) bool {
-	from, to := max(seg.off, off), min(seg.end, off+int64(len(p)))
-	_, err := o.file.ReadAt(p[from-off:to-off], from)
+	n := seg.end - seg.off
+	_, err := o.file.ReadAt(p[seg.off-off:][:n], seg.off)
 	if errors.Is(err, fs.ErrClosed) {
 		return false // the cache is closing or lost the files
 	} else if err != nil {
@@ -93,11 +90,11 @@ func (o *opened) readSegment(p []byte, off int64, seg extent) bool {
 		if errors.Is(err, io.EOF) {
 			o.lose() // somebody cut the file
 		} else {
-			o.discard(seg.off, seg.end-seg.off)
+			o.discard(seg.off, n)
 		}
 		return false
 	}
-	o.e.read(from, to-from)
+	o.e.read(seg.off, n)
 	return true
 }
 
@@ -134,7 +131,7 @@ func (b *cached) fetchGap(ctx context.Context, o *opened, p []byte, off int64, g
 		return err
 	}
 	b.c.count.bytesFetched.Add(int64(len(t.buf)))
-	t.copyTo(p, off, max(g.off, off))
+	t.copyTo(p, off, g.off)
 	b.c.enqueue(ctx, t, blob.PriorityOf(ctx) == blob.Background)
 	return nil
 }

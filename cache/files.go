@@ -24,20 +24,20 @@ import (
 //
 // where sha256:abcd is the key of the blob, see keyOf.
 const (
-	blobsDir = "blobs"
-	extMeta  = ".json"
-	extData  = ".data"
-	extUnits = ".map"
-	extTemp  = ".tmp"
+	blobsDir  = "blobs"
+	extMeta   = ".json"
+	extData   = ".data"
+	extRanges = ".map"
+	extTemp   = ".tmp"
 
 	// metadataVersion changes when any of the files changes incompatibly;
 	// files of another version are forgotten.
-	metadataVersion = 1
+	metadataVersion = 2
 	metadataLimit   = 64 << 10
 )
 
 // paths are the names of one blob's files.
-type paths struct{ dir, meta, data, units string }
+type paths struct{ dir, meta, data, ranges string }
 
 // keyOf returns what the blob d from origin is kept under.
 func keyOf(origin string, d digest.Digest) digest.Digest {
@@ -50,7 +50,7 @@ func keyOf(origin string, d digest.Digest) digest.Digest {
 func pathOf(key digest.Digest) paths {
 	dir := path.Join(blobsDir, key.Algorithm().String(), key.Encoded()[:2])
 	base := path.Join(dir, key.Encoded())
-	return paths{dir: dir, meta: base + extMeta, data: base + extData, units: base + extUnits}
+	return paths{dir: dir, meta: base + extMeta, data: base + extData, ranges: base + extRanges}
 }
 
 // metadata is what must be known of a blob without opening it.
@@ -161,7 +161,7 @@ func (e *entry) removeFiles() error {
 
 // removeMap removes a map file, durably.
 func (c *Cache) removeMap(p paths) error {
-	err := c.fs.Remove(p.units)
+	err := c.fs.Remove(p.ranges)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {

@@ -10,7 +10,7 @@ import (
 
 func FuzzMetadata(f *testing.F) {
 	d := digest.FromString("x")
-	f.Add([]byte(`{"version":1,"descriptor":{"mediaType":"a/b","digest":"` + d.String() + `","size":5},"fetchedAt":"2026-01-02T03:04:05Z"}`))
+	f.Add([]byte(`{"version":2,"descriptor":{"mediaType":"a/b","digest":"` + d.String() + `","size":5},"fetchedAt":"2026-01-02T03:04:05Z"}`))
 	f.Add([]byte(`{}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		desc, err := cache.ParseMetadata(data, d)

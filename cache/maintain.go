@@ -102,8 +102,8 @@ func (o *opened) persist(syncDir bool) error {
 
 func (o *opened) writeMap(syncDir bool) error {
 	e, c := o.e, o.e.c
-	// The snapshot first: the bytes of its bits were written before.
-	snapshot := o.units.Append(nil, e.identity(o.inode))
+	// The snapshot first: the bytes it speaks of were written before.
+	snapshot := o.held.Append(nil, e.identity(o.inode))
 	if err := o.file.Datasync(); err != nil {
 		// The kernel takes pages it could not write for clean, so what was
 		// written is uncertain for good and the next call would succeed.
@@ -120,7 +120,7 @@ func (o *opened) writeMap(syncDir bool) error {
 	if err := e.writeMetadata(); err != nil {
 		return err
 	}
-	if err := c.replace(e.path.units, snapshot); err != nil {
+	if err := c.replace(e.path.ranges, snapshot); err != nil {
 		return err
 	}
 	c.count.checkpoints.Add(1)

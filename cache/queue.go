@@ -21,13 +21,10 @@ type task struct {
 
 func (t *task) end() int64 { return t.off + int64(len(t.buf)) }
 
-// copyTo copies what t has from x on into p, which is at off of the blob, and
-// returns where t ends.
+// copyTo copies what t has from x on, which it has, into p, which is at off of
+// the blob, and returns where t ends.
 func (t *task) copyTo(p []byte, off, x int64) int64 {
-	from := max(x, off)
-	if from < t.end() && from-off < int64(len(p)) {
-		copy(p[from-off:], t.buf[from-t.off:])
-	}
+	copy(p[x-off:], t.buf[x-t.off:])
 	return t.end()
 }
 

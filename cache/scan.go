@@ -94,7 +94,7 @@ func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 	for _, name := range names {
 		if strings.HasSuffix(name, extTemp) {
 			_ = c.fs.Remove(path.Join(dir, name))
-		} else if ext := path.Ext(name); ext == extMeta || ext == extData || ext == extUnits {
+		} else if ext := path.Ext(name); ext == extMeta || ext == extData || ext == extRanges {
 			bases[strings.TrimSuffix(name, ext)] = true
 		}
 	}

@@ -67,8 +67,8 @@ func (t *task) store() error {
 // price returns what storing t adds to the account. Only evictions and
 // discards by others can raise it.
 func (o *opened) price(t *task) int64 {
-	n := o.units.Vacant(t.off, int64(len(t.buf))) * presence.Block
-	if o.units.Blocks(int(t.off/presence.Run)) == 0 {
+	n := o.held.Vacant(t.off, int64(len(t.buf))) * presence.Block
+	if o.held.Ranges(int(t.off / presence.Run)).Empty() {
 		n += runOverhead
 	}
 	if o.file == nil {
@@ -81,7 +81,7 @@ func (o *opened) price(t *task) int64 {
 func (o *opened) write(t *task) error {
 	e, c := o.e, o.e.c
 	// A file that somebody cut must not grow again: it would have holes where
-	// units is set.
+	// held says that there are none.
 	if info, err := o.file.Stat(); err != nil {
 		return err
 	} else if info.Size != e.desc.Size {
@@ -92,10 +92,10 @@ func (o *opened) write(t *task) error {
 	}
 	run, n := int(t.off/presence.Run), int64(len(t.buf))
 	cost := int64(0)
-	if o.units.Blocks(run) == 0 {
+	if o.held.Ranges(run).Empty() {
 		cost = runOverhead
 	}
-	blocks, content := o.units.Set(t.off, n)
+	blocks, content := o.held.Set(t.off, n)
 	cost += blocks * presence.Block
 	o.dirty.Store(true)
 	e.charge(cost)
@@ -158,13 +158,12 @@ func (o *opened) discard(off, n int64) {
 	for n > 0 {
 		k := min(n, presence.Run-off%presence.Run)
 		run := int(off / presence.Run)
-		before := o.units.Blocks(run)
-		blocks, content := o.units.Clear(off, k)
-		cost := blocks * presence.Block
-		if before > 0 && o.units.Blocks(run) == 0 {
-			cost += runOverhead
-		}
-		if before > 0 {
+		if !o.held.Ranges(run).Empty() {
+			blocks, content := o.held.Clear(off, k)
+			cost := blocks * presence.Block
+			if o.held.Ranges(run).Empty() {
+				cost += runOverhead
+			}
 			o.dirty.Store(true)
 			e.charge(-cost)
 			c.policyMu.Lock()

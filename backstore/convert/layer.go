@@ -11,6 +11,7 @@ import (
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/erofs"
 	"github.com/reprise-containers/reprise/backstore/lsmt"
+	"github.com/reprise-containers/reprise/remote/blob/chunks"
 )
 
 // Layer is a layer whose archive was read. It must be closed.
@@ -27,6 +28,8 @@ type Blob struct {
 	// compressed, its digest is its diff ID, too.
 	Digest digest.Digest
 	Size   int64
+	// Chunks is where its chunk table is.
+	Chunks chunks.Ref
 }
 
 // Close removes the layer's temporary file.
@@ -37,18 +40,19 @@ func (l *Layer) ContentSize() int64 {
 	return l.content.end + int64(len(l.blocks))*erofs.BlockSize
 }
 
-// Write writes the layer's blob to f, an empty file.
+// Write writes the layer's blob, with its chunk table, to f, an empty file.
 func (l *Layer) Write(ctx context.Context, f *os.File) (Blob, error) {
 	err := backstore.WriteLayer(f, l.opts.Compression, func(w io.Writer) error { return l.commit(ctx, w) })
 	if err != nil {
 		return Blob{}, err
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
+	st, err := f.Stat()
+	if err != nil {
 		return Blob{}, err
 	}
-	h := digest.SHA256.Digester()
-	n, err := io.Copy(h.Hash(), f)
-	return Blob{Digest: h.Digest(), Size: n}, err
+	var b Blob
+	b.Chunks, b.Digest, b.Size, err = backstore.AppendChunks(ctx, f, st.Size())
+	return b, err
 }
 
 // commit writes the LSMT stream of the layer to w: metadata and content in the

@@ -114,41 +114,41 @@ func (l *Layer) children(ctx context.Context, n *node) (map[string]*node, error)
 	return n.dir.children, nil
 }
 
-// set makes n what name is in the directory dir, whose children were read.
-func (dir *node) set(name string, n *node) {
-	if old := dir.dir.children[name]; old != nil {
-		dir.drop(name, old)
+// set makes c what name is in the directory n, whose children were read.
+func (n *node) set(name string, c *node) {
+	if old := n.dir.children[name]; old != nil {
+		n.drop(name, old)
 	}
-	dir.dir.children[name] = n
-	if n.isDir() {
-		n.dir.parent, n.dir.name = dir, name
+	n.dir.children[name] = c
+	if c.isDir() {
+		c.dir.parent, c.dir.name = n, name
 	} else {
-		n.links++
+		c.links++
 	}
 }
 
-// drop removes the name of old from dir.
-func (dir *node) drop(name string, old *node) {
-	delete(dir.dir.children, name)
+// drop removes the name of old from the directory n.
+func (n *node) drop(name string, old *node) {
+	delete(n.dir.children, name)
 	switch {
 	case old.isDir():
 	case old.fresh:
 		old.links--
 	default:
-		if dir.dir.replaced == nil {
-			dir.dir.replaced = map[string]*node{}
+		if n.dir.replaced == nil {
+			n.dir.replaced = map[string]*node{}
 		}
-		dir.dir.replaced[name] = old
+		n.dir.replaced[name] = old
 	}
 }
 
-// copyUp replaces a file of the layers below, called name in dir, by one of the
+// copyUp replaces a file of the layers below, called name in n, by one of the
 // layer that is the same. Its other names stay with the old one: that is what
 // overlayfs makes of it.
-func (dir *node) copyUp(name string, old *node) *node {
-	n := newNode(old.Attr)
-	n.Xattrs = maps.Clone(old.Xattrs)
-	n.size, n.start, n.target = old.size, old.start, old.target
-	dir.set(name, n)
-	return n
+func (n *node) copyUp(name string, old *node) *node {
+	c := newNode(old.Attr)
+	c.Xattrs = maps.Clone(old.Xattrs)
+	c.size, c.start, c.target = old.size, old.start, old.target
+	n.set(name, c)
+	return c
 }

@@ -49,15 +49,7 @@ func (p *placer) directory(ctx context.Context, n *node) error {
 	if err != nil {
 		return err
 	}
-	links := uint32(2)
-	for _, c := range children {
-		if c.isDir() {
-			links++
-		}
-	}
-	if links != n.links {
-		n.links, n.dirty = links, true
-	}
+	n.count()
 	moves, err := p.planDir(n)
 	if err != nil {
 		return fmt.Errorf("placing directory %s: %w", n.path(), err)
@@ -82,43 +74,83 @@ func (p *placer) directory(ctx context.Context, n *node) error {
 	return nil
 }
 
+// count counts the links of a directory: its name, its own "." and the ".." of
+// each directory in it.
+func (n *node) count() {
+	links := uint32(2)
+	for _, c := range n.dir.children {
+		if c.isDir() {
+			links++
+		}
+	}
+	if links != n.links {
+		n.links, n.dirty = links, true
+	}
+}
+
 // planDir plans the directory n. It reports whether its number is a new one.
 func (p *placer) planDir(n *node) (moves bool, err error) {
-	names := append(slices.Collect(maps.Keys(n.dir.children)), ".", "..")
-	slices.Sort(names)
 	pl := &plan{start: noBlock}
 	n.plan = pl
 	if pl.xattrs, err = encodeXattrs(n.Xattrs); err != nil {
 		return false, err
 	}
-	header, total := inodeSize+len(pl.xattrs), namesSize(names)
-	pl.groups = [][]string{names}
-	pl.inline = total <= inlineDir && header%BlockSize+total <= BlockSize
-	if b := n.below; b != nil && b.layout == layoutPlain {
-		if g := regroup(n.dir.blocks, names); g != nil {
-			pl.inline, pl.groups, pl.start = false, g, b.start
-		}
-	}
-	switch room := p.room(n); {
-	case n.nid != 0 && pl.inline && fits(p.base.offsetOrRoot(n.nid), room, header, total):
-	case n.nid != 0 && header <= room:
-		pl.inline = false
-	case n.nid == rootNID:
-		return false, fmt.Errorf("extended attributes of the root directory take %d bytes, there is room for %d", len(pl.xattrs), room-inodeSize)
-	default:
-		moves = n.nid != 0
-		n.nid = 0
+	names := append(slices.Collect(maps.Keys(n.dir.children)), ".", "..")
+	slices.Sort(names)
+	header := inodeSize + len(pl.xattrs)
+	pl.arrange(n, names, header)
+	if moves, err = p.settle(n, header, namesSize(names)); err != nil {
+		return false, err
 	}
 	if !pl.inline && pl.start == noBlock {
 		pl.groups, pl.moved = splitNames(names), true
 	}
 	last := pl.groups[len(pl.groups)-1]
 	pl.size = int64(len(pl.groups)-1)*BlockSize + int64(namesSize(last))
-	b := n.below
-	pl.write = n.dirty || n.nid == 0 || b == nil || pl.moved || b.Size != pl.size || pl.inline != (b.layout == layoutInline)
+	pl.write = n.dirty || n.nid == 0 || pl.moved || !pl.like(n.below)
 	p.assign(n, header, int(pl.size))
 	p.dirs = append(p.dirs, n)
 	return moves, nil
+}
+
+// arrange distributes the names of the directory n: to the blocks it has if
+// they take them, or to one piece behind the inode if that may be.
+func (pl *plan) arrange(n *node, names []string, header int) {
+	if n.below != nil && n.below.layout == layoutPlain {
+		if pl.groups = regroup(n.dir.blocks, names); pl.groups != nil {
+			pl.start = n.below.start
+			return
+		}
+	}
+	total := namesSize(names)
+	pl.groups = [][]string{names}
+	pl.inline = total <= inlineDir && header%BlockSize+total <= BlockSize
+}
+
+// settle decides whether the directory n, with total bytes of names, stays where
+// its inode is, without the names behind it if there is no room for them. If it
+// can't, it loses its number, and settle reports it.
+func (p *placer) settle(n *node, header, total int) (moves bool, err error) {
+	if n.nid == 0 {
+		return false, nil
+	}
+	room := p.room(n)
+	switch {
+	case n.plan.inline && fits(p.base.offsetOrRoot(n.nid), room, header, total):
+	case header <= room:
+		n.plan.inline = false
+	case n.nid == rootNID:
+		return false, fmt.Errorf("extended attributes of the root directory take %d bytes, there is room for %d", header-inodeSize, room-inodeSize)
+	default:
+		n.nid, moves = 0, true
+	}
+	return moves, nil
+}
+
+// like reports whether the inode below, if there is one, has its content where
+// the plan has it, with the same size.
+func (pl *plan) like(below *Inode) bool {
+	return below != nil && below.Size == pl.size && pl.inline == (below.layout == layoutInline)
 }
 
 // planFile plans a file that is no directory and that the layer states as name

@@ -128,8 +128,8 @@ func testFaults(t *testing.T, wrap Wrap) {
 	}
 }
 
-// testExact checks that a miss fetches its units of 512 bytes and no more, and
-// nothing twice.
+// testExact checks that a miss fetches the bytes that are missing and no more,
+// and nothing twice.
 func testExact(t *testing.T, wrap Wrap) {
 	data := Random(1<<20+100, 3)
 	inner := blobtest.NewFaulty(blobtest.Bytes(data))
@@ -139,12 +139,16 @@ func testExact(t *testing.T, wrap Wrap) {
 		read  span
 		fetch []span
 	}{
-		{span{1000, 100}, []span{{512, 1024}}},
-		{span{1000, 24}, nil},
-		{span{512, 1024}, nil},
-		{span{0, 2048}, []span{{0, 512}, {1536, 512}}},
+		{span{1000, 100}, []span{{1000, 100}}},
+		{span{1000, 100}, nil},
+		{span{1001, 98}, nil},
+		{span{1100, 50}, []span{{1100, 50}}},
+		{span{999, 152}, []span{{999, 1}, {1150, 1}}},
+		{span{999, 152}, nil},
+		{span{0, 2048}, []span{{0, 999}, {1151, 897}}},
+		{span{0, 2048}, nil},
 		{span{1 << 20, 100}, []span{{1 << 20, 100}}},
-		{span{1<<20 - 1, 101}, []span{{1<<20 - 512, 512}}},
+		{span{1<<20 - 1, 101}, []span{{1<<20 - 1, 1}}},
 	} {
 		before := len(inner.Reads())
 		if err := Check(t.Context(), b, data, step.read.off, step.read.n); err != nil {
@@ -204,7 +208,7 @@ func testPresence(t *testing.T, wrap Wrap) {
 	for _, c := range []struct {
 		off, n int64
 		want   bool
-	}{{600, 10, true}, {511, 2, false}, {0, 600, false}, {4999, 1, false}, {4999, 2, false}, {-1, 2, false}} {
+	}{{600, 10, true}, {605, 5, true}, {599, 2, false}, {609, 2, false}, {0, 600, false}, {4999, 1, false}, {4999, 2, false}, {-1, 2, false}} {
 		if got := blob.Present(b, c.off, c.n); got != c.want {
 			t.Errorf("Present(%d, %d) = %t", c.off, c.n, got)
 		}

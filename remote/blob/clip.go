@@ -25,7 +25,8 @@ func Clip(r ReaderAt, p []byte, off int64) ([]byte, error) {
 }
 
 // passthrough gives a decorator the methods that do not move bytes. Whether a
-// range is present, and who is to forget it, are questions for what lies below.
+// range is present, who is to forget it, and which host is to be shunned, are
+// questions for what lies below.
 type passthrough struct{ Blob }
 
 // Present implements Presence.
@@ -33,3 +34,6 @@ func (d passthrough) Present(off, n int64) bool { return Present(d.Blob, off, n)
 
 // Discard implements Discarder.
 func (d passthrough) Discard(off, n int64) { Discard(d.Blob, off, n) }
+
+// Reject implements Rejecter.
+func (d passthrough) Reject(origin string) { Reject(d.Blob, origin) }

@@ -20,6 +20,7 @@ type remoteBlob struct {
 	desc ocispec.Descriptor
 
 	name, path, scope string // of each request
+	rejected          *rejections
 }
 
 // Size implements blob.ReaderAt.
@@ -28,8 +29,24 @@ func (b *remoteBlob) Size() int64 { return b.desc.Size }
 // Descriptor implements blob.Blob.
 func (b *remoteBlob) Descriptor() ocispec.Descriptor { return b.desc }
 
+// Reject implements blob.Rejecter. What a redirect led to counts as the host
+// that redirected, which is asked anew where to go.
+func (b *remoteBlob) Reject(origin string) {
+	b.rejected.add(origin)
+	key := targetKey{origin, b.ref.repo, b.desc.Digest}
+	if t := b.c.targets.lookup(key); t != nil {
+		b.c.targets.drop(key, t)
+	}
+}
+
+// order puts hosts that failed lately last, and after them those that served
+// wrong bytes of this blob.
+func (b *remoteBlob) order(all []*endpoint) []*endpoint {
+	return b.rejected.order(b.c.health.order(all))
+}
+
 // ReadAt implements blob.ReaderAt: one range request, at the next host the rest
-// of it if one fails.
+// of it if one fails. It tells the blob.Origins of ctx who served what.
 func (b *remoteBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	p, end := blob.Clip(b, p, off)
 	if len(p) == 0 {
@@ -39,8 +56,13 @@ func (b *remoteBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, erro
 		return 0, err
 	}
 	done := 0
-	err := b.c.eachHost(ctx, b.ref, docker.HostCapabilityPull, func(e *endpoint) error {
+	origins := blob.OriginsOf(ctx)
+	err := b.c.eachOf(ctx, b.ref, docker.HostCapabilityPull, b.order, func(e *endpoint) error {
 		n, err := b.readFrom(ctx, e, p[done:], off+int64(done))
+		origins.Served(off+int64(done), n, e.origin)
+		if err != nil && !blob.IsPermanent(err) {
+			origins.Failed()
+		}
 		done += n
 		return err
 	})

@@ -62,7 +62,7 @@ func (c *Client) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 		return nil, fmt.Errorf("opening a blob of %s: %w", r.name(), err)
 	}
 	return &remoteBlob{
-		c: c, ref: r, desc: desc,
+		c: c, ref: r, desc: desc, rejected: newRejections(),
 		name:  r.name() + "@" + desc.Digest.String(),
 		path:  "blobs/" + desc.Digest.String(),
 		scope: r.scope("pull"),
@@ -82,12 +82,19 @@ func checkDescriptor(desc ocispec.Descriptor) error {
 // eachHost calls try for the hosts of ref that are able to caps, until one call
 // succeeds. Hosts that failed recently come last.
 func (c *Client) eachHost(ctx context.Context, ref reference, caps docker.HostCapabilities, try func(*endpoint) error) error {
+	return c.eachOf(ctx, ref, caps, c.health.order, try)
+}
+
+// eachOf is eachHost with the hosts in another order.
+func (c *Client) eachOf(ctx context.Context, ref reference, caps docker.HostCapabilities,
+	order func([]*endpoint) []*endpoint, try func(*endpoint) error,
+) error {
 	all, err := c.hosts.endpoints(ctx, ref.ns)
 	if err != nil {
 		return err
 	}
 	var failed []error
-	for _, e := range c.health.order(all) {
+	for _, e := range order(all) {
 		if !e.caps.Has(caps) {
 			continue
 		}

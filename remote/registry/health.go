@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -63,4 +64,40 @@ func (h *health) good(e *endpoint) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.bans, e.origin)
+}
+
+// rejectionTime is for how long a host that served wrong bytes of a blob is
+// asked for others of it after all other hosts.
+const rejectionTime = 5 * time.Minute
+
+// rejections remembers which hosts served wrong bytes of one blob.
+type rejections struct {
+	mu sync.Mutex
+	at map[string]time.Time // by origin
+}
+
+func newRejections() *rejections { return &rejections{at: make(map[string]time.Time)} }
+
+func (r *rejections) add(origin string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.at[origin] = time.Now()
+}
+
+// order returns the endpoints with those rejected lately at the end, the first
+// of them first: repeated rejections go round all hosts.
+func (r *rejections) order(all []*endpoint) []*endpoint {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.at) == 0 {
+		return all
+	}
+	for origin, at := range r.at {
+		if time.Since(at) >= rejectionTime {
+			delete(r.at, origin)
+		}
+	}
+	out := slices.Clone(all)
+	slices.SortStableFunc(out, func(a, b *endpoint) int { return r.at[a.origin].Compare(r.at[b.origin]) })
+	return out
 }

@@ -5,27 +5,33 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 )
 
 // The map file, all integers little endian:
 //
-//	 0  8  magic "RPRSMAP" and the version, 1
+//	 0  8  magic "RPRSMAP" and the version, 2
 //	 8  4  CRC-32C of everything from offset 12 to the end
 //	12  4  length d of the digest
 //	16  8  size of the blob in bytes
-//	24  8  inode number of the data file the bits speak of
+//	24  8  inode number of the data file the map speaks of
 //	32  4  number n of runs
 //	36  4  zero
 //	40  d  digest of the blob, as text
 //	    n times, ascending by index:
 //	    4      index of the run
-//	    256    bits, unit 0 of the run first
+//	    4      number k of bounds, even and not 0
+//	    4 * k  bounds, ascending: bytes from the start of the run to where a
+//	           range begins that is present, ends, begins, ...
 //
-// Runs without a bit are left out, bits beyond the blob's size are zero.
+// No bound is beyond the end of the run or of the blob. Version 1 had a bit for
+// each 512 bytes; it is refused like anything else that is not this format.
 const (
-	magic      = "RPRSMAP\x01"
+	magic      = "RPRSMAP\x02"
 	headerSize = 40
-	runSize    = 4 + runWords*8
+	runHeader  = 8
+	boundSize  = 4
+	maxBounds  = Run / Block * BlockRanges * 2 // of a run
 	maxDigest  = 256
 )
 
@@ -42,10 +48,12 @@ var ErrCorrupt = errors.New("presence map is damaged or belongs to another file"
 
 // FileLimit returns the largest length in bytes a map file of a blob of the
 // given size can have.
-func FileLimit(size int64) int64 { return headerSize + maxDigest + (size/Run+1)*runSize }
+func FileLimit(size int64) int64 {
+	return headerSize + maxDigest + (size/Run+1)*(runHeader+maxBounds*boundSize)
+}
 
-// Append appends the map file of m to buf. Units that change meanwhile are in
-// it or not, each by itself.
+// Append appends the map file of m to buf. Of a run that changes meanwhile, what
+// it was before or after is in it.
 func (m *Map) Append(buf []byte, id Identity) []byte {
 	start := len(buf)
 	buf = append(buf, magic...)
@@ -56,10 +64,12 @@ func (m *Map) Append(buf []byte, id Identity) []byte {
 	buf = append(buf, 0, 0, 0, 0, 0, 0, 0, 0)
 	buf = append(buf, id.Digest...)
 	runs := uint32(0)
-	for i, b := range m.Runs() {
+	for i, r := range m.Runs() {
+		buf = slices.Grow(buf, runHeader+len(r.bounds)*boundSize)
 		buf = binary.LittleEndian.AppendUint32(buf, uint32(i))
-		for _, w := range b {
-			buf = binary.LittleEndian.AppendUint64(buf, w)
+		buf = binary.LittleEndian.AppendUint32(buf, uint32(len(r.bounds)))
+		for _, x := range r.bounds {
+			buf = binary.LittleEndian.AppendUint32(buf, x)
 		}
 		runs++
 	}
@@ -81,10 +91,9 @@ func Parse(data []byte, id Identity) (*Map, error) {
 	if binary.LittleEndian.Uint32(data[8:]) != checksum(data) {
 		return nil, fmt.Errorf("%w: wrong checksum", ErrCorrupt)
 	}
-	digestLen := uint64(binary.LittleEndian.Uint32(data[12:]))
-	runs := uint64(binary.LittleEndian.Uint32(data[32:]))
-	if uint64(len(data)) != headerSize+digestLen+runs*runSize {
-		return nil, fmt.Errorf("%w: %d bytes long for %d runs", ErrCorrupt, len(data), runs)
+	digestLen := int64(binary.LittleEndian.Uint32(data[12:]))
+	if digestLen > int64(len(data))-headerSize {
+		return nil, fmt.Errorf("%w: digest of %d bytes", ErrCorrupt, digestLen)
 	}
 	got := Identity{
 		Digest: string(data[headerSize : headerSize+digestLen]),
@@ -94,42 +103,57 @@ func Parse(data []byte, id Identity) (*Map, error) {
 	if got != id {
 		return nil, fmt.Errorf("%w: it is of %+v, not of %+v", ErrCorrupt, got, id)
 	}
+	runs, zero := binary.LittleEndian.Uint32(data[32:]), binary.LittleEndian.Uint32(data[36:])
+	if zero != 0 {
+		return nil, fmt.Errorf("%w: header with %#x at its end", ErrCorrupt, zero)
+	}
 	m := New(id.Size)
-	if err := m.parseRuns(data[headerSize+digestLen:]); err != nil {
+	if err := m.parseRuns(data[headerSize+digestLen:], runs); err != nil {
 		return nil, err
 	}
 	return m, nil
 }
 
-func (m *Map) parseRuns(data []byte) error {
+// parseRuns reads n runs, which are all of data.
+func (m *Map) parseRuns(data []byte, n uint32) error {
 	last := int64(-1)
-	for ; len(data) > 0; data = data[runSize:] {
-		i := int64(binary.LittleEndian.Uint32(data))
+	for ; n > 0; n-- {
+		if len(data) < runHeader {
+			return fmt.Errorf("%w: %d runs are missing", ErrCorrupt, n)
+		}
+		i, k := int64(binary.LittleEndian.Uint32(data)), int64(binary.LittleEndian.Uint32(data[4:]))
+		data = data[runHeader:]
 		if i <= last || i >= int64(m.runCount()) {
 			return fmt.Errorf("%w: run %d after run %d of %d", ErrCorrupt, i, last, m.runCount())
 		}
-		last = i
-		r := m.make(i)
-		for k := range r {
-			w := binary.LittleEndian.Uint64(data[4+8*k:])
-			if w&^legal(m.size, i*runUnits+int64(k)*64) != 0 {
-				return fmt.Errorf("%w: bits beyond the end in run %d", ErrCorrupt, i)
-			}
-			r[k].Store(w)
+		if k == 0 || k%2 != 0 || k > maxBounds || k*boundSize > int64(len(data)) {
+			return fmt.Errorf("%w: %d bounds of run %d in %d bytes", ErrCorrupt, k, i, len(data))
 		}
+		bounds, err := parseBounds(data[:k*boundSize], min(m.size-i*Run, Run))
+		if err != nil {
+			return fmt.Errorf("%w in run %d", err, i)
+		}
+		m.slot(i).Store(&Ranges{bounds})
+		data, last = data[k*boundSize:], i
+	}
+	if len(data) > 0 {
+		return fmt.Errorf("%w: %d bytes after the last run", ErrCorrupt, len(data))
 	}
 	return nil
 }
 
-// legal returns the mask of the bits that may be set in the word that starts
-// at unit u of a blob of size bytes.
-func legal(size, u int64) uint64 {
-	_, end := span(0, size)
-	if u >= end {
-		return 0
+// parseBounds reads the bounds of a run of size bytes.
+func parseBounds(data []byte, size int64) ([]uint32, error) {
+	bounds := make([]uint32, len(data)/boundSize)
+	last := int64(-1)
+	for k := range bounds {
+		x := binary.LittleEndian.Uint32(data[k*boundSize:])
+		if int64(x) <= last || int64(x) > size {
+			return nil, fmt.Errorf("%w: bound %d after %d of %d bytes", ErrCorrupt, x, last, size)
+		}
+		bounds[k], last = x, int64(x)
 	}
-	mask, _ := word(u, end)
-	return mask
+	return bounds, nil
 }
 
 func checksum(file []byte) uint32 {

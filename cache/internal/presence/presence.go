@@ -1,42 +1,46 @@
-// Package presence keeps, for one blob, which of its bytes a cache holds: one
-// bit for each unit of 512 bytes, and the file format of that map.
+// Package presence keeps, for one blob, which of its bytes a cache holds, and
+// the file format of that map.
 //
-// The unit is small because every byte fetched beyond need delays a container
-// start. The bits are kept in runs of 1 MiB that exist only where something is
-// present, so a barely read or absurdly large blob costs next to nothing.
+// It is exact to the byte: what a reader asks for ends where a compressed block
+// or a chunk of them ends, which is anywhere, and every byte fetched beyond
+// that delays a container start.
+//
+// A blob is cut into runs of 1 MiB that exist only where something is present,
+// so a barely read or absurdly large blob costs next to nothing. What is
+// present of a run is a sorted list of ranges of 8 bytes each. The most there
+// are in earnest, every second compressed block of 1 to 2 KB, are some 350 in
+// a run, or 3 KB for each MiB; a run that is complete is one range. A reader
+// that picks single bytes could make it more, so a block of 4 KiB may have a
+// part in BlockRanges of them only: the list is never more than 32 KiB for a
+// run, and never more than a 32nd of the disk space of what it speaks of.
 package presence
 
 import (
 	"iter"
-	"math/bits"
 	"sync/atomic"
 )
 
 const (
-	// Unit is the number of bytes behind one bit.
-	Unit = 512
 	// Block is the number of bytes a file system is taken to allocate at
-	// once. It is eight units, so a block is a byte of the map.
+	// once.
 	Block = 4096
+	// BlockRanges is how many separate ranges are kept of one block. Of
+	// more, the shortest is forgotten.
+	BlockRanges = 16
 	// Run is the number of bytes that are evicted together.
 	Run = 1 << 20
 	// MaxSize is the largest blob a Map is made for, in bytes. It bounds
 	// what a descriptor can make us allocate (128 KiB of empty map).
 	MaxSize = 1 << 40
 
-	runUnits = Run / Unit
-	runWords = runUnits / 64
 	pageRuns = 64
 )
 
-type (
-	run  [runWords]atomic.Uint64
-	page [pageRuns]atomic.Pointer[run]
-)
+type page [pageRuns]atomic.Pointer[Ranges]
 
-// Map is the presence of one blob. All methods may run in parallel; each word
-// of the map changes atomically, but a method that covers several words does
-// not. Offsets and lengths are in bytes and within the blob.
+// Map is the presence of one blob. All methods may run in parallel, and those
+// that only look take no lock; each run changes atomically, but a method that
+// covers several does not. Offsets and lengths are in bytes and within the blob.
 type Map struct {
 	size  int64
 	pages []atomic.Pointer[page]
@@ -51,204 +55,148 @@ func New(size int64) *Map {
 // runCount returns the number of runs the blob has, present or not.
 func (m *Map) runCount() int { return int((m.size + Run - 1) / Run) }
 
-// at returns run i, nil if nothing of it was ever present.
-func (m *Map) at(i int64) *run {
+// at returns run i, nil if nothing of it is present.
+func (m *Map) at(i int64) *Ranges {
 	if p := m.pages[i/pageRuns].Load(); p != nil {
 		return p[i%pageRuns].Load()
 	}
 	return nil
 }
 
-// make returns run i and creates it if need be.
-func (m *Map) make(i int64) *run {
-	slot := &m.pages[i/pageRuns]
-	if slot.Load() == nil {
-		slot.CompareAndSwap(nil, new(page))
+// slot returns the place of run i.
+func (m *Map) slot(i int64) *atomic.Pointer[Ranges] {
+	p := &m.pages[i/pageRuns]
+	if p.Load() == nil {
+		p.CompareAndSwap(nil, new(page))
 	}
-	r := &slot.Load()[i%pageRuns]
-	if r.Load() == nil {
-		r.CompareAndSwap(nil, new(run))
-	}
-	return r.Load()
+	return &p.Load()[i%pageRuns]
 }
 
-// span returns the units that cover n bytes at off.
-func span(off, n int64) (u, end int64) { return off / Unit, (off + n + Unit - 1) / Unit }
-
-// word returns the mask of the units [u, end) that share a word with u, and
-// their number.
-func word(u, end int64) (mask uint64, n int64) {
-	bit := u & 63
-	n = min(64-bit, end-u)
-	return ^uint64(0) >> (64 - n) << bit, n
+// part returns the run that off is in and what [off, end) covers of it, from
+// the run's start.
+func part(off, end int64) (i int64, from, to uint32) {
+	i = off / Run
+	return i, uint32(off % Run), uint32(min(end-i*Run, Run))
 }
 
-// Has reports whether all units that cover n bytes at off are present.
+// Has reports whether all of the n bytes at off are present.
 func (m *Map) Has(off, n int64) bool {
-	u, end := span(off, n)
-	for u < end {
-		r := m.at(u / runUnits)
+	for end := off + n; off < end; {
+		i, from, to := part(off, end)
+		r := m.at(i)
 		if r == nil {
 			return false
 		}
-		mask, k := word(u, end)
-		if r[u/64%runWords].Load()&mask != mask {
+		k := notAbove(r.bounds, from)
+		if k%2 == 0 || r.bounds[k] < to {
 			return false
 		}
-		u += k
+		off = i*Run + int64(to)
 	}
 	return true
 }
 
-// Extent reports whether the unit at off is present and up to where, at most
-// end, the units after it are the same. off must be a multiple of Unit and
-// less than end; until is greater than off whatever changes meanwhile.
+// Extent reports whether the byte at off is present and up to where, at most
+// end, the bytes after it are the same. off must be less than end; until is
+// greater than off whatever changes meanwhile.
 func (m *Map) Extent(off, end int64) (present bool, until int64) {
-	u, last := span(off, end-off)
-	for first := true; u < last; first = false {
-		mask, n := word(u, last)
-		var w uint64
-		if r := m.at(u / runUnits); r != nil {
-			w = r[u/64%runWords].Load()
-		}
+	for first := true; off < end; first = false {
+		i, from, to := part(off, end)
+		here, same := m.at(i).extent(from)
 		if first {
-			// From the word used below: read twice, it could differ.
-			present = w>>(u&63)&1 != 0
+			present = here
+		} else if here != present {
+			break
 		}
-		if present {
-			w = ^w
+		if same < to {
+			return present, i*Run + int64(same)
 		}
-		if w &= mask; w != 0 {
-			return present, min(end, (u&^63+int64(bits.TrailingZeros64(w)))*Unit)
-		}
-		u += n
+		off = i*Run + int64(to)
 	}
-	return present, end
+	return present, off
 }
 
-// Set marks the units that cover n bytes at off as present and returns how
-// many blocks hold something that held nothing before, and how many bytes of
-// units are new.
-func (m *Map) Set(off, n int64) (blocks, content int64) {
-	u, end := span(off, n)
-	for u < end {
-		mask, k := word(u, end)
-		old := m.make(u / runUnits)[u/64%runWords].Or(mask)
-		blocks += int64(occupied(old|mask) - occupied(old))
-		content += int64(bits.OnesCount64(mask&^old)) * Unit
-		u += k
+// Set marks the n bytes at off as present and returns how many more blocks hold
+// something than before, and how many more bytes are present. Both can be
+// negative, because of BlockRanges.
+func (m *Map) Set(off, n int64) (blocks, content int64) { return m.change(off, n, true) }
+
+// Clear marks the n bytes at off as absent and returns how many fewer blocks
+// hold something than before, and how many fewer bytes are present.
+func (m *Map) Clear(off, n int64) (blocks, content int64) {
+	blocks, content = m.change(off, n, false)
+	return -blocks, -content
+}
+
+func (m *Map) change(off, n int64, present bool) (blocks, content int64) {
+	for end := off + n; off < end; {
+		i, from, to := part(off, end)
+		off = i*Run + int64(to)
+		if !present && m.at(i) == nil {
+			continue
+		}
+		for slot := m.slot(i); ; {
+			old := slot.Load()
+			now := old.with(from, to, present)
+			if slot.CompareAndSwap(old, now) {
+				b, c := now.gain(old, from, to)
+				blocks, content = blocks+b, content+c
+				break
+			}
+		}
 	}
 	return blocks, content
 }
 
-// Vacant returns how many blocks Set(off, n) would be the first to occupy.
+// Vacant returns how many blocks Set(off, n) would be the first to occupy, at
+// most.
 func (m *Map) Vacant(off, n int64) (blocks int64) {
-	u, end := span(off, n)
-	for u < end {
-		mask, k := word(u, end)
-		var old uint64
-		if r := m.at(u / runUnits); r != nil {
-			old = r[u/64%runWords].Load()
-		}
-		blocks += int64(occupied(old|mask) - occupied(old))
-		u += k
+	for end := off + n; off < end; {
+		i, from, to := part(off, end)
+		from, to = from/Block*Block, (to+Block-1)/Block*Block
+		occupied, _ := m.at(i).count(from, to)
+		blocks += int64(to-from)/Block - occupied
+		off = i*Run + int64(to)
 	}
 	return blocks
 }
 
-// Clear marks all units that n bytes at off touch as absent and returns how
-// many blocks hold nothing that held something before, and how many bytes of
-// units went.
-func (m *Map) Clear(off, n int64) (blocks, content int64) {
-	u, end := span(off, n)
-	for u < end {
-		mask, k := word(u, end)
-		if r := m.at(u / runUnits); r != nil {
-			old := r[u/64%runWords].And(^mask)
-			blocks += int64(occupied(old) - occupied(old&^mask))
-			content += int64(bits.OnesCount64(old&mask)) * Unit
-		}
-		u += k
-	}
-	return blocks, content
-}
-
-// Bits is the content of one run.
-type Bits [runWords]uint64
-
-// Blocks returns the number of blocks that hold something.
-func (b *Bits) Blocks() (n int64) {
-	for _, w := range b {
-		n += int64(occupied(w))
-	}
-	return n
-}
-
-// Content returns the number of bytes of the units present, the last one of a
-// blob taken for a whole one.
-func (b *Bits) Content() (n int64) {
-	for _, w := range b {
-		n += int64(bits.OnesCount64(w)) * Unit
-	}
-	return n
-}
-
-// Bits returns what is present of run i.
-func (m *Map) Bits(i int) (b Bits) {
-	if r := m.at(int64(i)); r != nil {
-		for k := range r {
-			b[k] = r[k].Load()
-		}
-	}
-	return b
-}
+// Ranges returns what is present of run i.
+func (m *Map) Ranges(i int) Ranges { return m.at(int64(i)).value() }
 
 // Take clears run i and returns what it was, for Restore.
-func (m *Map) Take(i int) (b Bits) {
-	if r := m.at(int64(i)); r != nil {
-		for k := range r {
-			b[k] = r[k].Swap(0)
-		}
+func (m *Map) Take(i int) Ranges {
+	if m.at(int64(i)) == nil {
+		return Ranges{}
 	}
-	return b
+	return m.slot(int64(i)).Swap(nil).value()
 }
 
-// Restore sets the bits b of run i.
-func (m *Map) Restore(i int, b Bits) {
-	r := m.make(int64(i))
-	for k, w := range b {
-		r[k].Or(w)
+// Restore marks the ranges r of run i as present.
+func (m *Map) Restore(i int, r Ranges) {
+	if r.Empty() || m.slot(int64(i)).CompareAndSwap(nil, &r) {
+		return
+	}
+	for from, to := range r.all() {
+		m.Set(int64(i)*Run+int64(from), int64(to-from))
 	}
 }
 
 // Runs yields the runs of which something is present, in order.
-func (m *Map) Runs() iter.Seq2[int, Bits] {
-	return func(yield func(int, Bits) bool) {
+func (m *Map) Runs() iter.Seq2[int, Ranges] {
+	return func(yield func(int, Ranges) bool) {
 		for pi := range m.pages {
 			p := m.pages[pi].Load()
 			if p == nil {
 				continue
 			}
 			for ri := range p {
-				if p[ri].Load() == nil {
-					continue
-				}
-				if b := m.Bits(pi*pageRuns + ri); b != (Bits{}) && !yield(pi*pageRuns+ri, b) {
+				if r := p[ri].Load(); r != nil && !yield(pi*pageRuns+ri, *r) {
 					return
 				}
 			}
 		}
 	}
-}
-
-// Blocks returns the number of blocks of run i that hold something.
-func (m *Map) Blocks(i int) (n int64) {
-	if r := m.at(int64(i)); r != nil {
-		for k := range r {
-			n += int64(occupied(r[k].Load()))
-		}
-	}
-	return n
 }
 
 // Empty reports whether nothing is present.
@@ -257,13 +205,4 @@ func (m *Map) Empty() bool {
 		return false
 	}
 	return true
-}
-
-// occupied returns how many of the eight blocks of a word hold something: its
-// bytes that are not zero.
-func occupied(w uint64) int {
-	w |= w >> 4
-	w |= w >> 2
-	w |= w >> 1
-	return bits.OnesCount64(w & 0x0101010101010101)
 }

@@ -1,0 +1,103 @@
+package blob
+
+import (
+	"context"
+	"slices"
+	"sync"
+)
+
+// Origins collects who served the bytes of a read, so that who finds them wrong
+// knows whom to blame. A source that has several hosts, or may have, reports to
+// the Origins of the read's context. Methods may be called in parallel, and on a
+// nil Origins, which keeps nothing.
+type Origins struct {
+	mu     sync.Mutex
+	served []servedRange
+	failed bool
+}
+
+type servedRange struct {
+	off, end int64
+	origin   string
+}
+
+type originsKey struct{}
+
+// WithOrigins returns a context whose reads report to the Origins returned.
+// Reads that are answered from a cache, or by a fetch that another read began,
+// report nothing.
+func WithOrigins(ctx context.Context) (context.Context, *Origins) {
+	o := new(Origins)
+	return context.WithValue(ctx, originsKey{}, o), o
+}
+
+// OriginsOf returns what reads under ctx are to report to, or nil.
+func OriginsOf(ctx context.Context) *Origins {
+	o, _ := ctx.Value(originsKey{}).(*Origins)
+	return o
+}
+
+// Served notes that origin ("scheme://host") served [off, off+n) bytes of the
+// blob.
+func (o *Origins) Served(off int64, n int, origin string) {
+	if o == nil || n <= 0 {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.served = append(o.served, servedRange{off, off + int64(n), origin})
+}
+
+// Failed notes that a host served nothing now but may do so later.
+func (o *Origins) Failed() {
+	if o == nil {
+		return
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.failed = true
+}
+
+// Of returns who served any of [off, off+n) bytes, each once.
+func (o *Origins) Of(off, n int64) []string {
+	if o == nil {
+		return nil
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	var out []string
+	for _, s := range o.served {
+		if s.off < off+n && off < s.end && !slices.Contains(out, s.origin) {
+			out = append(out, s.origin)
+		}
+	}
+	return out
+}
+
+// AnyFailed reports whether there is a host that may serve the bytes later.
+func (o *Origins) AnyFailed() bool {
+	if o == nil {
+		return false
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.failed
+}
+
+// Rejecter is the optional ability of a blob that has several hosts to prefer
+// others to one that served wrong bytes. Decorators pass the call down.
+type Rejecter interface {
+	// Reject makes further reads of the blob try other hosts than origin,
+	// as given to Origins.Served, first. It does not block on the network.
+	Reject(origin string)
+}
+
+// Reject asks r to prefer other hosts to origin and reports whether r has the
+// ability.
+func Reject(r ReaderAt, origin string) bool {
+	d, ok := r.(Rejecter)
+	if ok {
+		d.Reject(origin)
+	}
+	return ok
+}
