@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/klauspost/compress/zstd"
+
 	"github.com/reprise-containers/reprise/backstore/zfile"
 	"github.com/reprise-containers/reprise/integration/reference"
 )
@@ -32,9 +34,13 @@ func (b bench) chunkTables(ctx context.Context) error {
 		for _, l := range layers {
 			jump += jumpEntry * int64(len(l))
 		}
-		fmt.Printf("\nChunk tables, start of %s: %d blocks, %.3f MB; all relative to that; jump tables %.3f\n",
-			c.build.Name, len(stored), float64(exact)/1e6, float64(jump)/float64(exact))
-		fmt.Printf("%-12s %6s", "leaf of", "data")
+		lean, err := leanLengths(layers)
+		if err != nil {
+			return err
+		}
+		fmt.Printf("\nChunk tables, start of %s: %d blocks, %.3f MB; all relative to that; jump tables %.3f, their lengths compressed %.3f\n",
+			c.build.Name, len(stored), float64(exact)/1e6, float64(jump)/float64(exact), float64(lean)/float64(exact))
+		fmt.Printf("%-12s %6s %6s", "leaf of", "data", "again")
 		for _, f := range fans {
 			fmt.Printf("  %4d: hashes    sum requests", f)
 		}
@@ -44,7 +50,7 @@ func (b bench) chunkTables(ctx context.Context) error {
 				t := chunkCost(layers, stored, least, f)
 				rel := func(n int64) float64 { return float64(n) / float64(exact) }
 				if i == 0 {
-					fmt.Printf("%6d bytes %6.3f", least, rel(t.data))
+					fmt.Printf("%6d bytes %6.3f %6.3f", least, rel(t.data), rel(t.again))
 				}
 				fmt.Printf("        %6.3f %6.3f %8d", rel(t.hashes), rel(t.data+t.hashes+jump), t.requests)
 			}
@@ -72,7 +78,10 @@ func lengths(c *converted) [][]int64 {
 // pages if each is one.
 type tableCost struct {
 	data, hashes int64
-	requests     int
+	// again is data if each block fetches its leaf, because what else is in
+	// it is not kept.
+	again    int64
+	requests int
 }
 
 // chunkCost cuts the blocks of each layer into leaves, runs that end as soon as
@@ -81,15 +90,17 @@ func chunkCost(layers [][]int64, stored map[reference.Block]int64, least, fan in
 	var t tableCost
 	for layer, blocks := range layers {
 		var leaf, size int64
-		page, touched := false, false
+		var touched int64 // blocks of the leaf
+		page := false
 		closeLeaf := func() {
-			if touched {
+			if touched > 0 {
 				t.data += size
+				t.again += touched * size
 				t.requests++
 				page = true
 			}
 			leaf++
-			size, touched = 0, false
+			size, touched = 0, 0
 		}
 		closePage := func() {
 			if page {
@@ -101,7 +112,7 @@ func chunkCost(layers [][]int64, stored map[reference.Block]int64, least, fan in
 		}
 		for i, n := range blocks {
 			if _, ok := stored[reference.Block{Layer: layer, Index: int64(i)}]; ok {
-				touched = true
+				touched++
 			}
 			if size += n; size < least && i < len(blocks)-1 {
 				continue
@@ -113,4 +124,23 @@ func chunkCost(layers [][]int64, stored map[reference.Block]int64, least, fan in
 		}
 	}
 	return t
+}
+
+// leanLengths returns the bytes that the lengths take, compressed: low bytes
+// first, then high ones, with zstd.
+func leanLengths(layers [][]int64) (int64, error) {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression))
+	if err != nil {
+		return 0, err
+	}
+	defer e.Close()
+	var sum int64
+	for _, blocks := range layers {
+		bytes := make([]byte, 2*len(blocks))
+		for i, n := range blocks {
+			bytes[i], bytes[len(blocks)+i] = byte(n), byte(n>>8)
+		}
+		sum += int64(len(e.EncodeAll(bytes, nil)))
+	}
+	return sum, nil
 }

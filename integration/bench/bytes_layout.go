@@ -11,16 +11,12 @@ import (
 	"github.com/reprise-containers/reprise/integration/node"
 )
 
-// coldDaemon turns the daemon's readahead off, so that it reads what the kernel
-// asks for, and keeps devices for their counts.
-var coldDaemon = map[string]string{"device": "readahead = '0'\nkeep_idle = true\n"}
-
 // layouts compares file systems by the bytes that a start needs of them.
 func (b bench) layouts(ctx context.Context) error {
 	fmt.Printf("\nStarts without readahead: zstd blocks of 4 KiB touched on a plain loop device; read from the daemon's; fetched by it\n")
 	fmt.Printf("%-6s %-15s %8s %9s %8s %9s %9s %9s %9s\n", "", "", "touched", "MB", "of ext4", "MB raw", "MB raw", "requests", "MB")
 	z := zfile.Options{Algorithm: zfile.ZSTD}
-	return b.onNode(ctx, node.Options{Config: coldDaemon}, func(n *node.Node) error {
+	return b.onNode(ctx, node.Options{Config: coldstart.WithoutReadahead}, func(n *node.Node) error {
 		for _, build := range startImages {
 			m := layoutMeasure{node: n, name: build.Name}
 			for _, fs := range []image.FSType{image.Ext4, image.Erofs} {
@@ -54,34 +50,14 @@ type layoutMeasure struct {
 }
 
 func (m *layoutMeasure) measure(ctx context.Context, form string, l image.Layout, b image.Build) error {
-	least, cost, err := coldstart.Least(ctx, m.node, l, b)
+	r, err := coldstart.Request(ctx, m.node, l, b, m.name+":"+form)
 	if err != nil {
 		return err
 	}
 	if m.ext4 == 0 {
-		m.ext4 = float64(cost.Compressed)
+		m.ext4 = float64(r.Compressed)
 	}
-	ref := m.name + ":" + form
-	if err := m.node.Push(ctx, l, ref); err != nil {
-		return err
-	}
-	const metric = "reprise_device_read_bytes"
-	before, err := m.node.Snapshotter.Metric(ctx, metric)
-	if err != nil {
-		return err
-	}
-	start, err := coldstart.Lazy(ctx, m.node, ref)
-	if err != nil {
-		return err
-	}
-	after, err := m.node.Snapshotter.Metric(ctx, metric)
-	if err != nil {
-		return err
-	}
-	if start.Stdout != least.Stdout {
-		return fmt.Errorf("%s printed %q, on a plain loop device %q", ref, start.Stdout, least.Stdout)
-	}
-	fmt.Printf("%-6s %-15s %8d %9.3f %8.3f %9.3f %9.3f %9d %9.3f\n", m.name, form, cost.Touched/zfileBlock, float64(cost.Compressed)/1e6,
-		float64(cost.Compressed)/m.ext4, float64(cost.Touched)/1e6, (after-before)/1e6, start.Stats.Requests, float64(start.Stats.Bytes)/1e6)
+	fmt.Printf("%-6s %-15s %8d %9.3f %8.3f %9.3f %9.3f %9d %9.3f\n", m.name, form, r.Touched/zfileBlock, float64(r.Compressed)/1e6,
+		float64(r.Compressed)/m.ext4, float64(r.Touched)/1e6, float64(r.Device)/1e6, r.Start.Stats.Requests, float64(r.Start.Stats.Bytes)/1e6)
 	return nil
 }
