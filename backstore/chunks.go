@@ -138,6 +138,19 @@ func (c Chunker) build(ctx context.Context, r io.Reader, l layout) ([]byte, dige
 	return chunks.Build(ctx, r, l.leaves, c.FanOut)
 }
 
+// FindChunks returns where in the layer blob r, which d describes, its chunk
+// table lies, or false if it has none. It reads one tar block.
+func FindChunks(ctx context.Context, r blob.ReaderAt, d Description) (tarblob.Range, bool, error) {
+	if !d.Tar {
+		return tarblob.Range{}, false, nil
+	}
+	m, ok, err := tarblob.NextMember(ctx, r, d.Payload)
+	if !ok || m.Name != ChunksMember {
+		return tarblob.Range{}, false, err
+	}
+	return m.Range, true, err
+}
+
 // layout is what the leaves of a blob follow.
 type layout struct {
 	minLeaf int

@@ -2,6 +2,7 @@ package backstore
 
 import (
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/backstore/lsmt"
 )
@@ -31,13 +32,28 @@ type Layer struct {
 	// zero for a layer that exists only locally.
 	Digest digest.Digest
 	Size   int64
+	// Annotations are those of the blob's descriptor that matter to who reads
+	// it: where its chunk table lies.
+	Annotations map[string]string
 	// File is a local copy of the layer, read in place of the blob, or "".
 	// It may be tar-wrapped, compressed or neither.
 	File string
+	// Dir is the directory that a local copy of the blob belongs in, under the
+	// name LayerFile, or "" if there is no place for one.
+	Dir string
 }
+
+// LayerFile is the name of a layer's local copy in its directory, where
+// upstream's backstore looks for one, too.
+const LayerFile = "overlaybd.commit"
 
 // Remote reports whether reading l needs a registry.
 func (l Layer) Remote() bool { return l.File == "" }
+
+// Descriptor returns the descriptor of the blob of l.
+func (l Layer) Descriptor() ocispec.Descriptor {
+	return ocispec.Descriptor{Digest: l.Digest, Size: l.Size, Annotations: l.Annotations}
+}
 
 // Attachment is an image that is, or is to be, mounted.
 type Attachment struct {

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 
+	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/snapshot"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
@@ -306,6 +307,10 @@ func TestUsage(t *testing.T) {
 	if u, err := n.Usage(t.Context(), top); err != nil || u.Size != 12345 {
 		t.Errorf("lazy layer: %+v, %v", u, err)
 	}
+	n.must(os.WriteFile(filepath.Join(n.filesOf(top), ".download"), make([]byte, 50_000), 0o644))
+	if u, err := n.Usage(t.Context(), top); err != nil || u.Size < 62_000 || u.Size > 100_000 {
+		t.Errorf("lazy layer that is being downloaded: %+v, %v", u, err)
+	}
 	m := n.run("c", top)
 	n.must(os.WriteFile(filepath.Join(upperOf(t, m), "f"), make([]byte, 100_000), 0o644))
 	u, err := n.Usage(t.Context(), "c")
@@ -475,7 +480,7 @@ func idOf(n *node, name string) string {
 	for _, d := range dirs {
 		data, err := os.ReadFile(d)
 		n.must(err)
-		if strings.HasSuffix(string(data), ref.Labels[labels.BlobDigest]+`","size":`+ref.Labels[labels.BlobSize]+"}]}") {
+		if strings.Contains(string(data), ref.Labels[labels.BlobDigest]+`","size":`+ref.Labels[labels.BlobSize]+"}]") {
 			return filepath.Base(filepath.Dir(filepath.Dir(d)))
 		}
 	}
@@ -484,3 +489,21 @@ func idOf(n *node, name string) string {
 }
 
 var _ snapshots.Cleaner = (*node)(nil)
+
+// A layer that was downloaded is found where attach was told to put it, by its
+// own image and by those on top of it, and the registry is not needed then.
+func TestDownloadedLayerIsFound(t *testing.T) {
+	n := newNode(t)
+	n.pull("base", "app")
+	chain := chainOf("base", "app")
+	file := filepath.Join(n.filesOf(chain[0]), backstore.LayerFile)
+	n.must(os.WriteFile(file, []byte("a whole blob"), 0o600))
+	n.run("c", chain[1])
+	layers := n.fake.image(n.fake.targets()[0]).Layers
+	if layers[0].File != file || layers[0].Remote() {
+		t.Errorf("the downloaded layer is %+v, want file %s", layers[0], file)
+	}
+	if !layers[1].Remote() || layers[1].Dir != n.filesOf(chain[1]) {
+		t.Errorf("the other layer is %+v, want directory %s", layers[1], n.filesOf(chain[1]))
+	}
+}

@@ -94,7 +94,7 @@ func (s *Snapshotter) describe(ctx context.Context, id string, info snapshots.In
 	if here.Size == 0 {
 		here.Digest = ""
 	}
-	return below.with(here).withClaims(l.Image, l.FSType), true, nil
+	return below.with(here).withClaims(l), true, nil
 }
 
 func (s *Snapshotter) describeTrace(ctx context.Context, id string, info snapshots.Info, l labels.Labels) (imageConfig, error) {
@@ -102,7 +102,7 @@ func (s *Snapshotter) describeTrace(ctx context.Context, id string, info snapsho
 	if err != nil {
 		return imageConfig{}, err
 	}
-	config := below.withClaims(l.Image, l.FSType)
+	config := below.withClaims(l)
 	trace := filepath.Join(s.dirs.fs(id), "trace")
 	if st, err := os.Lstat(trace); err != nil || !st.Mode().IsRegular() {
 		// The image runs as well without it, only slower.

@@ -180,6 +180,15 @@ func (n *node) unpack(name, parent string, lbls, files map[string]string) error 
 	return n.Commit(n.t.Context(), name, key, snapshots.WithLabels(lbls))
 }
 
+// filesOf returns the directory of what is unpacked into, or downloaded for,
+// the snapshot name.
+func (n *node) filesOf(name string) string {
+	n.t.Helper()
+	root, err := filepath.EvalSymlinks(n.cfg.Root)
+	n.must(err)
+	return filepath.Join(root, "snapshots", idOf(n, name), "fs")
+}
+
 // upperOf returns the directory that takes the writes of mounts.
 func upperOf(t *testing.T, m []mount.Mount) string {
 	t.Helper()

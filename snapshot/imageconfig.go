@@ -15,6 +15,8 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/remote/blob/chunks"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 const (
@@ -26,7 +28,7 @@ const (
 )
 
 // layerFiles are the names under which a directory holds an overlaybd layer.
-var layerFiles = []string{"overlaybd.commit", ".commit", "overlaybd.sealed"}
+var layerFiles = []string{backstore.LayerFile, ".commit", "overlaybd.sealed"}
 
 // imageConfig is what an image snapshot is made of, as upstream's backstore
 // reads it (unknown keys are ignored there).
@@ -39,16 +41,39 @@ type imageConfig struct {
 	Acceleration bool `json:"accelerationLayer,omitempty"`
 	// FSType is the image's claim, "" if there is none. Not upstream's.
 	FSType string `json:"fsType,omitempty"`
+	// Manifest is the digest of the image's manifest, "" if it is not known.
+	// Not upstream's.
+	Manifest digest.Digest `json:"manifestDigest,omitempty"`
 
 	// ref is the image reference. It has a file of its own, as upstream.
 	ref string
 }
 
-// lower is one layer: a blob, a directory that holds the layer, or both.
+// lower is one layer: a blob, a directory that holds the layer or is to hold
+// it, or both. The topmost layer is written without its directory when it is
+// read lazily: the directory has no name yet, and readConfig knows it.
 type lower struct {
 	Dir    string        `json:"dir,omitempty"`
 	Digest digest.Digest `json:"digest,omitempty"`
 	Size   int64         `json:"size,omitempty"`
+	// Where the chunk table of the blob lies, if it has one. Not upstream's.
+	ChunksRoot   digest.Digest `json:"chunksRoot,omitempty"`
+	ChunksOffset int64         `json:"chunksOffset,omitempty"`
+	ChunksSize   int64         `json:"chunksSize,omitempty"`
+}
+
+// chunks returns where the chunk table of l lies.
+func (l lower) chunks() chunks.Ref {
+	return chunks.Ref{Root: l.ChunksRoot, Offset: l.ChunksOffset, Size: l.ChunksSize}
+}
+
+// remoteLower returns the lower of the blob that l describes, whose chunk table
+// is ref.
+func remoteLower(l labels.Labels, ref chunks.Ref) lower {
+	return lower{
+		Digest: l.Blob, Size: l.BlobSize,
+		ChunksRoot: ref.Root, ChunksOffset: ref.Offset, ChunksSize: ref.Size,
+	}
 }
 
 // with returns c with one more layer on top. A trace below it is dropped: it
@@ -73,16 +98,17 @@ func (c imageConfig) withTrace(dir string) imageConfig {
 	return c
 }
 
-// withClaims returns c with the reference and the file system type that the
-// topmost layer states, where it does.
-func (c imageConfig) withClaims(ref, fsType string) imageConfig {
-	if ref != "" {
-		c.ref = ref
-		c.RepoBlobURL = repoBlobURL(ref)
+// withClaims returns c with the reference and the file system type that l, the
+// labels of the topmost layer, state, where they do, and its manifest.
+func (c imageConfig) withClaims(l labels.Labels) imageConfig {
+	if l.Image != "" {
+		c.ref = l.Image
+		c.RepoBlobURL = repoBlobURL(l.Image)
 	}
-	if fsType != "" {
-		c.FSType = fsType
+	if l.FSType != "" {
+		c.FSType = l.FSType
 	}
+	c.Manifest = l.Manifest // that of another image would not do
 	return c
 }
 
@@ -103,21 +129,36 @@ func (c imageConfig) check() error {
 	if layers < 1 || layers > backstore.MaxLayers {
 		return fmt.Errorf("%d layers; an overlaybd image has 1 to %d", layers, backstore.MaxLayers)
 	}
+	if c.Manifest != "" {
+		if err := c.Manifest.Validate(); err != nil {
+			return fmt.Errorf("manifest %q: %w", c.Manifest, err)
+		}
+	}
 	for i, l := range c.Lowers {
-		switch {
-		case l.Dir == "" && l.Digest == "":
-			return fmt.Errorf("layer %d has neither directory nor digest", i)
-		case l.Dir != "" && !filepath.IsAbs(l.Dir):
-			return fmt.Errorf("layer %d: directory %q is not absolute", i, l.Dir)
-		case l.Digest != "" && l.Size <= 0:
-			return fmt.Errorf("layer %d: size %d of %s", i, l.Size, l.Digest)
+		if err := l.check(); err != nil {
+			return fmt.Errorf("layer %d: %w", i, err)
 		}
-		if l.Digest == "" {
-			continue
-		}
-		if err := l.Digest.Validate(); err != nil {
-			return fmt.Errorf("layer %d: digest %q: %w", i, l.Digest, err)
-		}
+	}
+	return nil
+}
+
+// check reports what cannot be right.
+func (l lower) check() error {
+	switch {
+	case l.Dir == "" && l.Digest == "":
+		return errors.New("neither directory nor digest")
+	case l.Dir != "" && !filepath.IsAbs(l.Dir):
+		return fmt.Errorf("directory %q is not absolute", l.Dir)
+	case l.Digest == "":
+		return nil
+	case l.Size <= 0:
+		return fmt.Errorf("size %d of %s", l.Size, l.Digest)
+	}
+	if err := l.Digest.Validate(); err != nil {
+		return fmt.Errorf("digest %q: %w", l.Digest, err)
+	}
+	if ref := l.chunks(); !ref.IsZero() {
+		return ref.Validate(l.Size)
 	}
 	return nil
 }
@@ -126,7 +167,10 @@ func (c imageConfig) check() error {
 func (c imageConfig) image() (backstore.Image, error) {
 	img := backstore.Image{Ref: c.ref, FSType: c.FSType}
 	for i, l := range c.layers() {
-		layer := backstore.Layer{Digest: l.Digest, Size: l.Size}
+		layer := backstore.Layer{Digest: l.Digest, Size: l.Size, Dir: l.Dir, Annotations: labels.WithChunks(l.chunks())}
+		if c.Manifest != "" {
+			layer.Annotations[labels.ManifestDigest] = c.Manifest.String()
+		}
 		if l.Dir != "" {
 			layer.File = layerFile(l.Dir)
 		}
@@ -200,6 +244,9 @@ func readConfig(dir string) (imageConfig, error) {
 		return imageConfig{}, err
 	}
 	c.ref = strings.TrimSpace(string(ref))
+	if top := &c.Lowers[len(c.Lowers)-1]; top.Dir == "" {
+		top.Dir = filepath.Join(dir, "fs")
+	}
 	return c, nil
 }
 

@@ -20,6 +20,10 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 	if _, exists, err := s.findLazy(ctx, r); err != nil || exists {
 		return firstOf(err, done)
 	}
+	table, err := labels.Chunks(r.raw)
+	if err != nil {
+		return err
+	}
 	below, err := s.imageOn(ctx, r.parent)
 	if err != nil {
 		return err
@@ -28,8 +32,8 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 	if err != nil {
 		return err
 	}
-	config := below.with(lower{Digest: r.labels.Blob, Size: r.labels.BlobSize}).
-		withClaims(r.labels.Image, r.labels.FSType)
+	config := below.with(remoteLower(r.labels, table)).
+		withClaims(r.labels)
 	if err := config.write(staged); err != nil {
 		os.RemoveAll(staged) // it is emptied at start in any case
 		return fmt.Errorf("describing layer %s: %w", r.labels.Blob, err)

@@ -3,6 +3,7 @@ package snapshot_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,8 +12,10 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/remote/blob/chunks"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
@@ -45,9 +48,9 @@ func TestLazyImage(t *testing.T) {
 			m := n.run("container", chainOf(names...)[1])
 			target := option(t, m, "lowerdir")
 			want := backstore.Image{Ref: testRef, FSType: "ext4"}
-			for _, name := range names {
+			for i, name := range names {
 				dgst, size := layerOf(name)
-				want.Layers = append(want.Layers, backstore.Layer{Digest: dgst, Size: size})
+				want.Layers = append(want.Layers, backstore.Layer{Digest: dgst, Size: size, Dir: n.filesOf(chainOf(names...)[i])})
 			}
 			if got := n.fake.image(target); fmt.Sprint(got) != fmt.Sprint(want) {
 				t.Errorf("attached %+v\nwant     %+v", got, want)
@@ -205,4 +208,37 @@ func TestTooManyLayers(t *testing.T) {
 func names(t *testing.T, s snapshots.Snapshotter) []string {
 	t.Helper()
 	return namesWith(t, s)
+}
+
+// Where the chunk table of a layer is said to be, and what the image's manifest
+// is, gets to who opens it, also
+// after a restart and for the image on top.
+func TestChunkTable(t *testing.T) {
+	n := newNode(t)
+	table := labels.WithChunks(chunks.Ref{Root: digest.FromString("root"), Offset: 512, Size: 100})
+	var more []string
+	for k, v := range table {
+		more = append(more, k, v)
+	}
+	layers := []string{"base", "app"}
+	manifest := digest.FromString("manifest")
+	more = append(more, labels.ManifestDigest, manifest.String())
+	for i, extra := range [][]string{more, {labels.ManifestDigest, manifest.String()}} {
+		if err := n.pullLayer(layers, i, extra...); !errdefs.IsAlreadyExists(err) {
+			t.Fatal(err)
+		}
+	}
+	n.restart()
+	n.run("c", chainOf(layers...)[1])
+	got := n.fake.image(n.fake.targets()[0]).Layers
+	top := map[string]string{labels.ManifestDigest: manifest.String()}
+	maps.Copy(table, top)
+	if !maps.Equal(got[0].Descriptor().Annotations, table) || !maps.Equal(got[1].Annotations, top) {
+		t.Errorf("annotations %v and %v, want %v and %v", got[0].Annotations, got[1].Annotations, table, top)
+	}
+	for key, value := range map[string]string{labels.ChunksRoot: "", labels.ChunksOffset: "513"} {
+		if err := n.pullLayer([]string{"broken"}, 0, append(slices.Clone(more), key, value)...); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "reprise.chunks-") {
+			t.Errorf("%s = %q: %v", key, value, err)
+		}
+	}
 }

@@ -3,6 +3,8 @@ package snapshot
 import (
 	"context"
 	"fmt"
+	"os"
+	"syscall"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
@@ -13,7 +15,8 @@ import (
 
 // Usage implements snapshots.Snapshotter: the bytes on the disk of this node.
 // They are counted now for an active snapshot and were when another was
-// committed; a lazy layer has what the cache holds of its blob.
+// committed; a lazy layer has what the cache holds of its blob, and what of it
+// was downloaded since.
 func (s *Snapshotter) Usage(ctx context.Context, key string) (usage snapshots.Usage, err error) {
 	var (
 		id   string
@@ -31,8 +34,31 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (usage snapshots.Us
 	if err != nil {
 		return snapshots.Usage{}, fmt.Errorf("measuring snapshot %s: %w", key, err)
 	}
-	if l, err := labels.Parse(info.Labels); err == nil && l.Remote && s.caches != nil {
+	l, err := labels.Parse(info.Labels)
+	if err != nil || !l.Remote {
+		return usage, nil
+	}
+	usage.Add(downloaded(s.dirs.fs(id)))
+	if s.caches != nil {
 		usage.Add(snapshots.Usage{Size: s.caches.CacheUsage(l.Blob)})
 	}
 	return usage, nil
+}
+
+// downloaded returns what the files in the directory of a lazy layer take.
+func downloaded(dir string) (u snapshots.Usage) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return u // it is being removed
+	}
+	for _, e := range entries {
+		info, err := e.Info()
+		if err != nil {
+			continue
+		}
+		if st, ok := info.Sys().(*syscall.Stat_t); ok {
+			u.Add(snapshots.Usage{Inodes: 1, Size: st.Blocks * 512})
+		}
+	}
+	return u
 }

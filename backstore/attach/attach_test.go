@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
@@ -59,6 +60,9 @@ func (k *kernel) Add(_ context.Context, id string, d device.Device) error {
 func (k *kernel) Remove(_ context.Context, id string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.devices[id] == nil && k.sizes[id] == 0 {
+		return fmt.Errorf("removing device %s: %w", id, fusedev.ErrNotFound)
+	}
 	delete(k.devices, id)
 	delete(k.sizes, id)
 	return k.fail["Remove"]
@@ -237,6 +241,10 @@ func TestFailedAttachLeavesNothing(t *testing.T) {
 			}
 			if len(k.devices) != 0 || len(k.mounts) != 0 {
 				t.Errorf("left: devices %v, mounts %v", k.devices, k.mounts)
+			}
+			// As the snapshotter does, which does not know how far it came.
+			if err := a.Detach(t.Context(), "7", "/mnt"); err != nil {
+				t.Errorf("Detach = %v", err)
 			}
 			r.set(nil, false)
 			clear(k.fail)

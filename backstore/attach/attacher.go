@@ -58,6 +58,7 @@ type Attacher struct {
 	mu       sync.Mutex
 	attached map[string]*attached
 	changed  chan struct{} // told Run that attached changed
+	next     chan struct{} // closed by the next change of attached
 }
 
 type attached struct {
@@ -78,6 +79,7 @@ func New(server Server, open OpenBlob, cfg Config) *Attacher {
 		cfg:      cfg,
 		attached: make(map[string]*attached),
 		changed:  make(chan struct{}, 1),
+		next:     make(chan struct{}),
 	}
 }
 
@@ -104,6 +106,7 @@ func (a *Attacher) add(ctx context.Context, id string, spec backstore.Image) (bo
 	}
 	img := newImage(spec, 0, a.open)
 	if _, err := img.load(ctx); err != nil {
+		img.close()
 		return false, err
 	}
 	return true, a.serve(ctx, id, img)
@@ -118,6 +121,7 @@ func (a *Attacher) serve(ctx context.Context, id string, img *image) error {
 	}
 	a.mu.Lock()
 	a.attached[id] = at
+	a.announce()
 	a.mu.Unlock()
 	a.wake()
 	return nil
@@ -132,12 +136,17 @@ func (a *Attacher) Detach(ctx context.Context, id, target string) error {
 	return a.remove(ctx, id)
 }
 
-// remove takes device id away, which must not be mounted.
+// remove takes device id away, which must not be mounted. That there is none,
+// as after an Attach that failed, is no error.
 func (a *Attacher) remove(ctx context.Context, id string) error {
 	err := a.server.Remove(ctx, id)
+	if errors.Is(err, fusedev.ErrNotFound) {
+		err = nil
+	}
 	a.mu.Lock()
 	at := a.attached[id]
 	delete(a.attached, id)
+	a.announce()
 	a.mu.Unlock()
 	if at != nil {
 		if at.stop != nil {

@@ -7,6 +7,10 @@
 // layers, which are then opened by the first read: a daemon's start waits for
 // no registry.
 //
+// Each layer is read from a local file or from a registry. It can become a file
+// while it is read (Attacher.UseFile); what is damaged in a file that is a copy
+// of a blob is read from the registry.
+//
 // The kernel's readahead is off while an image is cold. Once all of it is held
 // locally, kernel readahead is turned on and the daemon's own goes quiet.
 package attach

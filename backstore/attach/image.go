@@ -2,9 +2,7 @@ package attach
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"sync/atomic"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,18 +19,21 @@ type OpenBlob func(ref string, desc ocispec.Descriptor) (blob.Blob, error)
 // image is a device whose layers are opened by the first read, so that it can
 // be served while its registry cannot be reached.
 type image struct {
-	spec backstore.Image
-	size int64 // bytes
-	open OpenBlob
+	spec   backstore.Image
+	layers []*layer // of spec, in its order
+	size   int64    // bytes
 
 	opening chan struct{} // holds one token; whoever has it opens
 	merged  atomic.Pointer[lsmt.Image]
-	files   []io.Closer // of local layers; belongs to whoever has the token
-	closed  bool        // likewise
+	closed  bool // belongs to whoever has the token
 }
 
 func newImage(spec backstore.Image, size int64, open OpenBlob) *image {
-	return &image{spec: spec, size: size, open: open, opening: make(chan struct{}, 1)}
+	m := &image{spec: spec, size: size, opening: make(chan struct{}, 1)}
+	for _, l := range spec.Layers {
+		m.layers = append(m.layers, newLayer(l, spec.Ref, open))
+	}
+	return m
 }
 
 // Size implements device.Device.
@@ -75,12 +76,11 @@ func (m *image) load(ctx context.Context) (*lsmt.Image, error) {
 		return merged, nil
 	}
 	if m.closed {
-		return nil, errors.New("image is detached")
+		return nil, errDetached
 	}
-	merged, files, err := openLayers(ctx, m.spec, m.open)
+	merged, err := m.openLayers(ctx)
 	if err == nil && m.size != 0 && merged.Size() != m.size {
 		err = fmt.Errorf("device has %d bytes, but had %d when it was attached", merged.Size(), m.size)
-		closeAll(files)
 	}
 	if err != nil {
 		return nil, err
@@ -88,7 +88,6 @@ func (m *image) load(ctx context.Context) (*lsmt.Image, error) {
 	if m.size == 0 { // nobody but Attach knows the image yet
 		m.size = merged.Size()
 	}
-	m.files = files
 	m.merged.Store(merged)
 	return merged, nil
 }
@@ -99,43 +98,30 @@ func (m *image) close() {
 	defer func() { <-m.opening }()
 	m.closed = true
 	m.merged.Store(nil)
-	closeAll(m.files)
-	m.files = nil
+	for _, l := range m.layers {
+		l.close()
+	}
 }
 
-// openLayers opens and merges the layers of spec.
-func openLayers(ctx context.Context, spec backstore.Image, open OpenBlob) (_ *lsmt.Image, files []io.Closer, err error) {
-	defer func() {
-		if err != nil {
-			closeAll(files)
-			files = nil
+// openLayers opens and merges the layers. What could be opened stays so if
+// something else fails.
+func (m *image) openLayers(ctx context.Context) (*lsmt.Image, error) {
+	readers := make([]blob.ReaderAt, len(m.layers))
+	for i, l := range m.layers {
+		if err := l.open(); err != nil {
+			return nil, fmt.Errorf("opening layer %d (%s) of %s: %w", i, l, m.spec.Ref, err)
 		}
-	}()
-	layers := make([]blob.ReaderAt, len(spec.Layers))
-	for i, l := range spec.Layers {
-		if l.Remote() {
-			desc := ocispec.Descriptor{Digest: l.Digest, Size: l.Size}
-			if layers[i], err = open(spec.Ref, desc); err != nil {
-				return nil, files, fmt.Errorf("opening layer %s of %s: %w", l.Digest, spec.Ref, err)
-			}
-			continue
-		}
-		f, err := blob.OpenFile(l.File)
-		if err != nil {
-			return nil, files, fmt.Errorf("opening layer %d: %w", i, err)
-		}
-		files = append(files, f)
-		layers[i] = f
+		readers[i] = l
 	}
-	merged, err := backstore.Open(ctx, layers)
-	if err != nil {
-		return nil, files, err
-	}
-	return merged, files, nil
+	return backstore.Open(ctx, readers)
 }
 
-func closeAll(files []io.Closer) {
-	for _, f := range files {
-		f.Close() // read-only: nothing can be lost
+// now returns what the image is made of at present.
+func (m *image) now() backstore.Image {
+	spec := m.spec
+	spec.Layers = make([]backstore.Layer, len(m.layers))
+	for i, l := range m.layers {
+		spec.Layers[i] = l.now()
 	}
+	return spec
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/reprise-containers/reprise/backstore/attach"
+	"github.com/reprise-containers/reprise/backstore/download"
 	"github.com/reprise-containers/reprise/backstore/fusedev"
 	"github.com/reprise-containers/reprise/backstore/readahead"
 	"github.com/reprise-containers/reprise/cache"
@@ -52,11 +53,17 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 		Readahead:      readahead.Config{Trigger: readahead.DefaultConfig.Trigger, Max: int64(cfg.Device.Readahead)},
 		LocalReadahead: attach.DefaultConfig.LocalReadahead,
 	})
+	attaching := program.Stage{{Name: "attaching images", Run: attacher.Run}}
+	if cfg.Download.Enabled {
+		downloader := download.New(attacher, blobs, downloads{ctx}, downloadConfig(cfg))
+		exportDownloads(m, downloader)
+		attaching = append(attaching, program.Task{Name: "downloading images", Run: downloader.Run})
+	}
 	api := &api{cfg: cfg, devices: devices{attacher, stored}, calls: m.Calls()}
 	export(m, stored, attacher, server)
 	stages := []program.Stage{
 		{{Name: "serving devices", Run: server.Run}},
-		{{Name: "attaching images", Run: attacher.Run}},
+		attaching,
 		{{Name: "serving containerd", Run: api.run}},
 	}
 	if cfg.Metrics.Address != "" {
@@ -129,7 +136,32 @@ func openBlobs(ctx context.Context, cfg config.Snapshotter, m *metrics.Metrics) 
 		Cache:       stored,
 		CacheReads:  m.Reads("cache"),
 		OriginReads: m.Reads("origin"),
+
+		VerifiedReads:   m.Reads("verified"),
+		VerifyFailures:  newVerification(ctx, m),
+		Verify:          chain.Policy(cfg.Registry.Verify),
+		VerifyHosts:     verifyHosts(cfg.Registry.Hosts),
+		VerifyReferrers: cfg.Registry.Referrers,
 	}), stored, nil
+}
+
+func verifyHosts(hosts map[string]config.Host) map[string]chain.Policy {
+	policies := make(map[string]chain.Policy, len(hosts))
+	for name, h := range hosts {
+		policies[name] = chain.Policy(h.Verify)
+	}
+	return policies
+}
+
+func downloadConfig(cfg config.Snapshotter) download.Config {
+	return download.Config{
+		Delay:     time.Duration(cfg.Download.Delay),
+		Idle:      time.Duration(cfg.Download.Idle),
+		ImageRate: int64(cfg.Download.ImageRate),
+		TotalRate: int64(cfg.Download.TotalRate),
+		Images:    cfg.Download.Images,
+		MinFree:   int64(cfg.Cache.MinFree),
+	}
 }
 
 // serveHTTP serves h on address until ctx ends.

@@ -116,6 +116,9 @@ func verdict(l check.Layer) string {
 			s += " without checksums"
 		}
 	}
+	if l.Chunks > 0 {
+		s += fmt.Sprintf(", %d chunks", l.Chunks)
+	}
 	if !l.Claimed {
 		s += fmt.Sprintf(", no digest to compare with (it is %s)", l.Digest)
 	}

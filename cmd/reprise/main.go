@@ -1,5 +1,5 @@
-// Command reprise looks at, checks, extracts and mounts overlaybd images. It
-// needs neither containerd nor, except for mounting, root.
+// Command reprise makes, looks at, checks, extracts and mounts overlaybd
+// images. It needs neither containerd nor, except for mounting, root.
 package main
 
 import (
@@ -19,13 +19,15 @@ var version = "unknown"
 func newApp() *cli.Command {
 	return &cli.Command{
 		Name:    "reprise",
-		Usage:   "Look at, check, extract and mount overlaybd images",
+		Usage:   "Make, look at, check, extract and mount overlaybd images",
 		Version: version,
 		Commands: []*cli.Command{
 			inspectCommand(),
 			dumpCommand(),
 			checkCommand(),
 			mountCommand(),
+			convertCommand(),
+			attachChunksCommand(),
 		},
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // exitCode does it
 	}

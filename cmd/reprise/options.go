@@ -19,6 +19,14 @@ import (
 
 // commonFlags are those of every subcommand that opens an image.
 func commonFlags() []cli.Flag {
+	return append(registryFlags(), &cli.StringFlag{
+		Name:  "platform",
+		Usage: "`OS/ARCH` to choose from a multi-platform image (default: this host's)",
+	})
+}
+
+// registryFlags say how registries are reached, and what is shown meanwhile.
+func registryFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{
 			Name:  "hosts-dir",
@@ -32,10 +40,6 @@ func commonFlags() []cli.Flag {
 		&cli.StringFlag{
 			Name:  "docker-config",
 			Usage: "docker config.json with credentials (default: $DOCKER_CONFIG or ~/.docker)",
-		},
-		&cli.StringFlag{
-			Name:  "platform",
-			Usage: "`OS/ARCH` to choose from a multi-platform image (default: this host's)",
 		},
 		&cli.BoolFlag{
 			Name:  "progress",
@@ -61,16 +65,27 @@ var patience = blob.RetryConfig{Attempts: 5, Base: 200 * time.Millisecond, Max: 
 // newChain returns what reads images in registries; cfg.Retry is patience
 // unless set.
 func newChain(cmd *cli.Command, cfg chain.Config) (*chain.Chain, error) {
+	client, err := newClient(cmd, 0)
+	if err != nil {
+		return nil, err
+	}
+	return chain.New(client, cfg), nil
+}
+
+// newClient returns the client of registries; uploadChunk is in bytes, see
+// registry.Config.
+func newClient(cmd *cli.Command, uploadChunk int64) (*registry.Client, error) {
 	client, err := registry.New(registry.Config{
 		HostsDir:     cmd.String("hosts-dir"),
 		DockerConfig: cmd.String("docker-config"),
 		PlainHTTP:    cmd.StringSlice("plain-http"),
 		UserAgent:    "reprise/" + version,
+		UploadChunk:  uploadChunk,
 	})
 	if err != nil {
 		return nil, usageError{err}
 	}
-	return chain.New(client, cfg), nil
+	return client, nil
 }
 
 // openImage opens the image that the arguments name, without a cache.

@@ -11,6 +11,8 @@ import (
 // the Origins of the read's context. Methods may be called in parallel, and on a
 // nil Origins, which keeps nothing.
 type Origins struct {
+	follow func(off int64, n int)
+
 	mu     sync.Mutex
 	served []servedRange
 	failed bool
@@ -37,15 +39,35 @@ func OriginsOf(ctx context.Context) *Origins {
 	return o
 }
 
+// WithArrivals is WithOrigins with follow called for each range of the read that
+// has arrived, on the goroutine of the source and while that reads on.
+func WithArrivals(ctx context.Context, follow func(off int64, n int)) (context.Context, *Origins) {
+	o := &Origins{follow: follow}
+	return context.WithValue(ctx, originsKey{}, o), o
+}
+
 // Served notes that origin ("scheme://host") served [off, off+n) bytes of the
-// blob.
+// blob, and that they are in the buffer of the read, which the source does not
+// touch there any more: they may be looked at already. A source may report a
+// read in pieces.
 func (o *Origins) Served(off int64, n int, origin string) {
 	if o == nil || n <= 0 {
 		return
 	}
+	o.add(servedRange{off, off + int64(n), origin})
+	if o.follow != nil {
+		o.follow(off, n)
+	}
+}
+
+func (o *Origins) add(r servedRange) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.served = append(o.served, servedRange{off, off + int64(n), origin})
+	if k := len(o.served) - 1; k >= 0 && o.served[k].end == r.off && o.served[k].origin == r.origin {
+		o.served[k].end = r.end
+		return
+	}
+	o.served = append(o.served, r)
 }
 
 // Failed notes that a host served nothing now but may do so later.

@@ -66,7 +66,7 @@ type grant struct {
 type subject struct {
 	e     *endpoint
 	repo  string
-	scope string
+	scope string // or several, with a space between them
 }
 
 func (s subject) key() grantKey { return grantKey{s.e.origin, s.scope} }
@@ -179,8 +179,13 @@ func (a *authorizer) obtain(ctx context.Context, s subject, c challenge, scopes 
 	// The scope a host names is for the request it refused, which may be the
 	// HEAD before an upload; but where the repository has another name than
 	// here, the host's is the only right one.
-	if scopes == nil || s.e.path == "/v2" && !slices.Contains(scopes, s.scope) {
-		scopes = append(slices.Clone(scopes), s.scope)
+	if scopes == nil || s.e.path == "/v2" {
+		scopes = slices.Clone(scopes)
+		for _, want := range strings.Fields(s.scope) {
+			if !slices.Contains(scopes, want) {
+				scopes = append(scopes, want)
+			}
+		}
 	}
 	token, life, err := fetchToken(ctx, s.e, c, scopes, cred)
 	if err != nil {

@@ -59,7 +59,6 @@ func (b *remoteBlob) ReadAt(ctx context.Context, p []byte, off int64) (int, erro
 	origins := blob.OriginsOf(ctx)
 	err := b.c.eachOf(ctx, b.ref, docker.HostCapabilityPull, b.order, func(e *endpoint) error {
 		n, err := b.readFrom(ctx, e, p[done:], off+int64(done))
-		origins.Served(off+int64(done), n, e.origin)
 		if err != nil && !blob.IsPermanent(err) {
 			origins.Failed()
 		}
@@ -80,7 +79,7 @@ func (b *remoteBlob) readFrom(ctx context.Context, e *endpoint, p []byte, off in
 	if t := b.c.targets.lookup(key); t != nil {
 		resp, err := b.c.follow(ctx, e, rq, t.url, t.from)
 		if err == nil && !stale(resp.StatusCode) {
-			n, err := b.receive(ctx, resp, p, off)
+			n, err := b.receive(ctx, resp, e.origin, p, off)
 			if err != nil {
 				b.c.targets.drop(key, t)
 			}
@@ -99,7 +98,7 @@ func (b *remoteBlob) readFrom(ctx context.Context, e *endpoint, p []byte, off in
 		return 0, err
 	}
 	from := resp.Request.URL
-	n, err := b.receive(ctx, resp, p, off)
+	n, err := b.receive(ctx, resp, e.origin, p, off)
 	if home := rq.apiURL(e); err == nil && from.Host != home.Host {
 		b.c.targets.put(key, from, home)
 	}
@@ -136,7 +135,7 @@ func (b *remoteBlob) request(n int, off int64) *request {
 
 // receive checks a response and reads p from it. It closes the body, without
 // reading what is left of it.
-func (b *remoteBlob) receive(ctx context.Context, resp *http.Response, p []byte, off int64) (int, error) {
+func (b *remoteBlob) receive(ctx context.Context, resp *http.Response, origin string, p []byte, off int64) (int, error) {
 	if resp.StatusCode/100 != 2 {
 		if resp.StatusCode == http.StatusRequestedRangeNotSatisfiable {
 			resp.Body.Close()
@@ -149,7 +148,9 @@ func (b *remoteBlob) receive(ctx context.Context, resp *http.Response, p []byte,
 	if err := b.checkRange(resp, len(p), off); err != nil {
 		return 0, err
 	}
-	n, err := io.ReadFull(resp.Body, p)
+	n, err := readPieces(resp.Body, p, func(at, n int) {
+		blob.OriginsOf(ctx).Served(off+int64(at), n, origin)
+	})
 	if err != nil {
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
@@ -166,4 +167,21 @@ func (b *remoteBlob) receive(ctx context.Context, resp *http.Response, p []byte,
 		}
 	}
 	return n, nil
+}
+
+// pieceSize is how many bytes of a read are reported as served at once.
+const pieceSize = 64 << 10
+
+// readPieces is io.ReadFull that reports what it has read, in pieces.
+func readPieces(r io.Reader, p []byte, served func(at, n int)) (int, error) {
+	done := 0
+	for done < len(p) {
+		n, err := io.ReadFull(r, p[done:min(done+pieceSize, len(p))])
+		served(done, n)
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
 }

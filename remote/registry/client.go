@@ -11,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/remotes/docker"
 	"github.com/containerd/errdefs"
@@ -27,6 +28,8 @@ type Client struct {
 	auth    *authorizer
 	targets *targets
 	health  *health
+
+	referring sync.Mutex // held to change an index of referrers
 }
 
 // New returns a client. It touches neither files nor the network.

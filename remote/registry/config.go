@@ -56,6 +56,11 @@ type Config struct {
 	// blob.Retry.
 	Retry blob.RetryConfig
 
+	// UploadChunk is the size in bytes of the requests that a larger blob is
+	// uploaded by, for hosts behind proxies that limit the size of one. 0
+	// is one request for all of it, which every registry takes.
+	UploadChunk int64
+
 	// DialContext makes the connections; nil is TCP.
 	DialContext func(ctx context.Context, network, address string) (net.Conn, error)
 
@@ -71,6 +76,9 @@ func (c Config) Validate() error {
 	}
 	if c.MaxConnsPerHost < 0 {
 		return fmt.Errorf("limit of %d connections per host is negative", c.MaxConnsPerHost)
+	}
+	if c.UploadChunk < 0 {
+		return fmt.Errorf("upload chunks of %d bytes", c.UploadChunk)
 	}
 	for _, hosts := range [][]string{c.PlainHTTP, c.Insecure} {
 		for _, h := range hosts {

@@ -5,3 +5,6 @@ var (
 	ParseContentRange = parseContentRange
 	Excerpt           = excerpt
 )
+
+// ParseReferrers parses an index of referrers.
+var ParseReferrers = parseReferrers

@@ -33,12 +33,26 @@ auth: {htpasswd: {realm: test, path: %[1]s/htpasswd}}
 
 const realUsers = "u:$2b$04$NUsIDIAypBvGtZ4LUJ6Z9eF9UL.KWTTKOJe4DfZ2tpqw.PH2dNd5C\n"
 
-// realRegistry starts Debian's docker-registry, if it is there.
-func realRegistry(t *testing.T) (host string) {
-	binary, err := exec.LookPath("docker-registry")
+// registryBinary returns Debian's docker-registry: installed, or where make
+// tools unpacks it.
+func registryBinary(t *testing.T) string {
+	if binary, err := exec.LookPath("docker-registry"); err == nil {
+		return binary
+	}
+	dir, err := exec.Command("../../integration/tools/install.sh", "--dir").Output()
+	binary := filepath.Join(strings.TrimSpace(string(dir)), "debian/usr/bin/docker-registry")
+	if err == nil {
+		_, err = os.Stat(binary)
+	}
 	if err != nil {
 		t.Skip("docker-registry is not installed")
 	}
+	return binary
+}
+
+// realRegistry starts Debian's docker-registry, if it is there.
+func realRegistry(t *testing.T) (host string) {
+	binary := registryBinary(t)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

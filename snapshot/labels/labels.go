@@ -33,6 +33,9 @@ const (
 	ImageRef = prefix + "image-ref"
 	// CRIImageRef is the same, set by CRI and the transfer service.
 	CRIImageRef = prefix + "cri.image-ref"
+	// ManifestDigest is the digest of the image's manifest, set by all who
+	// use containerd's handler for snapshotters: ctr rpull, nerdctl and CRI.
+	ManifestDigest = prefix + "cri.manifest-digest"
 )
 
 // Keys of the overlaybd image contract.
@@ -73,6 +76,8 @@ type Labels struct {
 	Target string
 	// Image is the image reference, or "".
 	Image string
+	// Manifest is the digest of the image's manifest, or "".
+	Manifest digest.Digest
 	// Blob and BlobSize (bytes) describe the layer's blob, or are zero.
 	Blob     digest.Digest
 	BlobSize int64
@@ -102,6 +107,7 @@ func Parse(labels map[string]string) (Labels, error) {
 	l := Labels{
 		Target:        labels[Target],
 		Image:         p.image(),
+		Manifest:      p.digest(ManifestDigest),
 		Blob:          p.digest(BlobDigest),
 		BlobSize:      p.size(BlobSize),
 		DiffID:        p.digest(DiffID),

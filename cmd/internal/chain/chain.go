@@ -3,20 +3,49 @@
 //
 // Outermost first, below the formats (lsmt, zfile, tar):
 //
-//		Observe("cache") -> cache -> Coalesce -> Retry -> Observe("origin") -> Limit -> registry
+//		Observe("cache") -> cache -> Coalesce -> Retry -> Observe("verified") -> Verify ->
+//		Observe("origin") -> Limit -> registry
 //
-//	  - Cache is above Coalesce: what the cache asks for is rounded to its
-//	    units, so equal needs are equal reads.
-//	  - Cache keeps registries apart: nothing checks a range against the digest
-//	    of its blob, so what one registry answers is never given to the image of
-//	    another. Mirrors of a registry answer in its name.
-//	  - Coalesce is above Retry: a failing range is retried once, not once for
-//	    each reader that waits for it.
-//	  - Observe("origin") is below Retry: every request counts, the failed too.
+//	  - Cache is above Coalesce: the cache asks for what it lacks, so equal
+//	    needs are equal reads.
+//	  - Coalesce is above Retry and Verify: a failing range is retried once, not
+//	    once for each reader that waits for it.
+//	  - Retry is above Verify: wrong bytes are a failure like others, and may be
+//	    right when another host can be asked.
+//	  - Verify is below Cache: what is not what the manifest says is never
+//	    stored. Its table is a part of the same blob and is read from the top,
+//	    so that it is cached, joined and retried like all else. Verify holds no
+//	    connection meanwhile; and what lies behind the bytes that it covers
+//	    passes it without a look at the table, so it never waits for itself.
+//	  - Observe("origin") is below Retry and Verify: every request counts, the
+//	    failed too, and those for the table.
 //	  - Limit is next to the registry: a read that waits between two tries, or
 //	    that joined another one, holds no connection. Background reads are
 //	    throttled here by priority, never between Cache and Coalesce: a demand
 //	    read that joins a background read would wait for the latter's budget.
+//
+// # What the cache shares
+//
+// A range can't be compared with the digest of its blob. A blob without a chunk
+// table is therefore cached by digest and registry: what one registry answers
+// is never given to the image of another. Mirrors of a registry answer in its
+// name.
+//
+// What a table covers is verified before it is cached, so all registries share
+// it, but only among images that name the same table: the key has the digest,
+// the root of the table, where it lies and the blob's size. The root decides
+// about every byte that the table covers. A manifest can state a table of its
+// own making for anybody's digest, and what is verified with that one is kept
+// for that root, where no honest manifest looks. The rest of the blob, which is
+// the table itself and the zeros behind it, is cached by registry as if there
+// were no table; who reads the table verifies it and has it forgotten if it is
+// wrong.
+//
+// A table that a referrer of the image has is trusted because the operator says
+// so (Config.VerifyReferrers), and is a blob of its own. What is verified with
+// it is kept for its root like everything else.
+//
+// With verification off, a blob is cached as if it had no table.
 package chain
 
 import (
@@ -32,6 +61,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/chunks"
 	"github.com/reprise-containers/reprise/remote/registry"
 )
 
@@ -44,6 +74,19 @@ type Config struct {
 	// CacheReads and OriginReads are told about the reads above the cache
 	// and about the requests to registries; nil means nobody is.
 	CacheReads, OriginReads blob.Observer
+	// VerifiedReads is told about reads of verified blobs that were not
+	// cached, VerifyFailures about every piece that was wrong; nil means
+	// nobody is.
+	VerifiedReads  blob.Observer
+	VerifyFailures chunks.Observer
+	// Verify says what is verified, VerifyHosts the same for hosts
+	// ("host:port" as in references) for which something else holds.
+	Verify      Policy
+	VerifyHosts map[string]Policy
+	// VerifyReferrers takes chunk tables, for blobs that name none, from
+	// artifacts that refer to the image's manifest. They lie outside of what
+	// the manifest's digest covers.
+	VerifyReferrers bool
 }
 
 // Chain opens blobs of registries. Equal blobs opened while one of them is in
@@ -52,17 +95,20 @@ type Chain struct {
 	registry *registry.Client
 	cfg      Config
 
-	mu     sync.Mutex
-	limits map[string]*blob.Limiter // by host
-	open   map[key]weak.Pointer[shared]
+	mu    sync.Mutex
+	hosts map[string]*host
+	open  map[key]weak.Pointer[shared]
+	lists map[subject]*list // of tables that referrers have
 }
 
-// key has the size, because a manifest that lies about it must not decide what
-// another one of the same repository gets.
+// key has size and chunk table, because a manifest that lies about them must not
+// decide what another one of the same repository gets.
 type key struct {
 	repository string
 	digest     digest.Digest
 	size       int64
+	table      chunks.Ref
+	manifest   digest.Digest // whose referrers are asked for a table
 }
 
 // shared is the identity of an open blob; the blob lives as long as it.
@@ -73,19 +119,34 @@ func New(client *registry.Client, cfg Config) *Chain {
 	return &Chain{
 		registry: client,
 		cfg:      cfg,
-		limits:   make(map[string]*blob.Limiter),
+		hosts:    make(map[string]*host),
 		open:     make(map[key]weak.Pointer[shared]),
+		lists:    make(map[subject]*list),
 	}
 }
 
-// Open returns the blob desc of the repository of ref. It asks the registry
-// for nothing: an unreachable one is noticed by the first read.
+// Open returns the blob desc of the repository of ref, verified if the
+// annotations of desc name a chunk table. It asks the registry for nothing: an
+// unreachable one is noticed by the first read. An error that is
+// errdefs.ErrFailedPrecondition says that policy refuses the blob.
 func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return nil, fmt.Errorf("parsing reference %q: %w", ref, err)
 	}
-	k := key{named.Name(), desc.Digest, desc.Size}
+	host := reference.Domain(named)
+	table, err := c.table(host, desc)
+	if err != nil {
+		return nil, fmt.Errorf("opening a blob of %s: %w", named, err)
+	}
+	k := key{repository: named.Name(), digest: desc.Digest, size: desc.Size, table: table}
+	if table.IsZero() {
+		if k.manifest = c.manifest(host, desc); k.manifest == "" {
+			if err := c.admit(host, desc); err != nil {
+				return nil, fmt.Errorf("opening a blob of %s: %w", named, err)
+			}
+		}
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if b := c.open[k].Value(); b != nil {
@@ -95,7 +156,17 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &shared{c.decorate(origin, reference.Domain(named))}
+	b := &shared{}
+	switch {
+	case k.manifest != "":
+		b.Blob = newReferred(c, origin, ref, host, k.manifest)
+	case table.IsZero():
+		b.Blob = c.plain(origin, host)
+	default:
+		above := &top{size: desc.Size}
+		b.Blob = c.verified(origin, host, table, blob.Section(above, table.Offset, table.Size))
+		above.Blob = b.Blob
+	}
 	c.open[k] = weak.Make(b)
 	for old, p := range c.open {
 		if p.Value() == nil {
@@ -105,27 +176,37 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 	return b, nil
 }
 
-// limiter returns the limiter of host. The caller holds mu.
-func (c *Chain) limiter(host string) *blob.Limiter {
-	l := c.limits[host]
-	if l == nil {
-		l = blob.NewLimiter(c.cfg.Limit)
-		c.limits[host] = l
-	}
-	return l
+// plain returns b as it is read without verification. The caller holds mu.
+func (c *Chain) plain(b blob.Blob, host string) blob.Blob {
+	return c.decorate(b, host, chunks.Ref{}, nil)
+}
+
+// verified returns b as it is read with a table, whose bytes are in content.
+// The caller holds mu.
+func (c *Chain) verified(b blob.Blob, host string, table chunks.Ref, content blob.ReaderAt) blob.Blob {
+	return c.decorate(b, host, table, func(b blob.Blob) blob.Blob {
+		return chunks.Verify(b, table, content, failures{c.cfg.VerifyFailures, host})
+	})
 }
 
 // decorate is the order. See the package comment before changing it.
 // The caller holds mu.
-func (c *Chain) decorate(b blob.Blob, host string) blob.Blob {
-	b = c.limiter(host).Limit(b)
+func (c *Chain) decorate(b blob.Blob, name string, table chunks.Ref, verify func(blob.Blob) blob.Blob) blob.Blob {
+	h := c.host(name)
+	b = blob.Observe(h.limit.Limit(b), h)
 	if c.cfg.OriginReads != nil {
 		b = blob.Observe(b, c.cfg.OriginReads)
+	}
+	if verify != nil {
+		b = verify(b)
+		if c.cfg.VerifiedReads != nil {
+			b = blob.Observe(b, c.cfg.VerifiedReads)
+		}
 	}
 	b = blob.Retry(b, c.cfg.Retry)
 	b = blob.Coalesce(b)
 	if c.cfg.Cache != nil {
-		b = c.cfg.Cache.BlobFrom(host, b)
+		b = c.store(b, name, table)
 	}
 	if c.cfg.CacheReads != nil {
 		b = blob.Observe(b, c.cfg.CacheReads)

@@ -26,6 +26,7 @@ const (
 	Digest     Kind = "digest"     // of the whole blob
 	Read       Kind = "read"       // bytes that could not be read
 	Trailer    Kind = "trailer"    // of a ZFile that can be read without it
+	Chunks     Kind = "chunks"     // chunk table, or bytes that it covers
 	Stack      Kind = "stack"      // the layers do not fit together
 )
 
@@ -74,9 +75,11 @@ type Layer struct {
 	// Blocks is the number of ZFile blocks, 0 for a bare LSMT file.
 	Blocks int64 `json:"blocks"`
 	// Checksums tells whether the blocks carry checksums.
-	Checksums bool      `json:"checksums"`
-	Trace     bool      `json:"trace,omitempty"`
-	Problems  []Problem `json:"problems,omitempty"`
+	Checksums bool `json:"checksums"`
+	// Chunks is the number of leaves of the chunk table, 0 if there is none.
+	Chunks   int64     `json:"chunks,omitempty"`
+	Trace    bool      `json:"trace,omitempty"`
+	Problems []Problem `json:"problems,omitempty"`
 	// More is the number of problems left out of Problems.
 	More int `json:"more,omitempty"`
 }

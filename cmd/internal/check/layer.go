@@ -42,6 +42,7 @@ type checker struct {
 	opened *lsmt.Layer
 	parts  backstore.Description
 	rooms  sync.Pool // of []byte: where blocks are decoded to
+	leaves *leaves   // nil without a chunk table
 
 	hash       hash.Hash
 	failed     bool // some bytes could not be read
@@ -63,6 +64,8 @@ func (c *checker) run(ctx context.Context) error {
 	c.descriptor()
 	if !c.opaque {
 		c.structure(ctx)
+		c.chunkTable(ctx)
+		defer c.leaves.close()
 	}
 	algorithm := digest.Canonical
 	if desc.Digest != "" {
@@ -214,6 +217,11 @@ func (c *checker) done(p piece) error {
 	c.cfg.Progress(p.length)
 	for _, problem := range p.problems {
 		c.problem(problem)
+	}
+	if p.err == nil {
+		c.leaves.write(p.data, c.problem)
+	} else {
+		c.leaves.skip(p.length)
 	}
 	if p.err == nil {
 		c.readErrors = 0

@@ -6,6 +6,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -29,6 +30,7 @@ type Snapshotter struct {
 	Registry Registry `toml:"registry"`
 	Read     Read     `toml:"read"`
 	Device   Device   `toml:"device"`
+	Download Download `toml:"download"`
 }
 
 // Log says what is logged to standard error.
@@ -59,6 +61,15 @@ type Registry struct {
 	Background   int      `toml:"max_background_requests" comment:"How many of them may be readahead or prefetch."`
 	Connect      Duration `toml:"connect_timeout"`
 	Response     Duration `toml:"response_timeout" comment:"Wait for the head of a response, and for each further part of its body."`
+	Verify       string   `toml:"verify" comment:"\"when-possible\": check what is read of layers that have a chunk table; \"required\": refuse those that have none; \"off\". Another one for one registry: verify below [registry.hosts.'host:port']."`
+	Referrers    bool     `toml:"verify_referrers" comment:"For layers without a chunk table, look for one among what refers to the image in its registry (reprise attach-chunks). Who can push there can push such tables."`
+	// Hosts is by host as in references, "host" or "host:port".
+	Hosts map[string]Host `toml:"hosts,omitempty"`
+}
+
+// Host is what differs for one registry host.
+type Host struct {
+	Verify string `toml:"verify"`
 }
 
 // Read is the failure policy: what a read does that a registry does not answer.
@@ -76,6 +87,16 @@ type Device struct {
 	KeepIdle    bool `toml:"keep_idle" comment:"Leave an image attached when its last container is removed."`
 }
 
+// Download says how attached images are made independent of their registry.
+type Download struct {
+	Enabled   bool     `toml:"enabled" comment:"Download the rest of attached images in the background, check it as a whole and read it from local files. Takes their size on disk, beside the cache."`
+	Delay     Duration `toml:"delay" comment:"Time from when an image is attached to when its download begins; up to a tenth is added at random."`
+	Idle      Duration `toml:"idle" comment:"How long nobody may have been waiting for a registry before something is downloaded from it."`
+	ImageRate Size     `toml:"image_rate" comment:"Bytes a second fetched for one image; 0: no limit."`
+	TotalRate Size     `toml:"total_rate" comment:"Bytes a second fetched for all of them; 0: no limit."`
+	Images    int      `toml:"images" comment:"Images downloaded at once."`
+}
+
 // Default returns the configuration that an empty file gives.
 func Default() Snapshotter {
 	return Snapshotter{
@@ -91,6 +112,7 @@ func Default() Snapshotter {
 			Background: 8,
 			Connect:    Duration(10e9),
 			Response:   Duration(30e9),
+			Verify:     "when-possible",
 		},
 		Read: Read{
 			Deadline:   Duration(300e9),
@@ -98,7 +120,8 @@ func Default() Snapshotter {
 			RetryBase:  Duration(100e6),
 			RetryMax:   Duration(10e9),
 		},
-		Device: Device{MaxInFlight: 64, Readahead: 1 << 20},
+		Device:   Device{MaxInFlight: 64, Readahead: 1 << 20},
+		Download: Download{Delay: Duration(600e9), Idle: Duration(2e9), Images: 1},
 	}
 }
 
@@ -164,6 +187,11 @@ func (c Snapshotter) Validate() error {
 	oneOf("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
 	oneOf("log.format", c.Log.Format, "text", "json")
 	oneOf("cache.policy", c.Cache.Policy, "s3fifo", "lru")
+	verify := []string{"when-possible", "required", "off"}
+	oneOf("registry.verify", c.Registry.Verify, verify...)
+	for _, host := range slices.Sorted(maps.Keys(c.Registry.Hosts)) {
+		oneOf(fmt.Sprintf("registry.hosts.%q.verify", host), c.Registry.Hosts[host].Verify, verify...)
+	}
 	oneOf("read.on_deadline", c.Read.OnDeadline, "hold", "error")
 	check(c.Cache.Max >= 64<<20, "cache.max_size: must be at least 64MiB")
 	check(c.Registry.Requests > 0, "registry.max_requests: must be positive")
@@ -172,6 +200,8 @@ func (c Snapshotter) Validate() error {
 	check(c.Read.OnDeadline != "error" || c.Read.Deadline > 0, "read.read_deadline: must be positive with on_deadline = \"error\"")
 	check(c.Read.RetryBase > 0 && c.Read.RetryMax >= c.Read.RetryBase, "read.retry_base, read.retry_max: must be positive and in order")
 	check(c.Device.MaxInFlight > 0, "device.max_in_flight: must be positive")
+	check(c.Download.Idle > 0, "download.idle: must be positive")
+	check(c.Download.Images > 0, "download.images: must be positive")
 	return errors.Join(errs...)
 }
 

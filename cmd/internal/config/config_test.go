@@ -49,11 +49,19 @@ on_deadline = "error"
 read_deadline = "45s"
 [registry]
 plain_http = ["registry.local:5000"]
+[registry.hosts."registry.local:5000"]
+verify = "required"
+[download]
+enabled = true
+total_rate = "10MiB"
 `)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if c.Cache.Max != 3<<30 || c.Read.Deadline != 45e9 || c.Registry.PlainHTTP[0] != "registry.local:5000" {
+		t.Errorf("read %+v", c)
+	}
+	if c.Registry.Verify != "when-possible" || c.Registry.Hosts["registry.local:5000"].Verify != "required" || !c.Download.Enabled || c.Download.TotalRate != 10<<20 {
 		t.Errorf("read %+v", c)
 	}
 	if got := c.CacheDir(); got != "/srv/reprise/cache" {
@@ -75,6 +83,12 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		{"[registry]\nmax_requests = 4\nmax_background_requests = 4\n", "max_background_requests"},
 		{"[read]\non_deadline = \"error\"\nread_deadline = \"0s\"\n", "read.read_deadline"},
 		{"[device]\nmax_in_flight = 0\n", "device.max_in_flight"},
+		{"[registry]\nverify = \"maybe\"\n", "registry.verify"},
+		{"[registry.hosts.\"r:5000\"]\nverify = \"maybe\"\n", `registry.hosts."r:5000".verify`},
+		{"[registry.hosts.\"r:5000\"]\nverfiy = \"off\"\n", `line 2: unknown key "registry.hosts.r:5000.verfiy"`},
+		{"[download]\nimages = 0\n", "download.images"},
+		{"[download]\nidle = \"0s\"\n", "download.idle"},
+		{"[download]\nimage_rate = \"fast\"\n", "is not a size"},
 	} {
 		_, err := load(t, c.text)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

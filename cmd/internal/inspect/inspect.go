@@ -67,6 +67,8 @@ type Layer struct {
 	Wrapping string `json:"wrapping"`
 	ZFile    *ZFile `json:"zfile,omitempty"` // nil: not compressed
 	LSMT     LSMT   `json:"lsmt"`
+	// Chunks is the chunk table in the blob, nil if there is none.
+	Chunks *Chunks `json:"chunks,omitempty"`
 	// Visible is what of the layer shows in the merged disk.
 	Visible Visible `json:"visible"`
 }
@@ -124,11 +126,16 @@ const parallelOpens = 32
 func Image(ctx context.Context, img *source.Image) (*Report, error) {
 	var m meter
 	parts := make([]backstore.Description, len(img.Layers))
+	tables := make([]*Chunks, len(img.Layers))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelOpens)
 	for i, b := range img.Layers {
 		g.Go(func() (err error) {
-			parts[i], err = backstore.Describe(gctx, blob.Observe(b, &m))
+			b := blob.Observe(b, &m)
+			parts[i], err = backstore.Describe(gctx, b)
+			if err == nil {
+				tables[i], err = describeChunks(gctx, b, parts[i])
+			}
 			if err != nil {
 				err = fmt.Errorf("layer %d (%s): %w (reprise check tells what else is wrong)", i, blob.Name(b), err)
 			}
@@ -143,6 +150,7 @@ func Image(ctx context.Context, img *source.Image) (*Report, error) {
 	for i, d := range parts {
 		stack[i] = d.Layer
 		r.Layers = append(r.Layers, describe(img.Layers[i], d))
+		r.Layers[i].Chunks = tables[i]
 		r.Stored += img.Layers[i].Size()
 		r.Stream += d.Layer.Size()
 	}

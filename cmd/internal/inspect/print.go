@@ -74,6 +74,7 @@ func (r *Report) printLayers(w io.Writer) error {
 	for i, l := range r.Layers {
 		fmt.Fprintf(tw, "%d\t%s\t%s\t%s\n", i, l.LSMT.UUID, l.LSMT.Parent, terminal.Bytes(l.LSMT.VirtualSize))
 	}
+	r.printChunks(tw)
 	return tw.Flush()
 }
 

@@ -27,6 +27,7 @@ type Metrics struct {
 	readSeconds *prometheus.HistogramVec
 	readErrors  *prometheus.CounterVec
 	callSeconds *prometheus.HistogramVec
+	unverified  *prometheus.CounterVec
 }
 
 // New returns the metrics every daemon has: reads, calls, process and runtime.
@@ -35,7 +36,7 @@ func New() *Metrics {
 		registry: prometheus.NewRegistry(),
 		readBytes: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "reprise_read_bytes_total",
-			Help: "Compressed bytes read, by tier (cache: what formats asked for; origin: what registries delivered) and priority.",
+			Help: "Compressed bytes read, by tier (cache: what formats asked for; verified: what passed a chunk table; origin: what registries delivered) and priority.",
 		}, []string{"tier", "priority"}),
 		readSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    "reprise_read_seconds",
@@ -51,8 +52,12 @@ func New() *Metrics {
 			Help:    "Duration of containerd's calls by method and gRPC code.",
 			Buckets: prometheus.ExponentialBuckets(100e-6, 2, 20),
 		}, []string{"method", "code"}),
+		unverified: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "reprise_verify_failures_total",
+			Help: "Pieces of layers that were not what their chunk table says, by the host that served them.",
+		}, []string{"host"}),
 	}
-	m.registry.MustRegister(m.readBytes, m.readSeconds, m.readErrors, m.callSeconds,
+	m.registry.MustRegister(m.readBytes, m.readSeconds, m.readErrors, m.callSeconds, m.unverified,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
 }
@@ -83,6 +88,9 @@ func (r *reads) ObserveRead(n int, took time.Duration, err error, p blob.Priorit
 		o.errors.Inc()
 	}
 }
+
+// VerifyFailed counts a piece that was not what it should be.
+func (m *Metrics) VerifyFailed(host string) { m.unverified.WithLabelValues(host).Inc() }
 
 // Counter exports a monotonic count that value returns.
 func (m *Metrics) Counter(name, help string, value func() float64) {

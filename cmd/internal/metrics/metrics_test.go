@@ -32,6 +32,7 @@ func TestExport(t *testing.T) {
 	origin.ObserveRead(100, time.Millisecond, io.EOF, blob.Demand)
 	origin.ObserveRead(0, time.Millisecond, context.Canceled, blob.Demand)
 	origin.ObserveRead(0, time.Millisecond, errors.New("down"), blob.Background)
+	m.VerifyFailed("https://mirror.example")
 	m.Gauge("reprise_cache_bytes", "Bytes in the cache.", func() float64 { return 42 })
 	_, err := m.Calls()(t.Context(), nil, &grpc.UnaryServerInfo{FullMethod: "/containerd.services.snapshots.v1.Snapshots/Prepare"},
 		func(context.Context, any) (any, error) { return nil, status.Error(codes.AlreadyExists, "it is there") })
@@ -44,6 +45,7 @@ func TestExport(t *testing.T) {
 		`reprise_read_errors_total{priority="demand",tier="origin"} 0`,
 		`reprise_read_errors_total{priority="background",tier="origin"} 1`,
 		`reprise_cache_bytes 42`,
+		`reprise_verify_failures_total{host="https://mirror.example"} 1`,
 		`reprise_snapshotter_call_seconds_count{code="AlreadyExists",method="Prepare"} 1`,
 		"process_resident_memory_bytes",
 	} {

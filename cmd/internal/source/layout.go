@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -106,6 +107,7 @@ func (l layout) index() (layoutIndex, error) {
 // find returns the one image that tag names, or, without a tag, the only one
 // for the platform.
 func (x layoutIndex) find(tag string, match platforms.MatchComparer) (ocispec.Descriptor, error) {
+	x = x.images(tag)
 	var found []ocispec.Descriptor
 	var names []string
 	for _, d := range x {
@@ -131,6 +133,19 @@ func (x layoutIndex) find(tag string, match platforms.MatchComparer) (ocispec.De
 		return ocispec.Descriptor{}, fmt.Errorf("no %q; there is %s", tag, strings.Join(names, ", "))
 	}
 	return choose(x, match)
+}
+
+// images returns the entries that can be meant by tag: without one, not those
+// that refer to another entry.
+func (x layoutIndex) images(tag string) layoutIndex {
+	if tag != "" {
+		return x
+	}
+	rest := slices.DeleteFunc(slices.Clone(x), func(d ocispec.Descriptor) bool { return d.ArtifactType != "" })
+	if len(rest) == 0 {
+		return x
+	}
+	return rest
 }
 
 func named(d ocispec.Descriptor, tag string) bool {

@@ -61,11 +61,10 @@ func (v *verified) failed(number, off int64, n int, served []string) {
 	}
 }
 
-// settle verifies the whole leaves of data, which starts with one at off and
-// was read with origins, and reads those again that are wrong. It returns how
-// many bytes at the start of data are verified.
-func (v *verified) settle(ctx context.Context, data []byte, off int64, s span, origins *blob.Origins) (int, error) {
-	bad, whole := s.check(data, off)
+// settle reads the leaves bad, which are wrong, again until they are right. data
+// starts at off and was read with origins. With an error it returns how many
+// bytes at the start of data are verified.
+func (v *verified) settle(ctx context.Context, data []byte, off int64, bad []leaf, origins *blob.Origins) (int, error) {
 	for len(bad) > 0 {
 		// Neighbours are read again together.
 		k := 1
@@ -77,7 +76,7 @@ func (v *verified) settle(ctx context.Context, data []byte, off int64, s span, o
 		}
 		bad = bad[k:]
 	}
-	return whole, nil
+	return 0, nil
 }
 
 // heal reads the leaves of run, which are neighbours and wrong, again until they
@@ -160,9 +159,9 @@ func (v *verified) load(ctx context.Context, table blob.ReaderAt) (*index, error
 	return ix, nil
 }
 
-// fetchPages reads the pages that s lacks, on goroutines of g: neighbours with
-// one read.
-func (v *verified) fetchPages(ctx context.Context, g *errgroup.Group, s span, table blob.ReaderAt) {
+// fetchPages reads the pages that s lacks, neighbours with one read.
+func (v *verified) fetchPages(ctx context.Context, s span, table blob.ReaderAt) error {
+	g, ctx := errgroup.WithContext(ctx)
 	for i := 0; i < len(s.pages); {
 		if s.pages[i] != nil {
 			i++
@@ -176,6 +175,7 @@ func (v *verified) fetchPages(ctx context.Context, g *errgroup.Group, s span, ta
 		g.Go(func() error { return v.fetchRun(ctx, missing, table) })
 		i = k
 	}
+	return g.Wait()
 }
 
 // fetchRun reads all pages of s and keeps them.

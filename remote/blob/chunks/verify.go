@@ -135,13 +135,18 @@ func (v *verified) read(ctx context.Context, p []byte, off int64, table blob.Rea
 // readLeaves fills p with the whole leaves that lie there and verifies them.
 // Of a read that breaks off, it returns what is whole.
 func (v *verified) readLeaves(ctx context.Context, p []byte, off int64, s span) (int, error) {
+	if len(p) >= followFrom {
+		_, a := v.begin(ctx, p, off)
+		a.follow(s)
+		return v.finish(ctx, a, s)
+	}
 	octx, origins := blob.WithOrigins(ctx)
 	n, err := v.Blob.ReadAt(octx, p, off)
-	done, verr := v.settle(ctx, p[:n], off, s, origins)
-	if verr != nil {
-		return done, verr
+	bad, whole := s.check(p[:n], off)
+	if done, err := v.settle(ctx, p, off, bad, origins); err != nil {
+		return done, err
 	}
-	return done, within(n, len(p), err)
+	return whole, within(n, len(p), err)
 }
 
 // within returns the error of a read within the blob that delivered n bytes of
@@ -160,42 +165,38 @@ func within(n, want int, err error) error {
 // at the same time, and the rest of the leaves at both ends once it is known
 // how far they reach.
 func (v *verified) readBoth(ctx context.Context, p []byte, off int64, s span, table blob.ReaderAt) (int, error) {
-	octx, origins := blob.WithOrigins(ctx)
-	g, gctx := errgroup.WithContext(octx)
-	var n int
-	var err error
-	g.Go(func() error {
-		// Its error must not cancel the pages: the next try wants them.
-		n, err = v.Blob.ReadAt(gctx, p, off)
-		return nil
-	})
-	v.fetchPages(gctx, g, s, table)
-	if perr := g.Wait(); perr != nil {
-		return 0, perr
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	octx, a := v.begin(ctx, p, off)
+	if err := v.fetchPages(ctx, s, table); err != nil {
+		cancel()
+		<-a.done
+		return 0, err
 	}
 	from, to := s.widen(off, off+int64(len(p)))
+	if from == off && to == off+int64(len(p)) {
+		a.follow(s)
+		return v.finish(ctx, a, s)
+	}
+	<-a.done
 	switch {
-	case n == len(p) && (from != off || to != off+int64(len(p))):
-		return v.readEdges(octx, p, off, s, origins)
-	case from != off:
-		return 0, within(n, len(p), err)
+	case a.n == len(p):
+		return v.readEdges(octx, p, off, s, a.origins)
+	case from == off:
+		return v.finish(ctx, a, s)
 	}
-	done, verr := v.settle(ctx, p[:n], off, s, origins)
-	if verr != nil {
-		return done, verr
-	}
-	return done, within(n, len(p), err)
+	return 0, within(a.n, len(p), a.err)
 }
 
 // readEdges reads what is missing of the leaves at the ends of p, which was
-// read, and verifies all of them. octx is the context of origins.
-func (v *verified) readEdges(octx context.Context, p []byte, off int64, s span, origins *blob.Origins) (int, error) {
+// read, and verifies all of them. ctx is the context of origins.
+func (v *verified) readEdges(ctx context.Context, p []byte, off int64, s span, origins *blob.Origins) (int, error) {
 	end := off + int64(len(p))
 	from, to := s.widen(off, end)
 	buf := borrow(int(to - from))
 	defer giveBack(buf)
 	copy((*buf)[off-from:], p)
-	g, gctx := errgroup.WithContext(octx)
+	g, gctx := errgroup.WithContext(ctx)
 	edge := func(from, to, at int64) {
 		if from < to {
 			g.Go(func() error { return blob.ReadFull(gctx, v.Blob, (*buf)[at:at+to-from], from) })
@@ -206,7 +207,11 @@ func (v *verified) readEdges(octx context.Context, p []byte, off int64, s span, 
 	if err := g.Wait(); err != nil {
 		return 0, err
 	}
-	n, err := v.settle(octx, *buf, from, s, origins)
+	bad, n := s.check(*buf, from)
+	done, err := v.settle(ctx, *buf, from, bad, origins)
+	if err != nil {
+		n = done
+	}
 	if from+int64(n) <= off {
 		return 0, err
 	}

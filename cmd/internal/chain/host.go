@@ -1,0 +1,56 @@
+package chain
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/distribution/reference"
+
+	"github.com/reprise-containers/reprise/remote/blob"
+)
+
+// host is what the blobs of one registry host share.
+type host struct {
+	limit *blob.Limiter
+	start time.Time
+	// needed is when the last demand read ended, as time since start.
+	needed atomic.Int64
+}
+
+// host returns what is known of a host. The caller holds mu.
+func (c *Chain) host(name string) *host {
+	h := c.hosts[name]
+	if h == nil {
+		h = &host{limit: blob.NewLimiter(c.cfg.Limit), start: time.Now()}
+		c.hosts[name] = h
+	}
+	return h
+}
+
+// ObserveRead implements blob.Observer.
+func (h *host) ObserveRead(_ int, _ time.Duration, _ error, p blob.Priority) {
+	if p == blob.Demand {
+		h.needed.Store(int64(time.Since(h.start)))
+	}
+}
+
+// quiet returns for how long there was no demand read, since start at most.
+func (h *host) quiet() time.Duration {
+	s := h.limit.Stats()
+	if s.InFlight > s.InFlightBackground || s.Waiting > s.WaitingBackground {
+		return 0
+	}
+	return time.Since(h.start) - time.Duration(h.needed.Load())
+}
+
+// Quiet returns for how long nobody has been waiting for the registry of ref;
+// 0 if somebody is.
+func (c *Chain) Quiet(ref string) time.Duration {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return 0 // and nothing can be opened
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.host(reference.Domain(named)).quiet()
+}

@@ -1,0 +1,69 @@
+package convert_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/reprise-containers/reprise/cmd/internal/convert"
+	"github.com/reprise-containers/reprise/cmd/internal/source"
+)
+
+// A cache that is damaged, or says what is not true, costs a conversion.
+func TestCache(t *testing.T) {
+	from, dir := single(t, three()...), t.TempDir()+"/a/b"
+	cfg := config(t)
+	cfg.Cache = convert.OpenCache(dir)
+	to := t.TempDir()
+	want := mustRun(t, cfg, from, to+":1")
+	wantStored(t, want, "uploaded", "uploaded", "uploaded")
+	wantStored(t, mustRun(t, cfg, from, to+":2"), "present again", "present again", "present again")
+	// Elsewhere, nothing of it is there.
+	wantStored(t, mustRun(t, cfg, from, t.TempDir()), "uploaded", "uploaded", "uploaded")
+
+	files, err := filepath.Glob(dir + "/*.json")
+	if err != nil || len(files) != 3 {
+		t.Fatalf("%q, %v", files, err)
+	}
+	for name, change := range map[string]func(string) string{
+		"empty":       func(string) string { return "" },
+		"no JSON":     func(s string) string { return s[1:] },
+		"another key": func(s string) string { return strings.Replace(s, "erofs", "ext4", 1) },
+		"no digest":   func(s string) string { return strings.Replace(s, `"digest":"sha256:`, `"digest":"md5:`, 1) },
+	} {
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			if err == nil {
+				err = os.WriteFile(f, []byte(change(string(text))), 0o644)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		r := mustRun(t, cfg, from, to+":3")
+		if _, converted, _ := r.Totals(); converted != 3 || r.Digest != want.Digest {
+			t.Errorf("%s: %d layers converted, %s", name, converted, r.Digest)
+		}
+	}
+}
+
+// An image that is known but lost its blobs is no help, and no harm.
+func TestKnownIsGone(t *testing.T) {
+	from, known := single(t, three()...), t.TempDir()
+	want := mustRun(t, config(t), from, known+":1")
+	for _, l := range want.Images[0].Layers[1:] {
+		if err := os.Remove(filepath.Join(known, "blobs/sha256", l.Digest.Encoded())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cfg := config(t)
+	var notes []string
+	cfg.Note = func(s string) { notes = append(notes, s) }
+	cfg.Known = []*source.Content{content(t, known+":1", source.Config{}), content(t, from, source.Config{})}
+	r := mustRun(t, cfg, from, t.TempDir())
+	wantStored(t, r, "copied again", "uploaded", "uploaded")
+	if r.Digest != want.Digest || len(notes) != 1 || !strings.Contains(notes[0], "can not be reused") {
+		t.Errorf("%s, want %s; %q", r.Digest, want.Digest, notes)
+	}
+}

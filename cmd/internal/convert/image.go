@@ -1,0 +1,126 @@
+package convert
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/snapshot/labels"
+)
+
+// image converts a manifest. Config and layers of the result are at the
+// destination, itself it is not yet.
+func (c *conversion) image(ctx context.Context, n node) (document, error) {
+	if !isConfig(n.manifest.Config.MediaType) {
+		return document{}, skip{fmt.Errorf("manifest %s with a config of type %q is %w", n.desc.Digest, n.manifest.Config.MediaType, errNotImage)}
+	}
+	overlaybd, err := isOverlaybd(n.manifest.Layers)
+	if err != nil {
+		return document{}, fmt.Errorf("manifest %s: %w", n.desc.Digest, err)
+	}
+	if overlaybd {
+		return c.copied(ctx, n)
+	}
+	text, err := c.cfg.Source.Read(ctx, n.manifest.Config)
+	if err != nil {
+		return document{}, fmt.Errorf("reading the config: %w", err)
+	}
+	config, err := parseConfig(text, len(n.manifest.Layers))
+	if err != nil {
+		return document{}, fmt.Errorf("manifest %s: %w", n.desc.Digest, err)
+	}
+	if config.OS != "linux" && config.OS != "" {
+		return document{}, skip{fmt.Errorf("an image for %s: only those for linux can be converted", platforms.Format(config.Platform))}
+	}
+	r := &Image{Platform: platforms.Format(config.Platform), SourceManifest: n.desc.Digest}
+	c.report.Images = append(c.report.Images, r)
+	layers := c.layers(n.manifest.Layers, config.RootFS.DiffIDs)
+	for _, l := range layers {
+		r.Layers = append(r.Layers, l.report)
+	}
+	reused, err := c.reuse(ctx, layers)
+	if err != nil {
+		return document{}, err
+	}
+	if reused < len(layers) {
+		if err := c.convertLayers(ctx, layers, reused); err != nil {
+			return document{}, err
+		}
+	}
+	doc, err := c.manifest(ctx, n, text, layers)
+	r.Manifest = doc.desc.Digest
+	return doc, err
+}
+
+// isOverlaybd reports whether all layers are overlaybd layers already.
+func isOverlaybd(descs []ocispec.Descriptor) (bool, error) {
+	already := 0
+	trace := false
+	for i, d := range descs {
+		l, err := labels.Parse(d.Annotations)
+		if err != nil {
+			return false, fmt.Errorf("layer %d (%s): %w", i, d.Digest, err)
+		}
+		if l.Turbo {
+			return false, fmt.Errorf("layer %d (%s) is a TurboOCI layer: convert the image that was made of", i, d.Digest)
+		}
+		if l.Blob != "" || l.Trace {
+			already++
+		}
+		trace = trace || l.Trace
+	}
+	switch {
+	case already == 0:
+		return false, nil
+	case already == len(descs):
+		return true, nil
+	case trace && already == 1:
+		return false, errors.New("it has a trace layer, which records reads of another image than the one it would become: remove the trace layer first")
+	}
+	return false, fmt.Errorf("%d of its %d layers are overlaybd layers already: an image is converted as a whole", already, len(descs))
+}
+
+// copied makes an image that needs no converting one of the destination.
+func (c *conversion) copied(ctx context.Context, n node) (document, error) {
+	if c.cfg.Referrer {
+		return document{}, fmt.Errorf("manifest %s is an overlaybd image already: there is nothing to attach", n.desc.Digest)
+	}
+	c.cfg.Note(fmt.Sprintf("%s is an overlaybd image already and is copied as it is", n.desc.Digest))
+	r := &Image{SourceManifest: n.desc.Digest, Manifest: n.desc.Digest, Copied: true}
+	if n.desc.Platform != nil {
+		r.Platform = platforms.Format(*n.desc.Platform)
+	}
+	c.report.Images = append(c.report.Images, r)
+	return document{plain(n.desc), n.text}, c.copyTree(ctx, n.desc, r)
+}
+
+// manifest makes the manifest of the converted image and puts the config.
+func (c *conversion) manifest(ctx context.Context, n node, config []byte, layers []*layer) (document, error) {
+	out := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Annotations: n.annotations,
+	}
+	var ids []digest.Digest
+	for _, l := range layers {
+		// The blob is a tar archive that is not compressed as a whole.
+		ids = append(ids, l.out.Digest)
+		out.Layers = append(out.Layers, l.out)
+	}
+	converted, err := withDiffIDs(config, ids)
+	if err != nil {
+		return document{}, err
+	}
+	if err := c.putDocument(ctx, converted); err != nil {
+		return document{}, err
+	}
+	out.Config = converted.desc
+	if c.cfg.Referrer {
+		out.ArtifactType, out.Subject = ArtifactType, new(plain(n.desc))
+	}
+	return newDocument(out.MediaType, out)
+}
