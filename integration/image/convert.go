@@ -27,11 +27,7 @@ func Convert(ctx context.Context, src Layout, dir string, z zfile.Options, args 
 	if _, err := l.Finish(layers, args); err != nil {
 		return l, err
 	}
-	o, err := l.Open(ctx)
-	if err != nil {
-		return l, err
-	}
-	return l, errors.Join(o.dump(ctx, l.Disk()), o.Close())
+	return l, l.MakeDisk(ctx)
 }
 
 func convertLayers(ctx context.Context, src, dst Layout, z zfile.Options) (layers []Layer, err error) {

@@ -48,6 +48,15 @@ func (o *Opened) Close() error {
 	return errors.Join(errs...)
 }
 
+// MakeDisk makes the disk image of an overlaybd image that has none yet.
+func (l Layout) MakeDisk(ctx context.Context) error {
+	o, err := l.Open(ctx)
+	if err != nil {
+		return err
+	}
+	return errors.Join(o.dump(ctx, l.Disk()), o.Close())
+}
+
 // dump writes what the layers hold to a new sparse file as long as it reaches.
 func (o *Opened) dump(ctx context.Context, path string) (err error) {
 	f, err := os.Create(path)
