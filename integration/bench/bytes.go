@@ -5,8 +5,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/reprise-containers/reprise/backstore/zfile"
+	"github.com/reprise-containers/reprise/integration/coldstart"
 	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/reference"
@@ -19,6 +21,9 @@ var startImages = []image.Build{
 	{Name: "scipy", Rootfs: image.Scipy(), Args: image.ScipyCommand()},
 }
 
+// usual is how the converter compresses unless it is told otherwise.
+var usual = zfile.Options{Algorithm: zfile.ZSTD, BlockSize: zfileBlock}
+
 // converted is an image that was just converted. It must be closed.
 type converted struct {
 	image.Layout
@@ -27,7 +32,7 @@ type converted struct {
 }
 
 // convert converts an image.
-func (b bench) convert(ctx context.Context, build image.Build, z zfile.Options) (*converted, error) {
+func (b bench) convert(ctx context.Context, n *node.Node, build image.Build, z zfile.Options) (*converted, error) {
 	src, err := b.image(ctx, build)
 	if err != nil {
 		return nil, err
@@ -39,7 +44,8 @@ func (b bench) convert(ctx context.Context, build image.Build, z zfile.Options) 
 	}
 	c := &converted{Layout: image.Layout{Dir: dir}, build: build}
 	c.build.Format = image.Overlaybd{FSType: image.Erofs, Compression: z}
-	c.Layout, err = image.Convert(ctx, src, dir, z, build.Args)
+	c.Layout, err = coldstart.Convert(ctx, n, src, dir,
+		"--compression", z.Algorithm.String(), "--block-size", strconv.Itoa(z.BlockSize))
 	if err == nil {
 		c.Opened, err = c.Open(ctx)
 	}
@@ -58,16 +64,16 @@ func (c *converted) record(ctx context.Context, n *node.Node) (reference.Result,
 }
 
 // recorded calls f with each of the images, converted, and its recorded start.
-func (b bench) recorded(ctx context.Context, f func(*converted, reference.Result) error) error {
+func (b bench) recorded(ctx context.Context, f func(*node.Node, *converted, reference.Result) error) error {
 	return b.onNode(ctx, node.Options{}, func(n *node.Node) error {
 		for _, build := range startImages {
-			c, err := b.convert(ctx, build, zfile.Options{Algorithm: zfile.ZSTD})
+			c, err := b.convert(ctx, n, build, usual)
 			if err != nil {
 				return err
 			}
 			r, err := c.record(ctx, n)
 			if err == nil {
-				err = f(c, r)
+				err = f(n, c, r)
 			}
 			if err := errors.Join(err, c.Close()); err != nil {
 				return err

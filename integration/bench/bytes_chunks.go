@@ -7,6 +7,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/reprise-containers/reprise/backstore/zfile"
+	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/reference"
 )
 
@@ -20,7 +21,7 @@ const (
 // start needs of data, rounded up to leaves, jump tables, and chunk tables.
 func (b bench) chunkTables(ctx context.Context) error {
 	fans := []int64{16, 32, 64, 128}
-	return b.recorded(ctx, func(c *converted, r reference.Result) error {
+	return b.recorded(ctx, func(_ *node.Node, c *converted, r reference.Result) error {
 		stored, err := r.Stored(c.Image)
 		if err != nil {
 			return err

@@ -15,13 +15,12 @@ import (
 func (b bench) layouts(ctx context.Context) error {
 	fmt.Printf("\nStarts without readahead: zstd blocks of 4 KiB touched on a plain loop device; read from the daemon's; fetched by it\n")
 	fmt.Printf("%-6s %-15s %8s %9s %8s %9s %9s %9s %9s\n", "", "", "touched", "MB", "of ext4", "MB raw", "MB raw", "requests", "MB")
-	z := zfile.Options{Algorithm: zfile.ZSTD}
 	return b.onNode(ctx, node.Options{Config: coldstart.WithoutReadahead}, func(n *node.Node) error {
 		for _, build := range startImages {
 			m := layoutMeasure{node: n, name: build.Name}
 			for _, fs := range []image.FSType{image.Ext4, image.Erofs} {
 				made := image.Build{Name: build.Name + "-zstd-" + string(fs), Rootfs: build.Rootfs,
-					Format: image.Overlaybd{FSType: fs, Compression: z}, Args: build.Args}
+					Format: image.Overlaybd{FSType: fs, Compression: zfile.Options{Algorithm: usual.Algorithm}}, Args: build.Args}
 				l, err := b.image(ctx, made)
 				if err == nil {
 					err = m.measure(ctx, "mkfs."+string(fs), l, made)
@@ -30,7 +29,7 @@ func (b bench) layouts(ctx context.Context) error {
 					return err
 				}
 			}
-			c, err := b.convert(ctx, build, z)
+			c, err := b.convert(ctx, n, build, usual)
 			if err != nil {
 				return err
 			}

@@ -31,7 +31,7 @@ func TestConvertedBytes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l, err := image.Convert(t.Context(), src, t.TempDir(), z, b.Args)
+			l, err := coldstart.Convert(t.Context(), n.Node, src, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,0 +1,24 @@
+package coldstart
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"github.com/reprise-containers/reprise/integration/image"
+	"github.com/reprise-containers/reprise/integration/node"
+)
+
+// Convert makes the overlaybd image of an ordinary one in the folder dir, with
+// the disk image that its layers form. It is made each time, for it is the
+// converter that is measured.
+func Convert(ctx context.Context, n *node.Node, src image.Layout, dir string, flags ...string) (image.Layout, error) {
+	l := image.Layout{Dir: dir}
+	reprise := n.Path("bin/reprise")
+	argv := append([]string{reprise, "convert", "--cache-dir", ""}, flags...)
+	if _, err := n.Run(ctx, append(argv, src.Dir, dir)...); err != nil {
+		return l, err
+	}
+	_, err := n.Run(ctx, reprise, "dump", "-o", l.Disk(), dir)
+	return l, errors.Join(err, os.Chmod(dir, 0o755))
+}
