@@ -5,18 +5,18 @@
 package image
 
 import (
-	"bufio"
 	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
-	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // epoch is the time stamp of everything that has none of its own, so that
@@ -49,8 +49,8 @@ func (r Rootfs) Build(ctx context.Context, cache string, say Progress) (string, 
 	if _, err := os.Stat(dir); err == nil {
 		return dir, nil
 	}
-	archives := filepath.Join(cache, "archives")
-	if err := os.MkdirAll(filepath.Join(archives, "partial"), 0o755); err != nil {
+	debs, err := r.archives(ctx, cache, say)
+	if err != nil {
 		return "", err
 	}
 	tmp, err := os.MkdirTemp(cache, "rootfs.new-")
@@ -58,10 +58,6 @@ func (r Rootfs) Build(ctx context.Context, cache string, say Progress) (string, 
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	debs, err := r.download(ctx, archives, say)
-	if err != nil {
-		return "", fmt.Errorf("downloading packages %s: %w", strings.Join(r.Packages, " "), err)
-	}
 	say("unpacking %d packages", len(debs))
 	for _, deb := range debs {
 		if err := command(ctx, "dpkg-deb", "-x", deb, tmp); err != nil {
@@ -75,8 +71,21 @@ func (r Rootfs) Build(ctx context.Context, cache string, say Progress) (string, 
 }
 
 func (r Rootfs) key() string {
-	h := sha256.Sum256(fmt.Append(nil, "v2", r.Packages, r.Compile, r.Files, r.Links, r.Generated))
+	h := sha256.Sum256(fmt.Append(nil, "v3", r.Packages, r.Compile, r.Files, r.Links, r.Generated))
 	return fmt.Sprintf("%x", h[:6])
+}
+
+// archives returns the packages and what they need, downloaded below cache.
+func (r Rootfs) archives(ctx context.Context, cache string, say Progress) ([]string, error) {
+	dir := filepath.Join(cache, "archives")
+	if err := os.MkdirAll(filepath.Join(dir, "partial"), 0o755); err != nil {
+		return nil, err
+	}
+	debs, err := r.download(ctx, dir, say)
+	if err != nil {
+		return nil, fmt.Errorf("downloading packages %s: %w", strings.Join(r.Packages, " "), err)
+	}
+	return debs, nil
 }
 
 // download fetches the closure of the packages as a machine without any
@@ -161,12 +170,16 @@ func (r Rootfs) finish(ctx context.Context, root string, say Progress) error {
 	if err := command(ctx, "/sbin/ldconfig", "-r", root); err != nil {
 		return err
 	}
+	// It notes inode numbers and times, which differ from build to build.
+	if err := os.RemoveAll(filepath.Join(root, "var/cache/ldconfig")); err != nil {
+		return err
+	}
 	if len(r.Compile) > 0 {
 		say("compiling Python sources")
-		args := append([]string{root, "/usr/bin/python3", "-m", "compileall", "-q",
+		args := append([]string{"PYTHONHASHSEED=0", "chroot", root, "/usr/bin/python3", "-m", "compileall", "-q",
 			"--invalidation-mode", "unchecked-hash"}, r.Compile...)
 		// Some packages carry test files that are no valid Python on purpose.
-		if err := command(ctx, "chroot", args...); err != nil && ctx.Err() != nil {
+		if err := command(ctx, "env", args...); err != nil && ctx.Err() != nil {
 			return err
 		}
 	}
@@ -178,16 +191,17 @@ func (r Rootfs) finish(ctx context.Context, root string, say Progress) error {
 
 // evenTimes sets the modification time of what was made just now to epoch.
 func evenTimes(root string) error {
-	recent := time.Now().Add(-24 * time.Hour)
+	now := time.Now()
+	stamp := []unix.Timespec{unix.NsecToTimespec(epoch.UnixNano()), unix.NsecToTimespec(epoch.UnixNano())}
 	return filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
 		info, err := d.Info()
-		if err != nil || info.ModTime().Before(recent) || info.Mode()&fs.ModeSymlink != 0 {
+		if err != nil || now.Sub(info.ModTime()).Abs() > 24*time.Hour {
 			return err
 		}
-		return os.Chtimes(p, epoch, epoch)
+		return unix.UtimesNanoAt(unix.AT_FDCWD, p, stamp, unix.AT_SYMLINK_NOFOLLOW)
 	})
 }
 
@@ -198,8 +212,7 @@ func writeFile(path, text string) error {
 	return os.WriteFile(path, []byte(text), 0o755)
 }
 
-// generate writes blocks whose first half is random and whose second repeats
-// it.
+// generate makes a file of the given size, see fill.
 func generate(path, seed string, size int64) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return err
@@ -208,16 +221,7 @@ func generate(path, seed string, size int64) error {
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	random := rand.NewChaCha8(sha256.Sum256([]byte(seed)))
-	w := bufio.NewWriterSize(f, 1<<20)
-	half := make([]byte, 2048)
-	for n := int64(0); n < size; n += 2 * int64(len(half)) {
-		random.Read(half) //nolint:errcheck // it has no error
-		w.Write(half)     //nolint:errcheck // Flush returns it
-		w.Write(half)     //nolint:errcheck // Flush returns it
-	}
-	return errors.Join(w.Flush(), f.Truncate(size))
+	return errors.Join(fill(f, seed, size), f.Close())
 }
 
 func command(ctx context.Context, name string, args ...string) error {
