@@ -40,7 +40,7 @@ func (b bench) chunkTables(ctx context.Context) error {
 			return err
 		}
 		fmt.Printf("\nChunk tables, start of %s: %d blocks, %.3f MB; all relative to that; jump tables %.3f, their lengths compressed %.3f\n",
-			c.build.Name, len(stored), float64(exact)/1e6, float64(jump)/float64(exact), float64(lean)/float64(exact))
+			c.start.Name, len(stored), float64(exact)/1e6, float64(jump)/float64(exact), float64(lean)/float64(exact))
 		fmt.Printf("%-12s %6s %6s", "leaf of", "data", "again")
 		for _, f := range fans {
 			fmt.Printf("  %4d: hashes    sum requests", f)

@@ -28,7 +28,7 @@ func (b bench) compressions(ctx context.Context) error {
 		for _, algorithm := range []zfile.Algorithm{zfile.ZSTD, zfile.LZ4} {
 			for k := 1; k <= 8; k *= 2 {
 				z := zfile.Options{Algorithm: algorithm, BlockSize: k * zfileBlock}
-				other, err := b.convert(ctx, n, c.build.Ordinary(), z)
+				other, err := b.convert(ctx, n, c.start, z)
 				if err != nil {
 					return err
 				}
@@ -39,7 +39,7 @@ func (b bench) compressions(ctx context.Context) error {
 				if need == 0 {
 					need, size = row.data+row.jump, row.size
 				}
-				fmt.Printf("%-6s %-4v %2d KiB %9d %9.3f %9.3f %7.3f %9.1f %7.3f %13.0f\n", c.build.Name, algorithm, z.BlockSize>>10,
+				fmt.Printf("%-6s %-4v %2d KiB %9d %9.3f %9.3f %7.3f %9.1f %7.3f %13.0f\n", c.start.Name, algorithm, z.BlockSize>>10,
 					row.blocks, row.data/1e6, row.jump/1e6, (row.data+row.jump)/need, row.size/1e6, row.size/size, row.decoding)
 			}
 		}

@@ -14,11 +14,9 @@ import (
 // converter that is measured.
 func Convert(ctx context.Context, n *node.Node, src image.Layout, dir string, flags ...string) (image.Layout, error) {
 	l := image.Layout{Dir: dir}
-	reprise := n.Path("bin/reprise")
-	argv := append([]string{reprise, "convert", "--cache-dir", ""}, flags...)
-	if _, err := n.Run(ctx, append(argv, src.Dir, dir)...); err != nil {
+	if _, err := n.Convert(ctx, src.Dir, dir, flags...); err != nil {
 		return l, err
 	}
-	_, err := n.Run(ctx, reprise, "dump", "-o", l.Disk(), dir)
+	_, err := n.Run(ctx, n.Path("bin/reprise"), "dump", "-o", l.Disk(), dir)
 	return l, errors.Join(err, os.Chmod(dir, 0o755))
 }
