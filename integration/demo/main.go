@@ -95,12 +95,9 @@ type result struct {
 // file system, to see what it reads at the least.
 func (r *result) compare(ctx context.Context, n *node.Node, build image.Build, say image.Progress) error {
 	say("running the same on a plain loop device, to see what it reads at the least")
-	r.converted = image.Layout{Dir: n.Path("converted")}
-	if _, err := n.Run(ctx, n.Path("bin/reprise"), "convert", n.Ref("demo:lazy"), "oci:"+r.converted.Dir); err != nil {
+	var err error
+	if r.converted, err = coldstart.Convert(ctx, n, n.Ref("demo:lazy"), n.Path("converted")); err != nil {
 		return fmt.Errorf("copying the converted image: %w", err)
-	}
-	if err := r.converted.MakeDisk(ctx); err != nil {
-		return err
 	}
 	build.Format.FSType = image.Erofs
 	least, cost, err := coldstart.Least(ctx, n, r.converted, build)
