@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,8 +30,8 @@ func TestConvert(t *testing.T) {
 	}{
 		{image: image.Middle(), stdout: "layer 1\nlayer 2\nlayer 3\nlayer 5\ndone\n"},
 		{image: image.Odd()},
-		// Some ten thousand requests for it would be the test registry's
-		// time: the rest comes in the background, as it would on a node.
+		// Thirty thousand requests for it would be minutes of the test
+		// registry: the rest comes in the background, as on a node.
 		{image: image.Large(), stdout: "scipy 1.10.1 x0 = 0.5\n", config: map[string]string{
 			"download": "enabled = true\ndelay = \"100ms\"\nidle = \"100ms\"\n"}},
 	} {
@@ -50,10 +51,35 @@ func TestConvert(t *testing.T) {
 			}
 			start := n.Proxy.Stats()
 			t.Logf("pull and command: %v, %d requests, %d bytes", time.Since(begin), start.Requests, start.Bytes)
-			reportDifferences(t, want, n.records(t, "overlaybd", ref), u)
+			reportDifferences(t, want, n.records(t, "overlaybd", ref, func() {
+				if c.config != nil {
+					n.awaitLocal(t)
+				}
+			}), u)
 			t.Logf("with the whole tree: %v, %d requests", time.Since(begin), n.Proxy.Stats().Requests)
 			reportDifferences(t, want, n.deviceRecords(t, target), u)
 		})
+	}
+}
+
+// awaitLocal waits until the daemon has downloaded the image that is attached.
+func (n machine) awaitLocal(t *testing.T) {
+	t.Helper()
+	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, errors.New("the image did not become local"))
+	defer cancel()
+	for {
+		local, err := n.Snapshotter.Metric(ctx, "reprise_images_local")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if local > 0 {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatal(context.Cause(ctx))
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }
 

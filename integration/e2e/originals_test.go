@@ -29,12 +29,15 @@ func layered(t *testing.T, i image.Layered) image.Layout {
 }
 
 // records walks the root file system of a pulled image through a read-only
-// view.
-func (n machine) records(t *testing.T, snapshotter, ref string) []tree.Record {
+// view, after calling what is to happen while that is mounted.
+func (n machine) records(t *testing.T, snapshotter, ref string, mounted ...func()) []tree.Record {
 	t.Helper()
 	target := t.TempDir()
 	n.ctr(t, "image", "mount", "--snapshotter", snapshotter, ref, target)
 	defer n.ctr(t, "image", "unmount", "--snapshotter", snapshotter, "--rm", target)
+	for _, f := range mounted {
+		f()
+	}
 	records, err := tree.Walk(target)
 	if err != nil {
 		t.Fatal(err)
