@@ -147,14 +147,14 @@ func checkLeaves(t *testing.T, data []byte, ends []int64, minLeaf int) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	start, n := d.ZFile.BlockExtent(0)
+	start, _ := d.ZFile.BlockExtent(0)
 	base := d.Payload.Offset
 	if !slices.Contains(ends, base+start) {
 		t.Errorf("no leaf ends where blocks start, at %d", base+start)
 	}
 	prev := base + start
 	for i := range d.ZFile.Blocks() {
-		start, n = d.ZFile.BlockExtent(i)
+		start, n := d.ZFile.BlockExtent(i)
 		end := base + start + n
 		k, cut := slices.BinarySearch(ends, end)
 		if inside := ends[k] > base+start && ends[k] < end; inside {

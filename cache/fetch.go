@@ -132,7 +132,9 @@ func (b *cached) fetchGap(ctx context.Context, o *opened, p []byte, off int64, g
 	}
 	b.c.count.bytesFetched.Add(int64(len(t.buf)))
 	t.copyTo(p, off, g.off)
-	b.c.enqueue(ctx, t, blob.PriorityOf(ctx) == blob.Background)
+	if !blob.Transient(ctx) {
+		b.c.enqueue(ctx, t, blob.PriorityOf(ctx) == blob.Background)
+	}
 	return nil
 }
 

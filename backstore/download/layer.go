@@ -135,7 +135,7 @@ func (j *job) fetch(ctx context.Context, p *partial) error {
 // read fills part from off of the blob: at once what is local, the rest when
 // the link is idle and no faster than allowed.
 func (j *job) read(ctx context.Context, part []byte, off int64) error {
-	ctx = blob.WithPriority(ctx, blob.Background)
+	ctx = blob.WithTransient(blob.WithPriority(ctx, blob.Background))
 	if !blob.Present(j.blob, off, int64(len(part))) {
 		if err := j.awaitQuiet(ctx); err != nil {
 			return err

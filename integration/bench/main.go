@@ -9,6 +9,10 @@
 //	e  time to first output, against a full pull, over slow lines
 //	f  read latency while another image's registry hangs
 //	g  conversion, against mkfs.erofs and eStargz; the memory it takes
+//	l  bytes of a start by file system,
+//	t  by chunk table, and
+//	z  by compression
+//	v  reads that are verified, against the same unverified
 package main
 
 import (
@@ -56,6 +60,8 @@ func run(ctx context.Context, chosen []string) error {
 		{"c", b.library("Lookup", "./backstore/...")},
 		{"d", b.memory}, {"e", b.starts}, {"f", b.hanging},
 		{"g", b.conversions}, {"g", b.conversionMemory},
+		{"l", b.layouts}, {"t", b.chunkTables}, {"z", b.compressions},
+		{"v", b.library("Verify", "./integration/tamper")},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {
 			continue

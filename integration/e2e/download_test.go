@@ -111,3 +111,57 @@ func TestRemoveWhileDownloading(t *testing.T) {
 		t.Errorf("the removed image left %v, %v", left, err)
 	}
 }
+
+// TestKillWhileDownloading kills the daemon in the middle of a download: the
+// next one goes on where it was.
+func TestKillWhileDownloading(t *testing.T) {
+	n := ownNode(t, node.Options{Config: map[string]string{"download": eager["download"] + "image_rate = \"512KiB\"\n"}})
+	b := faulty("killed while downloading")
+	l := built(t, b)
+	n.push(t, l, "killed:1")
+	ref := n.rpull(t, "killed:1")
+	if err := n.Containerd.Detach(t.Context(), ref, "sleeper", "/bin/sleep", "100000"); err != nil {
+		t.Fatal(err)
+	}
+	partial := n.Path("snapshotter", "snapshots", "*", "fs", ".download")
+	var had int64
+	for deadline := time.Now().Add(time.Minute); had == 0; time.Sleep(20 * time.Millisecond) {
+		found, err := filepath.Glob(partial)
+		if err == nil && len(found) == 1 {
+			if st, err := os.Stat(found[0]); err == nil {
+				had = st.Size()
+			}
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the download does not begin")
+		}
+	}
+	if err := n.Snapshotter.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	// What the cache has is not to be what saves the bytes.
+	if err := os.RemoveAll(n.Path("snapshotter", "cache")); err != nil {
+		t.Fatal(err)
+	}
+	n.Proxy.Reset()
+	if err := n.Snapshotter.Reconfigure(t.Context(), eager); err != nil {
+		t.Fatal(err)
+	}
+	n.awaitMetric(t, "reprise_download_layers_total", 1)
+	size, err := l.Size()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := n.Proxy.Stats().Bytes; got > size-had+had/2 {
+		t.Errorf("%d bytes crossed the wire after %d of %d had been downloaded", got, had, size)
+	}
+	n.Registry.Stop(t.Context())
+	out, err := n.Containerd.Exec(t.Context(), "sleeper", "/bin/sh", "-c", sumScript)
+	if err != nil {
+		t.Fatal(err)
+	}
+	compareTrees(t, sorted(out), sums(t, rootfs(t, b.Rootfs)))
+	n.ctr(t, "task", "kill", "--signal", "KILL", "sleeper")
+	n.ctr(t, "task", "rm", "--force", "sleeper")
+	n.ctr(t, "container", "rm", "sleeper")
+}

@@ -10,6 +10,7 @@ import (
 	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/sandbox/wire"
+	"github.com/reprise-containers/reprise/remote/registry"
 )
 
 // chunked returns an image with chunk tables.
@@ -56,6 +57,43 @@ func TestVerify(t *testing.T) {
 		t.Errorf("%v failures counted, %v; %d bytes were inverted", failures, err, flips.Load())
 	}
 	t.Logf("%d bytes inverted, %v pieces wrong", flips.Load(), failures)
+}
+
+// TestVerifyReferrers reads an image whose chunk tables lie beside it in the
+// registry, through a wire that damages what it carries.
+func TestVerifyReferrers(t *testing.T) {
+	n := ownNode(t, node.Options{Config: map[string]string{"registry": "verify = \"required\"\nverify_referrers = true\n"}})
+	b := faulty("referrers")
+	b.Changes = 2
+	l := built(t, b)
+	n.push(t, l, "referrers:1")
+	client, err := registry.New(registry.Config{PlainHTTP: []string{n.Registry.Address}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ref := n.rpull(t, "referrers:1")
+	if _, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, "refused"); err == nil || !strings.Contains(err.Error(), "attach-chunks") {
+		t.Errorf("before there are tables: %v", err)
+	}
+	n.Snapshotter.Stop(t.Context()) // which remembers for a while that there were none
+	if err := l.PushTables(t.Context(), client, n.Registry.Address+"/referrers"); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Snapshotter.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var flips atomic.Int64
+	n.Proxy.SetRule(flipped(9, &flips))
+	out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, "verified")
+	if err != nil {
+		t.Fatal(err)
+	}
+	compareTrees(t, unchanged(sorted(out)), unchanged(sums(t, rootfs(t, b.Rootfs))))
+	failures, err := n.Snapshotter.Metric(t.Context(), `reprise_verify_failures_total{host="http://`+n.Proxy.Address+`"}`)
+	if err != nil || failures == 0 || flips.Load() == 0 {
+		t.Errorf("%v failures counted, %v; %d bytes were inverted", failures, err, flips.Load())
+	}
 }
 
 // TestVerifyRequired refuses an image without chunk tables and says what to do.

@@ -22,18 +22,29 @@ type Cost struct {
 	Touched, Compressed int64
 }
 
+// Block is a ZFile block of a layer.
+type Block struct {
+	Layer int
+	Index int64
+}
+
 // Cost maps the touched device blocks through the image to ZFile blocks.
 func (r Result) Cost(img *lsmt.Image) (Cost, error) {
+	stored, err := r.Stored(img)
+	c := Cost{Touched: int64(len(r.Blocks())) * BlockSize}
+	for _, n := range stored {
+		c.Compressed += n
+	}
+	return c, err
+}
+
+// Stored returns the ZFile blocks that hold what was touched, and their stored
+// lengths in bytes.
+func (r Result) Stored(img *lsmt.Image) (map[Block]int64, error) {
 	segments := slices.Collect(img.Segments())
 	streams := img.Streams()
-	type block struct {
-		layer int
-		index int64
-	}
-	need := map[block]bool{}
-	var c Cost
+	stored := map[Block]int64{}
 	for b := range r.Blocks() {
-		c.Touched += BlockSize
 		first, last := b*BlockSize/lsmt.SectorSize, (b+1)*BlockSize/lsmt.SectorSize
 		i := sort.Search(len(segments), func(i int) bool { return segments[i].Offset+segments[i].Length > first })
 		for ; i < len(segments) && segments[i].Offset < last; i++ {
@@ -43,21 +54,15 @@ func (r Result) Cost(img *lsmt.Image) (Cost, error) {
 			}
 			z, ok := streams[s.Layer].(compressed)
 			if !ok {
-				return c, fmt.Errorf("layer %d is not compressed", s.Layer)
+				return nil, fmt.Errorf("layer %d is not compressed", s.Layer)
 			}
 			from := (s.Mapped + max(first, s.Offset) - s.Offset) * lsmt.SectorSize
 			to := (s.Mapped + min(last, s.Offset+s.Length) - s.Offset) * lsmt.SectorSize
 			size := int64(z.BlockSize())
 			for n := from / size; n*size < to; n++ {
-				need[block{s.Layer, n}] = true
+				_, stored[Block{s.Layer, n}] = z.Extent(n*size, size)
 			}
 		}
 	}
-	for b := range need {
-		z := streams[b.layer].(compressed)
-		size := int64(z.BlockSize())
-		_, n := z.Extent(b.index*size, size)
-		c.Compressed += n
-	}
-	return c, nil
+	return stored, nil
 }

@@ -236,7 +236,7 @@ func TestGoodHostIsDown(t *testing.T) {
 	for _, n := range []*node{newNode(t, bad, good), newNode(t, good, bad)} {
 		_, err := read(t.Context(), n.open(t, l, l.ref))
 		var e *chunks.Error
-		if !errors.As(err, &e) || blob.IsPermanent(err) {
+		if !errors.As(err, &e) || blob.IsPermanent(err) || !strings.Contains(err.Error(), "could not be asked") {
 			t.Errorf("error %v", err)
 		}
 	}

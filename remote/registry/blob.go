@@ -152,9 +152,6 @@ func (b *remoteBlob) receive(ctx context.Context, resp *http.Response, origin st
 		blob.OriginsOf(ctx).Served(off+int64(at), n, origin)
 	})
 	if err != nil {
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
-		}
 		return n, requestError(ctx, resp.Request.URL.Host, b.name,
 			fmt.Errorf("body ended after %d of %d bytes at %d: %w", n, len(p), off, err))
 	}
@@ -172,13 +169,17 @@ func (b *remoteBlob) receive(ctx context.Context, resp *http.Response, origin st
 // pieceSize is how many bytes of a read are reported as served at once.
 const pieceSize = 64 << 10
 
-// readPieces is io.ReadFull that reports what it has read, in pieces.
+// readPieces fills p from r and reports what it has read, in pieces. An end of
+// r before that is io.ErrUnexpectedEOF.
 func readPieces(r io.Reader, p []byte, served func(at, n int)) (int, error) {
 	done := 0
 	for done < len(p) {
 		n, err := io.ReadFull(r, p[done:min(done+pieceSize, len(p))])
 		served(done, n)
 		done += n
+		if err == io.EOF {
+			err = io.ErrUnexpectedEOF
+		}
 		if err != nil {
 			return done, err
 		}

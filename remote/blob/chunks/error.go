@@ -38,6 +38,9 @@ func (e *Error) Error() string {
 	if len(e.Origins) > 0 {
 		fmt.Fprintf(&b, ", as served by %s", strings.Join(e.Origins, ", "))
 	}
+	if e.temporary {
+		b.WriteString("; another host could not be asked")
+	}
 	if e.Err != nil {
 		fmt.Fprintf(&b, ": %v", e.Err)
 	}

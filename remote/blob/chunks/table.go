@@ -20,22 +20,50 @@ type index struct {
 	root   digest.Digest
 	raw    []byte  // of the index
 	starts []int64 // where the bytes that a page covers start; one more for the end
-	page0  []byte  // what was read of page 0 along with the index, or nil; not verified
 }
 
 const (
 	// firstPiece suffices for the index of 3.6 GiB in blocks of 4 KiB.
 	firstPiece = 1 << 20
 	lastPiece  = 8 << 20
+	// smallTable is the size in bytes of tables that are read as a whole.
+	smallTable = 4096
 )
 
-// readHead reads header and index of the table r, and page 0 with them where
-// the default fan-out is right about how long they are: whoever reads a blob
-// needs its first bytes. What is allocated grows with what arrives.
+// headSize returns how much is read first of a table of size bytes: header and
+// index, if it has the default fan-out, and page 0, because whoever reads a blob
+// needs its first bytes.
+func headSize(size int64) int64 {
+	g := guess(size)
+	return min(max(g.pagesAt()+min(g.leaves, DefaultFanOut)*recordSize, smallTable), size, firstPiece)
+}
+
+// tail returns which part of a table of size bytes, if it has the default
+// fan-out, is behind what is read first and has the pages of the jump table,
+// which whoever opens a layer needs, too: 4 bytes for each block.
+func tail(size int64) (first int64, off, n int64) {
+	g := guess(size)
+	last := g.pages() - 1
+	first = max(last-1-min(g.leaves*4/plainLeaf/DefaultFanOut, maxTail), 0)
+	for ; first <= last; first++ {
+		if off, n = g.extent(first, last); off >= headSize(size) {
+			return first, off, n
+		}
+	}
+	return first, size, 0
+}
+
+const (
+	// plainLeaf is the length in bytes that leaves of a jump table usually have.
+	plainLeaf = 16 << 10
+	// maxTail bounds the pages that are read before they are needed.
+	maxTail = 16
+)
+
+// readHead reads header and index of the table r, and what headSize says. What
+// is allocated grows with what arrives.
 func readHead(ctx context.Context, r blob.ReaderAt) (head []byte, err error) {
-	g := guess(r.Size())
-	want := min(g.pagesAt()+int64(min(g.leaves, DefaultFanOut))*recordSize, r.Size(), firstPiece)
-	head = make([]byte, want)
+	head = make([]byte, headSize(r.Size()))
 	if err := blob.ReadFull(ctx, r, head, 0); err != nil {
 		return nil, err
 	}
@@ -69,10 +97,7 @@ func parseHead(head []byte, size int64, root digest.Digest) (*index, error) {
 	if root != "" && got != root {
 		return nil, fmt.Errorf("chunk table has the root digest %s, not %s", got, root)
 	}
-	ix := &index{header: h, root: got, raw: head[indexAt:h.pagesAt()], starts: make([]int64, h.pages()+1)}
-	if off, leaves := h.page(0); leaves > 0 && int64(len(head)) >= off+int64(leaves)*recordSize {
-		ix.page0 = head[off : off+int64(leaves)*recordSize]
-	}
+	ix := &index{header: h, root: got, raw: head[indexAt:h.pagesAt():h.pagesAt()], starts: make([]int64, h.pages()+1)}
 	for i := range h.pages() {
 		_, leaves := h.page(i)
 		covered := binary.LittleEndian.Uint32(ix.raw[i*entrySize:])

@@ -170,8 +170,8 @@ func TestVerifyWidens(t *testing.T) {
 	}
 }
 
-// TestVerifyCost counts reads: header, index and first page are one, a page is
-// read when it is needed and not again.
+// TestVerifyCost counts reads: header, index and first page are one, the last
+// pages another, any other page is read when it is needed and not again.
 func TestVerifyCost(t *testing.T) {
 	whole, ref := attached(t, random(1<<20), 4096, 0)
 	below := blobtest.NewFaulty(blobtest.Bytes(whole))
@@ -196,8 +196,9 @@ func TestVerifyCost(t *testing.T) {
 		}
 	}
 	read(ref.Offset-512, "data") // the tar header is not covered
-	read(0, "data", "table")
+	read(0, "data", "table", "table")
 	read(100, "data")
+	read(ref.Offset-513, "data")
 	read(500_000, "data", "data", "data", "table") // both edges of a leaf of unknown extent
 	read(500_000, "data")
 	read(0, "data")

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/reprise-containers/reprise/backstore/zfile"
+	"github.com/reprise-containers/reprise/integration/reference"
+	"github.com/reprise-containers/reprise/remote/blob"
+)
+
+// zfileBlock is the usual size of a block in bytes.
+const zfileBlock = reference.BlockSize
+
+// jumpEntry is what a block takes in a jump table, in bytes.
+const jumpEntry = 4
+
+// compressions compares ways to compress by the bytes that a start needs, by
+// size, and by how fast one core decodes.
+func (b bench) compressions(ctx context.Context) error {
+	fmt.Printf("\nStarts from converted images: data and jump tables, relative to zstd in blocks of 4 KiB\n")
+	fmt.Printf("%-6s %-10s %8s %9s %9s %7s %9s %7s %13s\n", "", "", "blocks", "MB", "jump MB", "ratio", "layers MB", "ratio", "decoding MB/s")
+	return b.recorded(ctx, func(c *converted, r reference.Result) error {
+		var need, size float64
+		for _, algorithm := range []zfile.Algorithm{zfile.ZSTD, zfile.LZ4} {
+			for k := 1; k <= 8; k *= 2 {
+				z := zfile.Options{Algorithm: algorithm, BlockSize: k * zfileBlock}
+				row, err := b.compression(ctx, c, r, z)
+				if err != nil {
+					return err
+				}
+				if need == 0 {
+					need, size = row.data+row.jump, row.size
+				}
+				fmt.Printf("%-6s %-4v %2d KiB %9d %9.3f %9.3f %7.3f %9.1f %7.3f %13.0f\n", c.build.Name, algorithm, z.BlockSize>>10,
+					row.blocks, row.data/1e6, row.jump/1e6, (row.data+row.jump)/need, row.size/1e6, row.size/size, row.decoding)
+			}
+		}
+		return nil
+	})
+}
+
+// compressionRow is what a start takes of an image; sizes in bytes.
+type compressionRow struct {
+	blocks           int
+	data, jump, size float64
+	decoding         float64 // MB/s
+}
+
+// compression compresses the image that c is in another way.
+func (b bench) compression(ctx context.Context, c *converted, r reference.Result, z zfile.Options) (row compressionRow, err error) {
+	other, err := b.convert(ctx, c.build.Ordinary(), z)
+	if err != nil {
+		return row, err
+	}
+	defer func() { err = errors.Join(err, other.Close()) }()
+	stored, err := r.Stored(other.Image)
+	if err != nil {
+		return row, err
+	}
+	row.blocks = len(stored)
+	for _, n := range stored {
+		row.data += float64(n)
+	}
+	for _, s := range other.Streams() {
+		row.jump += float64(jumpEntry * s.(*zfile.Reader).Blocks())
+	}
+	size, err := other.Size()
+	if err != nil {
+		return row, err
+	}
+	row.size = float64(size)
+	row.decoding, err = decoding(ctx, other.Streams()[0])
+	return row, err
+}
+
+// decoding reads the start of a stream and returns MB/s.
+func decoding(ctx context.Context, stream blob.ReaderAt) (float64, error) {
+	const most = 32 << 20
+	buf := make([]byte, 1<<20)
+	best := 0.0
+	for range rounds {
+		var n int64
+		start := time.Now()
+		for n < min(most, stream.Size()-int64(len(buf))) {
+			if err := blob.ReadFull(ctx, stream, buf, n); err != nil {
+				return 0, err
+			}
+			n += int64(len(buf))
+		}
+		best = max(best, float64(n)/1e6/time.Since(start).Seconds())
+	}
+	return best, nil
+}

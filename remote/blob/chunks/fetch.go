@@ -1,0 +1,168 @@
+package chunks
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/reprise-containers/reprise/remote/blob"
+)
+
+// load returns header and index, which it reads unless they are there, with the
+// pages that come along. Readers that come together each read for themselves:
+// what joins reads above knows which of them are urgent.
+func (v *verified) load(ctx context.Context, table blob.ReaderAt) (*index, error) {
+	if ix := v.index.Load(); ix != nil {
+		return ix, nil
+	}
+	first, tailAt, n := tail(v.ref.Size)
+	tail := make([]byte, n)
+	var tailErr error
+	var head []byte
+	var ix *index
+	g, ctx := errgroup.WithContext(ctx)
+	if n > 0 {
+		g.Go(func() error {
+			tailErr = blob.ReadFull(ctx, table, tail, tailAt)
+			return nil // it was worth a try
+		})
+	}
+	g.Go(func() error {
+		return v.part(ctx, table, tablePart{
+			read: func(ctx context.Context) ([]byte, error) { return readHead(ctx, table) },
+			check: func(raw []byte) (err error) {
+				head = raw
+				ix, err = parseHead(raw, v.ref.Size, v.ref.Root)
+				return err
+			},
+		})
+	})
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	if ix.covered != v.covered {
+		return nil, blob.Permanent(fmt.Errorf("blob %s: chunk table covers %d bytes, not the %d before it", v.Descriptor().Digest, ix.covered, v.covered))
+	}
+	v.keep(ix, 0, head[min(ix.pagesAt(), int64(len(head))):])
+	if off, _ := ix.page(first); n > 0 && tailErr == nil && off == tailAt {
+		v.keep(ix, first, tail)
+	}
+	v.index.Store(ix)
+	return ix, nil
+}
+
+// keep keeps the whole pages of raw, which starts with page first, to the first
+// that is wrong: who needs that will read it and see to it.
+func (v *verified) keep(ix *index, first int64, raw []byte) {
+	for i := first; i < ix.pages(); i++ {
+		_, leaves := ix.page(i)
+		n := leaves * recordSize
+		if len(raw) < n {
+			return
+		}
+		p, err := ix.parsePage(i, slices.Clone(raw[:n]))
+		if err != nil {
+			return
+		}
+		v.pages.put(i, p)
+		raw = raw[n:]
+	}
+}
+
+// fetchPages reads the pages that s lacks, neighbours with one read.
+func (v *verified) fetchPages(ctx context.Context, s span, table blob.ReaderAt) error {
+	g, ctx := errgroup.WithContext(ctx)
+	for i := 0; i < len(s.pages); {
+		if s.pages[i] != nil {
+			i++
+			continue
+		}
+		k := i
+		for k < len(s.pages) && s.pages[k] == nil {
+			k++
+		}
+		missing := span{s.ix, s.first + int64(i), s.pages[i:k]}
+		g.Go(func() error { return v.fetchRun(ctx, missing, table) })
+		i = k
+	}
+	return g.Wait()
+}
+
+// fetchRun reads all pages of s and keeps them.
+func (v *verified) fetchRun(ctx context.Context, s span, table blob.ReaderAt) error {
+	off, n := s.ix.extent(s.first, s.first+int64(len(s.pages))-1)
+	raw := make([]byte, n)
+	err := v.part(ctx, table, tablePart{
+		off:  off,
+		read: func(ctx context.Context) ([]byte, error) { return raw, blob.ReadFull(ctx, table, raw, off) },
+		check: func(raw []byte) error {
+			for i := range s.pages {
+				number := s.first + int64(i)
+				at, leaves := s.ix.page(number)
+				at -= off
+				// Each has its own memory, or one would keep all.
+				p, err := s.ix.parsePage(number, slices.Clone(raw[at:at+int64(leaves*recordSize)]))
+				if err != nil {
+					return err
+				}
+				s.pages[i] = p
+			}
+			return nil
+		},
+	})
+	if err != nil {
+		return err
+	}
+	for i, p := range s.pages {
+		v.pages.put(s.first+int64(i), p)
+	}
+	return nil
+}
+
+// tablePart is a part of the table: where it starts, how to read it, and what
+// is wrong with what was read. An error of check that is permanent is not
+// about the hash.
+type tablePart struct {
+	off   int64
+	read  func(ctx context.Context) ([]byte, error)
+	check func(raw []byte) error
+}
+
+// part reads a part of the table until it is right. A cache above that holds a
+// wrong copy is asked to forget it.
+func (v *verified) part(ctx context.Context, table blob.ReaderAt, t tablePart) error {
+	var who suspects
+	for {
+		octx, origins := blob.WithOrigins(ctx)
+		raw, err := t.read(octx)
+		if err != nil {
+			return fmt.Errorf("reading the chunk table of %s: %w", blob.Name(v.Blob), err)
+		}
+		reason := t.check(raw)
+		if reason == nil {
+			return nil
+		}
+		if blob.IsPermanent(reason) {
+			return fmt.Errorf("blob %s: %w", v.Descriptor().Digest, reason)
+		}
+		blob.Discard(table, t.off, int64(len(raw)))
+		off := v.ref.Offset + t.off // in the blob
+		served := origins.Of(off, int64(len(raw)))
+		v.failed(-1, off, len(raw), served)
+		for _, origin := range served {
+			if v.ref.Detached() {
+				blob.Reject(table, origin)
+			} else {
+				blob.Reject(v.Blob, origin)
+			}
+		}
+		who.add(served, origins, true)
+		if who.exhausted() {
+			return who.err(Error{
+				Blob: v.Descriptor().Digest, Leaf: -1, Offset: off, Length: int64(len(raw)), Err: reason,
+			})
+		}
+	}
+}
