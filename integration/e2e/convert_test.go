@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"context"
-	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -32,14 +31,14 @@ func TestConvert(t *testing.T) {
 		{image: image.Odd()},
 		// Thirty thousand requests for it would be minutes of the test
 		// registry: the rest comes in the background, as on a node.
-		{image: image.Large(), stdout: "scipy 1.10.1 x0 = 0.5\n", config: map[string]string{
-			"download": "enabled = true\ndelay = \"100ms\"\nidle = \"100ms\"\n"}},
+		{image: image.Large(), stdout: "scipy 1.10.1 x0 = 0.5\n", config: eager},
 	} {
 		t.Run(c.image.Name, func(t *testing.T) {
 			n := ownNode(t, node.Options{Config: c.config})
 			source, target := "originals/"+c.image.Name+":1", "converted/"+c.image.Name+":1"
 			n.push(t, layered(t, c.image), source)
 			want, u := n.original(t, source)
+			checkOriginal(t, c.image.Name, want)
 			n.convert(t, source, target)
 
 			n.Proxy.Reset()
@@ -53,33 +52,12 @@ func TestConvert(t *testing.T) {
 			t.Logf("pull and command: %v, %d requests, %d bytes", time.Since(begin), start.Requests, start.Bytes)
 			reportDifferences(t, want, n.records(t, "overlaybd", ref, func() {
 				if c.config != nil {
-					n.awaitLocal(t)
+					n.awaitMetric(t, "reprise_images_local", 1)
 				}
 			}), u)
 			t.Logf("with the whole tree: %v, %d requests", time.Since(begin), n.Proxy.Stats().Requests)
 			reportDifferences(t, want, n.deviceRecords(t, target), u)
 		})
-	}
-}
-
-// awaitLocal waits until the daemon has downloaded the image that is attached.
-func (n machine) awaitLocal(t *testing.T) {
-	t.Helper()
-	ctx, cancel := context.WithTimeoutCause(t.Context(), 5*time.Minute, errors.New("the image did not become local"))
-	defer cancel()
-	for {
-		local, err := n.Snapshotter.Metric(ctx, "reprise_images_local")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if local > 0 {
-			return
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatal(context.Cause(ctx))
-		case <-time.After(100 * time.Millisecond):
-		}
 	}
 }
 
