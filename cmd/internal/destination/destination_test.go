@@ -263,6 +263,39 @@ func TestArchive(t *testing.T) {
 	}
 }
 
+// The archive is where its name pointed when it was opened, however that was
+// written.
+func TestArchiveRelative(t *testing.T) {
+	dir, ctx := t.TempDir(), t.Context()
+	if err := os.Mkdir(dir+"/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"x.tar", "./y.tar", "sub/../z.tar", "sub/app", dir + "//sub/.//w.tar"} {
+		t.Chdir(dir)
+		a, err := destination.NewArchive(name, "1", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Chdir(t.TempDir())
+		if err := a.Tag(ctx, describe(ocispec.MediaTypeImageManifest, "{}"), []byte("{}")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+		t.Chdir(dir)
+		c, err := source.OpenContent(ctx, "oci-archive:"+name+":1", source.Config{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		c.Close()
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 4 {
+		t.Errorf("%v, %v", list, err)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"a:1", "oci:x:1", "docker://a/b@sha256:1", "./x.tar:y", "oci-archive:x@y"} {
 		f.Add(s)
