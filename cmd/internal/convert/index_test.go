@@ -106,6 +106,33 @@ func TestPlatform(t *testing.T) {
 	}
 }
 
+// An image without an index is for one platform as well, which its config says,
+// and may be an entry of a layout.
+func TestPlatformOfManifest(t *testing.T) {
+	b := newBuilder(t)
+	image := b.image(amd64, three()...)
+	bare := image
+	bare.Platform = nil
+	b.tag(map[string]ocispec.Descriptor{"entry": image, "bare": bare, "index": b.index(bare)})
+	for _, tag := range []string{"entry", "bare", "index"} {
+		for _, referrer := range []bool{false, true} {
+			cfg := config(t)
+			cfg.Platform, cfg.Referrer = "linux/arm64", referrer
+			to := t.TempDir()
+			_, err := run(t, cfg, b.dir+":"+tag, to)
+			if err == nil || !strings.Contains(err.Error(), "is for linux/amd64, not for linux/arm64") {
+				t.Errorf("%s: %v", tag, err)
+			}
+			if left := entries(t, to); len(left) > 0 {
+				t.Errorf("%s: left %q", tag, left)
+			}
+		}
+		cfg := config(t)
+		cfg.Platform = "linux/amd64"
+		mustRun(t, cfg, b.dir+":"+tag, t.TempDir())
+	}
+}
+
 // With Referrer the name stands for the source, and what was converted refers
 // to it.
 func TestReferrer(t *testing.T) {

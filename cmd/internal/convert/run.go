@@ -116,6 +116,7 @@ func (c *conversion) run(ctx context.Context) error {
 }
 
 // choose follows indexes to the manifest for the platform, if one was asked for.
+// A source that is for another platform is an error before anything is copied.
 func (c *conversion) choose(ctx context.Context, desc ocispec.Descriptor) (ocispec.Descriptor, error) {
 	if c.cfg.Platform == "" {
 		return desc, nil
@@ -126,8 +127,11 @@ func (c *conversion) choose(ctx context.Context, desc ocispec.Descriptor) (ocisp
 			return desc, err
 		}
 		n, err := parseNode(desc, text)
-		if err != nil || !n.index {
+		if err != nil {
 			return desc, err
+		}
+		if !n.index {
+			return desc, c.cfg.Source.CheckPlatform(ctx, desc, n.manifest.Config, c.cfg.Platform)
 		}
 		usable := slices.DeleteFunc(slices.Clone(n.children), attestation)
 		if desc, err = source.Choose(usable, c.cfg.Platform); err != nil {

@@ -104,6 +104,7 @@ func (a *attacher) node(ctx context.Context, desc ocispec.Descriptor, depth int)
 	var doc struct {
 		MediaType string `json:"mediaType"`
 		ocispec.Index
+		Config ocispec.Descriptor   `json:"config"`
 		Layers []ocispec.Descriptor `json:"layers"`
 	}
 	if err := json.Unmarshal(text, &doc); err != nil {
@@ -114,6 +115,9 @@ func (a *attacher) node(ctx context.Context, desc ocispec.Descriptor, depth int)
 	}
 	switch {
 	case images.IsManifestType(desc.MediaType):
+		if err := a.cfg.Image.CheckPlatform(ctx, desc, doc.Config, a.cfg.Platform); err != nil {
+			return err
+		}
 		return a.manifest(ctx, desc, doc.Layers)
 	case !images.IsIndexType(desc.MediaType):
 		return fmt.Errorf("%s is no manifest and no index but %q", desc.Digest, desc.MediaType)
