@@ -81,10 +81,7 @@ func (c *Cache) add(e entry) error {
 	if err != nil {
 		return err
 	}
-	if err := c.write(c.path(e.Key), text); err != nil {
-		return fmt.Errorf("remembering a converted layer: %w", err)
-	}
-	return nil
+	return c.write(c.path(e.Key), text)
 }
 
 func (c *Cache) write(path string, text []byte) error {

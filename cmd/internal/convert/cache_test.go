@@ -48,6 +48,30 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// A cache that can't be written does not end a conversion that works.
+func TestCacheUnwritable(t *testing.T) {
+	from, file := single(t, three()...), t.TempDir()+"/file"
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config(t)
+	cfg.Cache = convert.OpenCache(file + "/cache") // also root can't make that
+	var notes []string
+	cfg.Note = func(s string) { notes = append(notes, s) }
+	to := t.TempDir()
+	wantStored(t, mustRun(t, cfg, from, to+":1"), "uploaded", "uploaded", "uploaded")
+	opens(t, to+":1", 3)
+	if len(notes) != 1 || !strings.Contains(notes[0], "not remembered") || !strings.Contains(notes[0], file) {
+		t.Errorf("notes %q, want one about %s", notes, file)
+	}
+	notes = nil
+	cfg.Known = []*source.Content{content(t, to+":1", source.Config{})}
+	wantStored(t, mustRun(t, cfg, from, t.TempDir()), "copied again", "copied again", "copied again")
+	if len(notes) != 1 {
+		t.Errorf("notes %q, want one", notes)
+	}
+}
+
 // An image that is known but lost its blobs is no help, and no harm.
 func TestKnownIsGone(t *testing.T) {
 	from, known := single(t, three()...), t.TempDir()

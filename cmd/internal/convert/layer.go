@@ -194,9 +194,7 @@ func (c *conversion) finish(ctx context.Context, l *layer, made *convert.Layer) 
 		return err
 	}
 	l.bar.Done(fmt.Sprintf("%s, %s", terminal.Bytes(b.Size), l.report.Stored))
-	if err := c.remember(e); err != nil {
-		return err
-	}
+	c.remember(e)
 	c.cfg.Stored(l.report)
 	return nil
 }

@@ -88,9 +88,7 @@ func (c *conversion) reuse(ctx context.Context, layers []*layer) (int, error) {
 		l.become(e)
 		l.report.Reused, l.report.Stored = true, stored
 		l.bar.Done("converted before, " + string(stored))
-		if err := c.remember(e); err != nil {
-			return n, err
-		}
+		c.remember(e)
 	}
 	return len(layers), nil
 }
@@ -120,12 +118,16 @@ func (c *conversion) reusable(ctx context.Context, l *layer) (_ entry, stored St
 	return f.entry, stored, nil
 }
 
-// remember writes e to the cache, as something the destination has.
-func (c *conversion) remember(e entry) error {
+// remember writes e to the cache, as something the destination has. That this
+// can't be done costs later conversions something, but this one nothing: it is
+// said once.
+func (c *conversion) remember(e entry) {
 	if r := c.destinationRepository(); r != "" {
 		e.Repositories = []string{r}
 	}
-	return c.cfg.Cache.add(e)
+	if err := c.cfg.Cache.add(e); err != nil {
+		c.forgetful.Do(func() { c.cfg.Note(fmt.Sprintf("converted layers are not remembered for later: %v", err)) })
+	}
 }
 
 // descriptor returns the descriptor of the layer, with its annotations.

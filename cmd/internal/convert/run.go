@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -41,6 +42,8 @@ type conversion struct {
 
 	slots   chan struct{} // one for each layer behind adding
 	writers chan struct{} // one for each that is compressed
+
+	forgetful sync.Once // the note that the cache can't be written
 }
 
 // Run converts an image. When it returns, nothing temporary is left, and with an
