@@ -44,7 +44,7 @@ func convertFlags() []cli.Flag {
 		&cli.StringFlag{Name: "cache-dir", Usage: "`DIR` that remembers converted layers; \"\" is none", Value: defaultCacheDir()},
 		&cli.StringFlag{Name: "temp-dir", Usage: "`DIR` for temporary files (default: $TMPDIR or /tmp)"},
 		&cli.IntFlag{Name: "workers", Usage: "use `N` processors (default: all)"},
-		&cli.IntFlag{Name: "concurrency", Usage: "compress and upload up to `N` layers behind the one that is read", Value: convert.DefaultConcurrency},
+		&cli.IntFlag{Name: "concurrency", Usage: "have up to `N` layers in temporary files: one that is read, the others compressed and uploaded", Value: convert.DefaultConcurrency},
 		&cli.StringFlag{Name: "max-layer-size", Usage: "refuse layers that decompress to more than `SIZE`", Value: "64g"},
 		&cli.Int64Flag{
 			Name:  "max-ratio",

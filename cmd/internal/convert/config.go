@@ -24,8 +24,8 @@ const (
 	DefaultRatioFrom = 1 << 30
 )
 
-// DefaultConcurrency is how many layers are worked on behind the one that is
-// read.
+// DefaultConcurrency is how many layers have temporary files at a time: one that
+// is read, and two that are compressed or stored meanwhile.
 const DefaultConcurrency = 3
 
 // Limits bound what a layer of the source may decompress to.
@@ -63,8 +63,10 @@ type Config struct {
 
 	// Workers is how many processors are used; 0 is all that Go may use.
 	Workers int
-	// Concurrency is how many layers are worked on, in temporary files,
-	// behind the one that is read; 0 is DefaultConcurrency.
+	// Concurrency is how many layers have temporary files at a time, the
+	// one that is read included: with 1, one layer is stored before the
+	// next one is read. 0 is DefaultConcurrency. Of a source that is copied
+	// it is how many blobs are, for each image.
 	Concurrency int
 	Limits      Limits
 	// TempDir holds the temporary directory; "" is the system's.

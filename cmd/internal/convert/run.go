@@ -40,7 +40,7 @@ type conversion struct {
 	report    *Report
 	found     map[key]found
 
-	slots   chan struct{} // one for each layer behind adding
+	slots   chan struct{} // one for each layer with temporary files
 	writers chan struct{} // one for each that is compressed
 
 	forgetful sync.Once // the note that the cache can't be written
