@@ -100,6 +100,8 @@ func TestConvertUsage(t *testing.T) {
 		{[]string{"convert", "--vsize=big", "x", "y"}, exitUsage, "--vsize"},
 		{[]string{"convert", "--block-size=64k", r.ref("1"), dir}, exitUsage, "block size 65536"},
 		{[]string{"convert", "--block-size=5000", r.ref("1"), dir}, exitUsage, "block size 5000"},
+		{[]string{"convert", "--vsize=5000", r.ref("1"), dir}, exitUsage, "virtual size of 5000 bytes"},
+		{[]string{"convert", "--vsize=5000", "--oci", r.ref("1"), dir}, exitUsage, "virtual size of 5000 bytes"},
 		{[]string{"convert", "--workers=-1", r.ref("1"), dir}, exitUsage, "negative"},
 		{[]string{"convert", r.ref("1"), "x@sha256:" + strings.Repeat("0", 64)}, exitUsage, "not a digest"},
 		{[]string{"convert", r.ref("none"), dir}, exitFailed, "404"},

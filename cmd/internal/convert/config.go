@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 
+	layerconvert "github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/backstore/zfile"
 	"github.com/reprise-containers/reprise/cmd/internal/destination"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
@@ -96,10 +97,13 @@ func (c Config) Validate() error {
 		return errors.New("workers and concurrency must not be negative")
 	case c.Limits.LayerSize < 0 || c.Limits.RatioFrom < 0:
 		return errors.New("limits of layers must not be negative")
-	case c.VirtualSize < 0:
-		return fmt.Errorf("virtual size of %d bytes is negative", c.VirtualSize)
 	}
-	return nil
+	return c.layerOptions().Validate()
+}
+
+// layerOptions returns the options of the converter of layers.
+func (c Config) layerOptions() layerconvert.Options {
+	return layerconvert.Options{Compression: c.Compression, VirtualSize: c.VirtualSize}
 }
 
 func (c Config) withDefaults() Config {

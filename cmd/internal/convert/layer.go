@@ -83,9 +83,9 @@ func (e layerError) Unwrap() error { return e.err }
 
 // convertLayers converts layers, of which the first ones were before.
 func (c *conversion) convertLayers(ctx context.Context, layers []*layer, reused int) (err error) {
-	compression := c.cfg.Compression
-	compression.Workers = max(1, c.cfg.Workers/cap(c.writers))
-	chain, err := convert.NewChain(convert.Options{Compression: compression, VirtualSize: c.cfg.VirtualSize, Dir: c.dir})
+	options := c.cfg.layerOptions()
+	options.Compression.Workers, options.Dir = max(1, c.cfg.Workers/cap(c.writers)), c.dir
+	chain, err := convert.NewChain(options)
 	if err != nil {
 		return err
 	}
