@@ -12,7 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/reprise-containers/reprise/backstore/convert"
+	layerconvert "github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 )
 
@@ -78,9 +78,9 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 func converter(cfg Config) string {
 	size := cfg.VirtualSize
 	if size == 0 {
-		size = convert.DefaultVirtualSize
+		size = layerconvert.DefaultVirtualSize
 	}
-	return fmt.Sprintf("%d;%s;%s;%d;%d", convert.Version, fsType, cfg.Compression.Algorithm, cfg.Compression.BlockSize, size)
+	return fmt.Sprintf("%d;%s;%s;%d;%d", layerconvert.Version, fsType, cfg.Compression.Algorithm, cfg.Compression.BlockSize, size)
 }
 
 func (c *conversion) run(ctx context.Context) error {
