@@ -10,6 +10,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/urfave/cli/v3"
 
+	layerconvert "github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/backstore/zfile"
 	"github.com/reprise-containers/reprise/cmd/internal/convert"
 )
@@ -37,15 +38,15 @@ func convertFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "platform", Usage: "convert only `OS/ARCH` of a multi-platform image (default: all)"},
 		&cli.BoolFlag{Name: "oci", Usage: "keep the source: DST names a copy of it, and the converted image refers to it"},
-		&cli.StringFlag{Name: "compression", Usage: "`lz4 or zstd`", Value: "zstd"},
-		&cli.StringFlag{Name: "block-size", Usage: "compress blocks of `SIZE`: 4k, 8k, 16k or 32k", Value: "4k"},
-		&cli.StringFlag{Name: "vsize", Usage: "`SIZE` of the device, which bounds what a container's image can hold", Value: "64g"},
+		&cli.StringFlag{Name: "compression", Usage: "`lz4 or zstd`", Value: convert.DefaultAlgorithm.String()},
+		&cli.StringFlag{Name: "block-size", Usage: "compress blocks of `SIZE`: 4k, 8k, 16k or 32k", Value: units.BytesSize(convert.DefaultBlockSize)},
+		&cli.StringFlag{Name: "vsize", Usage: "`SIZE` of the device, which bounds what a container's image can hold", Value: units.BytesSize(layerconvert.DefaultVirtualSize)},
 		&cli.StringSliceFlag{Name: "reuse-from", Usage: "do not convert again what converted `IMAGE` has; repeatable"},
 		&cli.StringFlag{Name: "cache-dir", Usage: "`DIR` that remembers converted layers; \"\" is none", Value: defaultCacheDir()},
 		&cli.StringFlag{Name: "temp-dir", Usage: "`DIR` for temporary files (default: $TMPDIR or /tmp)"},
 		&cli.IntFlag{Name: "workers", Usage: "use `N` processors (default: all)"},
 		&cli.IntFlag{Name: "concurrency", Usage: "have up to `N` layers in temporary files: one that is read, the others compressed and uploaded", Value: convert.DefaultConcurrency},
-		&cli.StringFlag{Name: "max-layer-size", Usage: "refuse layers that decompress to more than `SIZE`", Value: "64g"},
+		&cli.StringFlag{Name: "max-layer-size", Usage: "refuse layers that decompress to more than `SIZE`", Value: units.BytesSize(convert.DefaultMaxLayerSize)},
 		&cli.Int64Flag{
 			Name:  "max-ratio",
 			Usage: "refuse layers above 1 GiB that decompress to more than `N` times their size; -1 is no limit",

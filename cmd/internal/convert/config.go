@@ -25,6 +25,12 @@ const (
 	DefaultRatioFrom = 1 << 30
 )
 
+// How layers are compressed unless Config says otherwise.
+const (
+	DefaultAlgorithm = zfile.ZSTD
+	DefaultBlockSize = 4096 // bytes
+)
+
 // DefaultConcurrency is how many layers have temporary files at a time: one that
 // is read, and two that are compressed or stored meanwhile.
 const DefaultConcurrency = 3
@@ -51,7 +57,8 @@ type Config struct {
 	// the converted manifests refer to its manifests.
 	Referrer bool
 
-	// Compression is the algorithm and block size of the layers.
+	// Compression is the algorithm and block size of the layers; zeros are
+	// DefaultAlgorithm and DefaultBlockSize.
 	Compression zfile.Options
 	// VirtualSize is the size of the device in bytes; 0 is the converter's
 	// default.
@@ -108,10 +115,10 @@ func (c Config) layerOptions() layerconvert.Options {
 
 func (c Config) withDefaults() Config {
 	if c.Compression.Algorithm == 0 {
-		c.Compression.Algorithm = zfile.LZ4
+		c.Compression.Algorithm = DefaultAlgorithm
 	}
 	if c.Compression.BlockSize == 0 {
-		c.Compression.BlockSize = 4096
+		c.Compression.BlockSize = DefaultBlockSize
 	}
 	if c.Workers == 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
