@@ -1,8 +1,10 @@
 package convert_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -45,6 +47,26 @@ func TestCache(t *testing.T) {
 		if _, converted, _ := r.Totals(); converted != 3 || r.Digest != want.Digest {
 			t.Errorf("%s: %d layers converted, %s", name, converted, r.Digest)
 		}
+	}
+}
+
+// The files of the cache are read by later versions.
+func TestCacheFormat(t *testing.T) {
+	cfg, dir := config(t), t.TempDir()
+	cfg.Cache = convert.OpenCache(dir)
+	l := mustRun(t, cfg, single(t, three()[0]), t.TempDir()).Images[0].Layers[0]
+	names := entries(t, dir)
+	if len(names) != 1 {
+		t.Fatalf("%q", names)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, names[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := regexp.MustCompile(`^{"key":{"chain":"` + l.Chain.String() + `","converter":"1;erofs;zstd;4096;1073741824"},"digest":"` + l.Digest.String() +
+		`","size":` + fmt.Sprint(l.Size) + `,"chunks":{"root":"sha256:[0-9a-f]{64}","offset":[0-9]+,"size":[0-9]+}}$`)
+	if !form.Match(text) {
+		t.Errorf("%s is not of the form %s", text, form)
 	}
 }
 

@@ -188,7 +188,7 @@ func (c *conversion) finish(ctx context.Context, l *layer, made *layerconvert.La
 	if err := made.Close(); err != nil { // room for others
 		return err
 	}
-	e := entry{Key: l.key, Digest: b.Digest, Size: b.Size, Chunks: b.Chunks}
+	e := entry{Key: l.key, Digest: b.Digest, Size: b.Size, Chunks: table(b.Chunks)}
 	l.become(e)
 	if l.report.Stored, err = c.upload(ctx, l.out, f, l.bar); err != nil {
 		return err

@@ -7,6 +7,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cmd/internal/source"
+	"github.com/reprise-containers/reprise/remote/blob/chunks"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
@@ -65,12 +66,12 @@ func annotated(d ocispec.Descriptor) (entry, bool) {
 	if err != nil || l.Blob != d.Digest || l.BlobSize != d.Size {
 		return entry{}, false
 	}
-	table, err := labels.Chunks(d.Annotations)
+	ref, err := labels.Chunks(d.Annotations)
 	if err != nil {
 		return entry{}, false
 	}
 	o, ok := labels.ParseOrigin(d.Annotations)
-	e := entry{Key: key{o.SourceChain, o.Converter}, Digest: d.Digest, Size: d.Size, Chunks: table}
+	e := entry{Key: key{o.SourceChain, o.Converter}, Digest: d.Digest, Size: d.Size, Chunks: table(ref)}
 	return e, ok && e.valid()
 }
 
@@ -138,6 +139,6 @@ func (e entry) descriptor() ocispec.Descriptor {
 	}
 	return ocispec.Descriptor{
 		MediaType: ocispec.MediaTypeImageLayer, Digest: e.Digest, Size: e.Size,
-		Annotations: origin.Annotations(labels.WithChunks(e.Chunks)),
+		Annotations: origin.Annotations(labels.WithChunks(chunks.Ref(e.Chunks))),
 	}
 }
