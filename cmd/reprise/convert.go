@@ -22,7 +22,11 @@ func convertCommand() *cli.Command {
 		ArgsUsage: "SRC DST",
 		Description: `SRC and DST are each a registry reference (docker.io/library/redis:7), an OCI
 image layout (a directory) or an OCI archive (a .tar file), the latter two with
-:TAG. docker://, oci: and oci-archive: before them say which.
+:TAG. docker://, oci: and oci-archive: before them say which. Without that, what
+exists is a layout if it is a directory and an archive if it is a file. Of what
+does not exist, a DST that ends in .tar is an archive, one that starts with / or .
+a layout, and all else a reference: write oci:app or ./app for a layout, app is
+docker.io/library/app.
 
 All platforms are converted unless --platform picks one. The name DST is given
 when everything is there; an interrupted conversion that is started again does
@@ -44,7 +48,7 @@ func convertFlags() []cli.Flag {
 		&cli.StringSliceFlag{Name: "reuse-from", Usage: "do not convert again what converted `IMAGE` has; repeatable"},
 		&cli.StringFlag{Name: "cache-dir", Usage: "`DIR` that remembers converted layers; \"\" is none", Value: defaultCacheDir()},
 		&cli.StringFlag{Name: "temp-dir", Usage: "`DIR` for temporary files (default: $TMPDIR or /tmp)"},
-		&cli.IntFlag{Name: "workers", Usage: "use `N` processors (default: all)"},
+		&cli.IntFlag{Name: "workers", Usage: "use `N` processors (default: all)", HideDefault: true},
 		&cli.IntFlag{Name: "concurrency", Usage: "have up to `N` layers in temporary files: one that is read, the others compressed and uploaded", Value: convert.DefaultConcurrency},
 		&cli.StringFlag{Name: "max-layer-size", Usage: "refuse layers that decompress to more than `SIZE`", Value: units.BytesSize(convert.DefaultMaxLayerSize)},
 		&cli.Int64Flag{

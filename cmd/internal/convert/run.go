@@ -62,7 +62,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	}
 	c.dir, err = os.MkdirTemp(cfg.TempDir, "reprise-convert-")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("making a temporary directory, where --temp-dir says: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
 	if err := c.learn(ctx); err != nil {
