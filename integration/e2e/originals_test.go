@@ -116,7 +116,7 @@ func checkOriginal(t *testing.T, name string, records []tree.Record) {
 	if name == "large" && (len(records) < largeFiles || bytes < largeBytes) {
 		t.Errorf("the original has %d files and %d bytes, want %d and %d", len(records), bytes, largeFiles, largeBytes)
 	}
-	if name == "odd" && !(spaces["user"] && spaces["security"] && spaces["system"]) {
+	if all := spaces["user"] && spaces["security"] && spaces["system"]; name == "odd" && !all {
 		t.Errorf("the original's extended attributes are of the name spaces %v", spaces)
 	}
 }
