@@ -284,6 +284,34 @@ func TestReproducible(t *testing.T) {
 	}
 }
 
+// TestPinned: what blobs are made of equal archives is written down. If it
+// changes, Version must, too.
+func TestPinned(t *testing.T) {
+	bottom := []entry{dir("etc"), file("etc/passwd", "root:x:0:0::/:/bin/sh\n"), file("empty", ""),
+		{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: "link", Linkname: "etc/passwd", ModTime: time.Unix(1, 2), Format: tar.FormatPAX}}}
+	for i := range 600 {
+		bottom = append(bottom, file(fmt.Sprintf("many/%03d", i), strings.Repeat(fmt.Sprintln("line", i), i)))
+	}
+	top := []entry{file("many/077", "changed"), file("many/new", "added"), file("etc/.wh.passwd", "")}
+	for algorithm, want := range map[zfile.Algorithm][]digest.Digest{
+		zfile.LZ4: {
+			"sha256:070e2db3ce5466fd797b466b1441c95b4b80fbbf2097c4b58d7f1ede68df2bb8",
+			"sha256:e93afe0fab212f430e3e5dac0a7fde5be35c249eca4eb8037196fbef327b2b68",
+		},
+		zfile.ZSTD: {
+			"sha256:1407c9233c42b3950328b41dc0268137e048c4a503127807a355b24589164567",
+			"sha256:89ab5f4f91345736e3e1e2aba7558a8a1b2b5bbfa117ad79d022fd475e6c5da2",
+		},
+	} {
+		img := run(t, convert.Options{Compression: zfile.Options{Algorithm: algorithm}}, archive(t, bottom...), archive(t, top...))
+		for i, b := range img.blobs {
+			if b.Digest != want[i] {
+				t.Errorf("%v: layer %d of version %d is %s, want %s", algorithm, i, convert.Version, b.Digest, want[i])
+			}
+		}
+	}
+}
+
 // TestSkip: a layer over one that was converted before is the same as one
 // converted in one go.
 func TestSkip(t *testing.T) {

@@ -5,41 +5,40 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/reprise-containers/reprise/backstore/zfile"
+	"github.com/reprise-containers/reprise/integration/coldstart"
 	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/reference"
 )
 
-// startImages are ordinary images whose starts are measured in bytes.
-var startImages = []image.Build{
-	{Name: "redis", Rootfs: image.Redis(), Args: image.RedisCommand()},
-	{Name: "node", Rootfs: image.Node(), Args: image.NodeCommand()},
-	{Name: "scipy", Rootfs: image.Scipy(), Args: image.ScipyCommand()},
-}
+// usual is how the converter compresses unless it is told otherwise.
+var usual = zfile.Options{Algorithm: zfile.ZSTD, BlockSize: zfileBlock}
 
 // converted is an image that was just converted. It must be closed.
 type converted struct {
 	image.Layout
 	*image.Opened
-	build image.Build
+	start image.Start
 }
 
-// convert converts an image.
-func (b bench) convert(ctx context.Context, build image.Build, z zfile.Options) (*converted, error) {
-	src, err := b.image(ctx, build)
+// convert converts the ordinary image of a start.
+func (b bench) convert(ctx context.Context, n *node.Node, s image.Start, z zfile.Options) (*converted, error) {
+	images := filepath.Join(b.tools.Cache, "images")
+	src, err := s.Layered().Make(ctx, images, say)
 	if err != nil {
 		return nil, err
 	}
-	say("converting %s", build.Name)
-	dir, err := os.MkdirTemp(filepath.Dir(src.Dir), "converted-")
+	say("converting %s", s.Name)
+	dir, err := os.MkdirTemp(images, "converted-")
 	if err != nil {
 		return nil, err
 	}
-	c := &converted{Layout: image.Layout{Dir: dir}, build: build}
-	c.build.Format = image.Overlaybd{FSType: image.Erofs, Compression: z}
-	c.Layout, err = image.Convert(ctx, src, dir, z, build.Args)
+	c := &converted{start: s}
+	c.Layout, err = coldstart.Convert(ctx, n, src.Dir, dir,
+		"--compression", z.Algorithm.String(), "--block-size", strconv.Itoa(z.BlockSize))
 	if err == nil {
 		c.Opened, err = c.Open(ctx)
 	}
@@ -54,20 +53,20 @@ func (c *converted) Close() error { return errors.Join(c.Opened.Close(), os.Remo
 
 // record runs the image's command on a plain loop device without readahead.
 func (c *converted) record(ctx context.Context, n *node.Node) (reference.Result, error) {
-	return reference.Run{Disk: c.Disk(), FSType: image.Erofs, Args: c.build.Args}.Measure(ctx, n.Sandbox, n.Containerd)
+	return reference.Run{Disk: c.Disk(), FSType: image.Erofs, Args: c.start.Args}.Measure(ctx, n.Sandbox, n.Containerd)
 }
 
 // recorded calls f with each of the images, converted, and its recorded start.
-func (b bench) recorded(ctx context.Context, f func(*converted, reference.Result) error) error {
+func (b bench) recorded(ctx context.Context, f func(*node.Node, *converted, reference.Result) error) error {
 	return b.onNode(ctx, node.Options{}, func(n *node.Node) error {
-		for _, build := range startImages {
-			c, err := b.convert(ctx, build, zfile.Options{Algorithm: zfile.ZSTD})
+		for _, start := range image.Starts() {
+			c, err := b.convert(ctx, n, start, usual)
 			if err != nil {
 				return err
 			}
 			r, err := c.record(ctx, n)
 			if err == nil {
-				err = f(c, r)
+				err = f(n, c, r)
 			}
 			if err := errors.Join(err, c.Close()); err != nil {
 				return err

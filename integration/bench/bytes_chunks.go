@@ -7,6 +7,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	"github.com/reprise-containers/reprise/backstore/zfile"
+	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/reference"
 )
 
@@ -20,7 +21,7 @@ const (
 // start needs of data, rounded up to leaves, jump tables, and chunk tables.
 func (b bench) chunkTables(ctx context.Context) error {
 	fans := []int64{16, 32, 64, 128}
-	return b.recorded(ctx, func(c *converted, r reference.Result) error {
+	return b.recorded(ctx, func(_ *node.Node, c *converted, r reference.Result) error {
 		stored, err := r.Stored(c.Image)
 		if err != nil {
 			return err
@@ -39,7 +40,7 @@ func (b bench) chunkTables(ctx context.Context) error {
 			return err
 		}
 		fmt.Printf("\nChunk tables, start of %s: %d blocks, %.3f MB; all relative to that; jump tables %.3f, their lengths compressed %.3f\n",
-			c.build.Name, len(stored), float64(exact)/1e6, float64(jump)/float64(exact), float64(lean)/float64(exact))
+			c.start.Name, len(stored), float64(exact)/1e6, float64(jump)/float64(exact), float64(lean)/float64(exact))
 		fmt.Printf("%-12s %6s %6s", "leaf of", "data", "again")
 		for _, f := range fans {
 			fmt.Printf("  %4d: hashes    sum requests", f)

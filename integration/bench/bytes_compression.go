@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/backstore/zfile"
+	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/reference"
 	"github.com/reprise-containers/reprise/remote/blob"
 )
@@ -22,19 +23,23 @@ const jumpEntry = 4
 func (b bench) compressions(ctx context.Context) error {
 	fmt.Printf("\nStarts from converted images: data and jump tables, relative to zstd in blocks of 4 KiB\n")
 	fmt.Printf("%-6s %-10s %8s %9s %9s %7s %9s %7s %13s\n", "", "", "blocks", "MB", "jump MB", "ratio", "layers MB", "ratio", "decoding MB/s")
-	return b.recorded(ctx, func(c *converted, r reference.Result) error {
+	return b.recorded(ctx, func(n *node.Node, c *converted, r reference.Result) error {
 		var need, size float64
 		for _, algorithm := range []zfile.Algorithm{zfile.ZSTD, zfile.LZ4} {
 			for k := 1; k <= 8; k *= 2 {
 				z := zfile.Options{Algorithm: algorithm, BlockSize: k * zfileBlock}
-				row, err := b.compression(ctx, c, r, z)
+				other, err := b.convert(ctx, n, c.start, z)
 				if err != nil {
+					return err
+				}
+				var row compressionRow
+				if err := errors.Join(row.measure(ctx, other, r), other.Close()); err != nil {
 					return err
 				}
 				if need == 0 {
 					need, size = row.data+row.jump, row.size
 				}
-				fmt.Printf("%-6s %-4v %2d KiB %9d %9.3f %9.3f %7.3f %9.1f %7.3f %13.0f\n", c.build.Name, algorithm, z.BlockSize>>10,
+				fmt.Printf("%-6s %-4v %2d KiB %9d %9.3f %9.3f %7.3f %9.1f %7.3f %13.0f\n", c.start.Name, algorithm, z.BlockSize>>10,
 					row.blocks, row.data/1e6, row.jump/1e6, (row.data+row.jump)/need, row.size/1e6, row.size/size, row.decoding)
 			}
 		}
@@ -49,31 +54,26 @@ type compressionRow struct {
 	decoding         float64 // MB/s
 }
 
-// compression compresses the image that c is in another way.
-func (b bench) compression(ctx context.Context, c *converted, r reference.Result, z zfile.Options) (row compressionRow, err error) {
-	other, err := b.convert(ctx, c.build.Ordinary(), z)
+// measure adds up what the start r takes of c.
+func (row *compressionRow) measure(ctx context.Context, c *converted, r reference.Result) error {
+	stored, err := r.Stored(c.Image)
 	if err != nil {
-		return row, err
-	}
-	defer func() { err = errors.Join(err, other.Close()) }()
-	stored, err := r.Stored(other.Image)
-	if err != nil {
-		return row, err
+		return err
 	}
 	row.blocks = len(stored)
 	for _, n := range stored {
 		row.data += float64(n)
 	}
-	for _, s := range other.Streams() {
+	for _, s := range c.Streams() {
 		row.jump += float64(jumpEntry * s.(*zfile.Reader).Blocks())
 	}
-	size, err := other.Size()
+	size, err := c.Size()
 	if err != nil {
-		return row, err
+		return err
 	}
 	row.size = float64(size)
-	row.decoding, err = decoding(ctx, other.Streams()[0])
-	return row, err
+	row.decoding, err = decoding(ctx, c.Streams()[0])
+	return err
 }
 
 // decoding reads the start of a stream and returns MB/s.

@@ -15,13 +15,11 @@ import (
 func (b bench) layouts(ctx context.Context) error {
 	fmt.Printf("\nStarts without readahead: zstd blocks of 4 KiB touched on a plain loop device; read from the daemon's; fetched by it\n")
 	fmt.Printf("%-6s %-15s %8s %9s %8s %9s %9s %9s %9s\n", "", "", "touched", "MB", "of ext4", "MB raw", "MB raw", "requests", "MB")
-	z := zfile.Options{Algorithm: zfile.ZSTD}
 	return b.onNode(ctx, node.Options{Config: coldstart.WithoutReadahead}, func(n *node.Node) error {
-		for _, build := range startImages {
-			m := layoutMeasure{node: n, name: build.Name}
+		for _, start := range image.Starts() {
+			m := layoutMeasure{node: n, name: start.Name}
 			for _, fs := range []image.FSType{image.Ext4, image.Erofs} {
-				made := image.Build{Name: build.Name + "-zstd-" + string(fs), Rootfs: build.Rootfs,
-					Format: image.Overlaybd{FSType: fs, Compression: z}, Args: build.Args}
+				made := start.Build(image.Overlaybd{FSType: fs, Compression: zfile.Options{Algorithm: usual.Algorithm}})
 				l, err := b.image(ctx, made)
 				if err == nil {
 					err = m.measure(ctx, "mkfs."+string(fs), l, made)
@@ -30,11 +28,11 @@ func (b bench) layouts(ctx context.Context) error {
 					return err
 				}
 			}
-			c, err := b.convert(ctx, build, z)
+			c, err := b.convert(ctx, n, start, usual)
 			if err != nil {
 				return err
 			}
-			if err := errors.Join(m.measure(ctx, "converted", c.Layout, c.build), c.Close()); err != nil {
+			if err := errors.Join(m.measure(ctx, "converted", c.Layout, start.Build(image.Overlaybd{FSType: image.Erofs})), c.Close()); err != nil {
 				return err
 			}
 		}

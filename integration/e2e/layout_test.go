@@ -17,26 +17,19 @@ const mostOfExt4 = 1.1
 // they read of ext4 on a plain loop device, where nothing reads ahead.
 func TestConvertedBytes(t *testing.T) {
 	n := ownNode(t, node.Options{Config: coldstart.WithoutReadahead})
-	z := zfile.Options{Algorithm: zfile.ZSTD}
-	for _, b := range []image.Build{
-		{Name: "redis", Rootfs: image.Redis(), Args: image.RedisCommand()},
-		{Name: "node", Rootfs: image.Node(), Args: image.NodeCommand()},
-		{Name: "scipy", Rootfs: image.Scipy(), Args: image.ScipyCommand()},
-	} {
-		t.Run(b.Name, func(t *testing.T) {
-			src := built(t, b)
-			b.Name += "-zstd-ext4"
-			b.Format = image.Overlaybd{FSType: image.Ext4, Compression: z}
+	for _, start := range image.Starts() {
+		t.Run(start.Name, func(t *testing.T) {
+			b := start.Build(image.Overlaybd{FSType: image.Ext4, Compression: zfile.Options{Algorithm: zfile.ZSTD}})
 			_, ext4, err := coldstart.Least(t.Context(), n.Node, built(t, b), b)
 			if err != nil {
 				t.Fatal(err)
 			}
-			l, err := image.Convert(t.Context(), src, t.TempDir(), z, b.Args)
+			l, err := coldstart.Convert(t.Context(), n.Node, layered(t, start.Layered()).Dir, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}
 			b.Format.FSType = image.Erofs
-			r, err := coldstart.Request(t.Context(), n.Node, l, b, b.Name+":converted")
+			r, err := coldstart.Request(t.Context(), n.Node, l, b, start.Name+":converted")
 			if err != nil {
 				t.Fatal(err)
 			}

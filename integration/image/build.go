@@ -64,12 +64,6 @@ func (b Build) key() string {
 	return fmt.Sprintf("%x", h[:6])
 }
 
-// Ordinary returns the ordinary image of the same content.
-func (b Build) Ordinary() Build {
-	b.Format = Overlaybd{}
-	return b
-}
-
 // Disk is the name of the disk image of an overlaybd image's top.
 func (l Layout) Disk() string { return filepath.Join(l.Dir, "disk.img") }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"os"
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/lsmt"
@@ -46,30 +45,4 @@ func (o *Opened) Close() error {
 		errs = append(errs, f.Close())
 	}
 	return errors.Join(errs...)
-}
-
-// dump writes what the layers hold to a new sparse file as long as it reaches.
-func (o *Opened) dump(ctx context.Context, path string) (err error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	buf := make([]byte, 1<<20)
-	for s := range o.Segments() {
-		if s.Zeroed {
-			continue
-		}
-		from, to := s.Offset*lsmt.SectorSize, (s.Offset+s.Length)*lsmt.SectorSize
-		for at := from; at < to; at += int64(len(buf)) {
-			p := buf[:min(int64(len(buf)), to-at)]
-			if err := blob.ReadFull(ctx, o, p, at); err != nil {
-				return err
-			}
-			if _, err := f.WriteAt(p, at); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
 }

@@ -32,19 +32,14 @@ func (l Layout) Layer(ctx context.Context, o Overlaybd, disk, base string) (Laye
 	if err != nil {
 		return Layer{}, fmt.Errorf("making a layer of %s: %w", disk, err)
 	}
-	return overlaybdLayer(desc, o.FSType), nil
-}
-
-// overlaybdLayer says of a blob what a layer's descriptor says.
-func overlaybdLayer(desc ocispec.Descriptor, fsType FSType) Layer {
 	desc.Annotations = map[string]string{
 		annotations + "blob-digest":  desc.Digest.String(),
 		annotations + "blob-size":    strconv.FormatInt(desc.Size, 10),
-		annotations + "blob-fs-type": string(fsType),
+		annotations + "blob-fs-type": string(o.FSType),
 		annotations + "version":      "0.1.0",
 	}
 	// The blob is a tar archive that is not compressed as a whole.
-	return Layer{desc, desc.Digest}
+	return Layer{desc, desc.Digest}, nil
 }
 
 func (o Overlaybd) write(ctx context.Context, f *os.File, disk, base string) error {

@@ -1,9 +1,37 @@
 package image
 
-// The images whose starts the benchmarks measure, beside Scipy.
+// Start is an image whose start is measured.
+type Start struct {
+	Name string
+	// Rootfs is what the image holds, Steps the same by layers.
+	Rootfs Rootfs
+	Steps  []Step
+	Args   []string
+}
 
-// Redis is a database server.
-func Redis() Rootfs {
+// Build is the image as one layer of that format.
+func (s Start) Build(format Overlaybd) Build {
+	return Build{Name: s.Name, Rootfs: s.Rootfs, Format: format, Args: s.Args}
+}
+
+// Layered is the ordinary image.
+func (s Start) Layered() Layered {
+	return Layered{Name: s.Name, Version: 1, Steps: s.Steps, Args: s.Args}
+}
+
+// Starts are the images whose starts decide how bytes are stored: a server, a
+// program of one big file, and one of thousands of small ones.
+func Starts() []Start {
+	redis, node, scipy := redis(), node(), Scipy()
+	return []Start{
+		{"redis", redis, []Step{{Rootfs: Small()}, {Rootfs: redis}}, RedisCommand()},
+		{"node", node, []Step{{Rootfs: Small()}, {Rootfs: node}}, NodeCommand()},
+		{"scipy", scipy, []Step{{Rootfs: Small()}, {Rootfs: python()}, {Rootfs: Numpy()}, {Rootfs: scipy}}, ScipyCommand()},
+	}
+}
+
+// redis is a database server.
+func redis() Rootfs {
 	r := Small()
 	r.Packages = append(r.Packages, "redis-server")
 	return r
@@ -21,8 +49,8 @@ done
 redis-cli -s $s ping && redis-cli -s $s shutdown nosave`}
 }
 
-// Node is a JavaScript runtime with its standard modules.
-func Node() Rootfs {
+// node is a JavaScript runtime with its standard modules.
+func node() Rootfs {
 	r := Small()
 	r.Packages = append(r.Packages, "nodejs")
 	return r

@@ -19,10 +19,6 @@ import (
 // refer to their source; upstream's.
 const ArtifactType = "application/vnd.containerd.overlaybd.native.v1+json"
 
-// version is that of what is written for equal input. It is raised when that
-// changes, so that new and old layers are not mixed.
-const version = 1
-
 // maxDepth bounds indexes in indexes.
 const maxDepth = 4
 
@@ -81,7 +77,7 @@ func converter(cfg Config) string {
 	if size == 0 {
 		size = convert.DefaultVirtualSize
 	}
-	return fmt.Sprintf("%d;%s;%s;%d;%d", version, fsType, cfg.Compression.Algorithm, cfg.Compression.BlockSize, size)
+	return fmt.Sprintf("%d;%s;%s;%d;%d", convert.Version, fsType, cfg.Compression.Algorithm, cfg.Compression.BlockSize, size)
 }
 
 func (c *conversion) run(ctx context.Context) error {
