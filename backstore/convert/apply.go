@@ -23,10 +23,9 @@ const (
 
 const (
 	xattrRecord = "SCHILY.xattr."
-	// overlayXattr is the start of the names that overlayfs keeps its own
-	// notes under. It would take them for such, and does not show them.
-	overlayXattr  = "trusted.overlay."
-	overlayOpaque = "trusted.overlay.opaque"
+	// trustedXattr is the start of names that container runtimes take from no
+	// archive: overlayfs, for one, keeps its own notes under such.
+	trustedXattr = "trusted."
 )
 
 // applier applies a tar archive to a layer of a file system: what results is
@@ -107,12 +106,7 @@ func (a *applier) file(ctx context.Context, h *tar.Header, content io.Reader) er
 		return fmt.Errorf("type %q is not known", h.Typeflag)
 	}
 	dropXattrs(f.Attr)
-	opaque := f.IsDir() && f.Xattrs[overlayOpaque] == "y"
-	delete(f.Xattrs, overlayOpaque)
-	if err := a.layer.Put(ctx, h.Name, f); err != nil || !opaque {
-		return err
-	}
-	return a.layer.Opaque(ctx, h.Name)
+	return a.layer.Put(ctx, h.Name, f)
 }
 
 // regular stores the content of a regular file.
@@ -157,15 +151,14 @@ func bound(t time.Time) time.Time {
 	return t
 }
 
-// dropXattrs removes those that the unpacked file would not have: Linux takes
-// no others but in these namespaces, and of users only with files and
-// directories. Of overlayfs' own notes, only the one of opaque directories stays.
+// dropXattrs removes those that the unpacked file would not have: those that
+// containerd does not take, and those that Linux doesn't, which has a few
+// namespaces only, and that of users with files and directories only.
 func dropXattrs(f erofs.Attr) {
 	t := f.Type()
 	for name := range f.Xattrs {
 		user := strings.HasPrefix(name, "user.") && t != erofs.TypeRegular && t != erofs.TypeDir
-		own := strings.HasPrefix(name, overlayXattr) && name != overlayOpaque
-		if user || own || !erofs.KnownXattr(name) {
+		if user || strings.HasPrefix(name, trustedXattr) || !erofs.KnownXattr(name) {
 			delete(f.Xattrs, name)
 		}
 	}

@@ -212,24 +212,29 @@ func TestAttributes(t *testing.T) {
 	at := time.Unix(1_600_000_000, 123_456_789)
 	all := []entry{
 		{tar.Header{Typeflag: tar.TypeReg, Name: "./suid", Mode: 0o104755, Size: 1, Uid: 1 << 20, Gid: 70000, ModTime: at, Format: tar.FormatPAX,
-			PAXRecords: map[string]string{"SCHILY.xattr.user.a": "b\x00c", "SCHILY.xattr.trusted.overlay.redirect": "x", "SCHILY.xattr.odd": "y"}}, "x"},
+			PAXRecords: map[string]string{"SCHILY.xattr.user.a": "b\x00c", "SCHILY.xattr.trusted.overlay.redirect": "x", "SCHILY.xattr.odd": "y", "SCHILY.xattr.security.capability": "z"}}, "x"},
 		{Header: tar.Header{Typeflag: tar.TypeChar, Name: "char", Mode: 0o600, Devmajor: 259, Devminor: 300}},
 		{Header: tar.Header{Typeflag: tar.TypeBlock, Name: "block", Mode: 0o660, Devmajor: 8, Devminor: 1}},
 		{Header: tar.Header{Typeflag: tar.TypeFifo, Name: "fifo", Mode: 0o622}},
 		{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: "abs", Linkname: "/../../etc", Mode: 0o777,
-			PAXRecords: map[string]string{"SCHILY.xattr.user.a": "dropped", "SCHILY.xattr.trusted.a": "kept"}, Format: tar.FormatPAX}},
+			PAXRecords: map[string]string{"SCHILY.xattr.user.a": "dropped", "SCHILY.xattr.security.a": "kept"}, Format: tar.FormatPAX}},
 		{Header: tar.Header{Typeflag: tar.TypeLink, Name: "d/hard", Linkname: "suid", Mode: 0o4711, Uid: 5}},
-		{Header: tar.Header{Typeflag: tar.TypeDir, Name: "d", Mode: 0o1777, ModTime: time.Unix(1<<34, 0)}},
+		{Header: tar.Header{Typeflag: tar.TypeDir, Name: "d", Mode: 0o1777, ModTime: time.Unix(1<<34, 0),
+			PAXRecords: map[string]string{"SCHILY.xattr.user.d": "1"}, Format: tar.FormatPAX}},
+		{Header: tar.Header{Typeflag: tar.TypeDir, Name: "d", Mode: 0o1777,
+			PAXRecords: map[string]string{"SCHILY.xattr.user.e": "2"}, Format: tar.FormatPAX}},
+		{Header: tar.Header{Typeflag: tar.TypeLink, Name: "link", Linkname: "abs", Mode: 0o600}},
 		{Header: tar.Header{Typeflag: tar.TypeReg, Name: "old", Mode: 0, ModTime: time.Unix(-5, 0), Format: tar.FormatPAX}},
 	}
 	img := run(t, convert.Options{}, archive(t, all...))
 	expect(t, img,
-		"/abs 120777 -> /../../etc map[trusted.a:kept]",
+		"/abs 120777 -> /../../etc map[security.a:kept]",
 		"/block 60660 0:0 0.0 dev 801",
 		"/char 20600 0:0 0.0 dev 11032c",
-		"/d 41777",
+		"/d 41777 map[user.d:1 user.e:2]",
 		"/d/hard 104711 2 "+sum("x")+" 5:0 0.0 dev 0 map[user.a:b\x00c]",
 		"/fifo 10622",
+		"/link 120777 -> /../../etc map[security.a:kept]",
 		"/old 100000 1 "+sum(""),
 		"/suid 104711 2 "+sum("x")+" 5:0 0.0 dev 0 map[user.a:b\x00c]",
 	)
@@ -238,13 +243,13 @@ func TestAttributes(t *testing.T) {
 // TestOverlay: what hides what, over layers.
 func TestOverlay(t *testing.T) {
 	wh := func(name string) entry { return file(name, "") }
-	opaqueDir := dir("x")
-	opaqueDir.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.opaque": "y"}
-	opaqueDir.Format = tar.FormatPAX
+	noted := dir("x")
+	noted.PAXRecords = map[string]string{"SCHILY.xattr.trusted.overlay.opaque": "y"}
+	noted.Format = tar.FormatPAX
 	img := run(t, convert.Options{},
 		archive(t, dir("a"), file("a/1", "1"), file("a/2", "2"), dir("b"), file("b/3", "3"), file("c", "4"),
 			dir("x"), file("x/5", "5"), file("gone", "6"), file("device", "7"), dir("swap"), file("swap/8", "8")),
-		archive(t, dir("a"), wh("a/.wh.1"), dir("b"), file("b/new", "9"), wh("b/.wh..wh..opq"), opaqueDir,
+		archive(t, dir("a"), wh("a/.wh.1"), dir("b"), file("b/new", "9"), wh("b/.wh..wh..opq"), noted,
 			wh(".wh.gone"), wh(".wh..wh.plnk"), wh(".wh.never"),
 			entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "device"}},
 			file("swap", "file"), dir("c"), file("c/in", "10"), file("a/2", "first"), file("a/2", "second")),
@@ -254,7 +259,7 @@ func TestOverlay(t *testing.T) {
 		"/b 40755", "/b/new 100644 1 "+sum("9"),
 		"/c 40755", "/c/in 100644 1 "+sum("10"),
 		"/swap 100644 1 "+sum("file"),
-		"/x 40755")
+		"/x 40755", "/x/5 100644 1 "+sum("5"))
 }
 
 // TestReproducible: equal archives give equal blobs, whatever the workers, and
@@ -275,6 +280,34 @@ func TestReproducible(t *testing.T) {
 		}
 		if one.blobs[0] != base.blobs[0] {
 			t.Errorf("%v: the base is %v alone, %v below another layer", algorithm, base.blobs[0], one.blobs[0])
+		}
+	}
+}
+
+// TestPinned: what blobs are made of equal archives is written down. If it
+// changes, Version must, too.
+func TestPinned(t *testing.T) {
+	bottom := []entry{dir("etc"), file("etc/passwd", "root:x:0:0::/:/bin/sh\n"), file("empty", ""),
+		{Header: tar.Header{Typeflag: tar.TypeSymlink, Name: "link", Linkname: "etc/passwd", ModTime: time.Unix(1, 2), Format: tar.FormatPAX}}}
+	for i := range 600 {
+		bottom = append(bottom, file(fmt.Sprintf("many/%03d", i), strings.Repeat(fmt.Sprintln("line", i), i)))
+	}
+	top := []entry{file("many/077", "changed"), file("many/new", "added"), file("etc/.wh.passwd", "")}
+	for algorithm, want := range map[zfile.Algorithm][]digest.Digest{
+		zfile.LZ4: {
+			"sha256:070e2db3ce5466fd797b466b1441c95b4b80fbbf2097c4b58d7f1ede68df2bb8",
+			"sha256:e93afe0fab212f430e3e5dac0a7fde5be35c249eca4eb8037196fbef327b2b68",
+		},
+		zfile.ZSTD: {
+			"sha256:1407c9233c42b3950328b41dc0268137e048c4a503127807a355b24589164567",
+			"sha256:89ab5f4f91345736e3e1e2aba7558a8a1b2b5bbfa117ad79d022fd475e6c5da2",
+		},
+	} {
+		img := run(t, convert.Options{Compression: zfile.Options{Algorithm: algorithm}}, archive(t, bottom...), archive(t, top...))
+		for i, b := range img.blobs {
+			if b.Digest != want[i] {
+				t.Errorf("%v: layer %d of version %d is %s, want %s", algorithm, i, convert.Version, b.Digest, want[i])
+			}
 		}
 	}
 }

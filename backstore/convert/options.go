@@ -9,6 +9,11 @@ import (
 	"github.com/reprise-containers/reprise/backstore/zfile"
 )
 
+// Version is that of what a layer's blob is for equal archives and options. It
+// is raised when that changes, so that those who remember converted layers don't
+// mix old and new ones. TestPinned notices when it has to be.
+const Version = 1
+
 // DefaultVirtualSize is the size in bytes of the device that upstream's tools
 // make, too.
 const DefaultVirtualSize = 64 << 30

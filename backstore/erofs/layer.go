@@ -81,7 +81,8 @@ func (l *Layer) Allocate(size int64) (uint32, error) {
 }
 
 // Put adds a file under a path. What has that name gives way, unless both are
-// directories: then f says what is known of it, and what is in it stays. The
+// directories: then f says what is known of it, and what is in it stays; if the
+// layer stated it before, extended attributes are added. The
 // root directory is what it is; an entry for it is ignored.
 func (l *Layer) Put(ctx context.Context, name string, f File) error {
 	if f.Type() == TypeSymlink && (f.Target == "" || len(f.Target) > maxTarget) {
@@ -95,6 +96,9 @@ func (l *Layer) Put(ctx context.Context, name string, f File) error {
 		return err
 	}
 	if f.IsDir() && old != nil && old.isDir() {
+		if old.fresh {
+			f.Xattrs = union(old.Xattrs, f.Xattrs, "")
+		}
 		old.Attr, old.fresh, old.dirty = f.Attr, true, true
 		return nil
 	}
@@ -110,7 +114,8 @@ func (l *Layer) Put(ctx context.Context, name string, f File) error {
 }
 
 // Link gives the file called target another name. The attributes, all but the
-// type, become those of the file. A file of the layers below that is linked to
+// type, become those of the file, as when the new name is given them; extended
+// ones are added. A file of the layers below that is linked to
 // becomes one of this layer: its content is not stored again, and names that it
 // has besides target stay with the old one.
 func (l *Layer) Link(ctx context.Context, name, target string, a Attr) error {
@@ -134,15 +139,28 @@ func (l *Layer) Link(ctx context.Context, name, target string, a Attr) error {
 	if dir != tdir || base != tbase {
 		dir.set(base, n)
 	}
-	merged := maps.Clone(n.Xattrs)
-	if merged == nil {
-		merged = map[string]string{}
+	a.Xattrs = union(n.Xattrs, a.Xattrs, capability)
+	if a.Rdev = n.Rdev; n.Type() == TypeSymlink {
+		a.Mode = n.Mode
 	}
-	maps.Copy(merged, a.Xattrs)
-	a.Xattrs, a.Rdev = merged, n.Rdev
 	a.Mode = n.Type() | a.Mode&^TypeMask
 	n.Attr = a
 	return nil
+}
+
+// capability is the attribute that Linux takes from a file whose owner is set.
+const capability = "security.capability"
+
+// union returns the attributes of both, those of more in preference, but of old
+// not the one called without.
+func union(old, more map[string]string, without string) map[string]string {
+	if len(old) == 0 {
+		return more
+	}
+	all := maps.Clone(old)
+	delete(all, without)
+	maps.Copy(all, more)
+	return all
 }
 
 // Whiteout hides what the layers below have under a path. What this layer has

@@ -14,6 +14,7 @@ import (
 // modelFile is a file as a simple model of layers has it: paths to files.
 type modelFile struct {
 	text  string // as describe prints it, behind the name
+	xattr string // likewise, of directories
 	dir   bool
 	fresh bool // stated by the layer in progress
 }
@@ -59,7 +60,7 @@ func (m model) clone() model {
 func (m model) String() string {
 	var lines []string
 	for name, f := range m {
-		lines = append(lines, name+f.text)
+		lines = append(lines, name+f.text+f.xattr)
 	}
 	slices.Sort(lines)
 	return strings.Join(lines, "\n")
@@ -80,9 +81,9 @@ func (m model) parents(name string, below model) bool {
 			return false
 		default:
 			delete(m, p)
-			m[p] = &modelFile{" 40755 0:0 0.0", true, true}
+			m[p] = &modelFile{" 40755 0:0 0.0", "", true, true}
 			if b := below[p]; b != nil && b.dir {
-				m[p].text = b.text
+				m[p].text, m[p].xattr = b.text, b.xattr
 			}
 		}
 	}
@@ -116,26 +117,29 @@ func step(s *stack, m, below model, r *rand.Rand) {
 		if len(content) > 40 {
 			shown = fmt.Sprintf("%q", fmt.Sprintf("%d bytes %x", len(content), content[:8]))
 		}
-		m[name] = &modelFile{text + " links 1 " + shown, false, true}
+		m[name] = &modelFile{text + " links 1 " + shown, "", false, true}
 	case op < 6:
 		m.parents(name, below)
 		a := erofs.Attr{Mode: erofs.TypeDir | 0o700, MTime: r.Int64N(1 << 31)}
-		text := fmt.Sprintf(" %o 0:0 %d.0", a.Mode, a.MTime)
+		text, xattr := fmt.Sprintf(" %o 0:0 %d.0", a.Mode, a.MTime), ""
+		if old = m[name]; old != nil && old.dir && old.fresh {
+			xattr = old.xattr // added to
+		}
 		if r.IntN(4) == 0 {
 			a.Xattrs = map[string]string{"trusted.y": strings.Repeat("v", r.IntN(3000))}
-			text += fmt.Sprintf(" %v", a.Xattrs)
+			xattr = fmt.Sprintf(" %v", a.Xattrs)
 		}
 		s.do(s.layer.Put(s.t.Context(), name, erofs.File{Attr: a}))
 		if old == nil || !old.dir {
 			m.removeTree(name)
 		}
-		m[name] = &modelFile{text, true, true}
+		m[name] = &modelFile{text, xattr, true, true}
 	case op < 7:
 		m.parents(name, below)
 		target := strings.Repeat("t", 1+r.IntN(100)*r.IntN(2)+r.IntN(3900)*r.IntN(2))
 		s.symlink(name, target)
 		m.removeTree(name)
-		m[name] = &modelFile{" 120777 0:0 0.0 -> " + target, false, true}
+		m[name] = &modelFile{" 120777 0:0 0.0 -> " + target, "", false, true}
 	case op < 9:
 		m.parents(name, below)
 		s.remove(name)

@@ -14,6 +14,7 @@ import (
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/cmd/internal/tables"
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
+	"github.com/reprise-containers/reprise/remote/registry"
 )
 
 func attachChunksCommand() *cli.Command {
@@ -39,7 +40,7 @@ func runAttachChunks(ctx context.Context, cmd *cli.Command) (err error) {
 	if cmd.Args().Len() != 1 {
 		return usageError{errors.New("attach-chunks needs an image")}
 	}
-	client, err := newClient(cmd, 0)
+	client, err := newClient(cmd, registry.Config{ResponseHeaderTimeout: uploadPatience})
 	if err != nil {
 		return err
 	}

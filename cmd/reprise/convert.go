@@ -1,28 +1,17 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
-	"strings"
 
-	"github.com/containerd/errdefs"
 	"github.com/docker/go-units"
 	"github.com/urfave/cli/v3"
 
 	"github.com/reprise-containers/reprise/backstore/zfile"
-	"github.com/reprise-containers/reprise/cmd/internal/chain"
 	"github.com/reprise-containers/reprise/cmd/internal/convert"
-	"github.com/reprise-containers/reprise/cmd/internal/destination"
-	"github.com/reprise-containers/reprise/cmd/internal/source"
-	"github.com/reprise-containers/reprise/cmd/internal/terminal"
-	"github.com/reprise-containers/reprise/remote/registry"
 )
 
 func convertCommand() *cli.Command {
@@ -125,109 +114,4 @@ func convertConfig(cmd *cli.Command) (convert.Config, error) {
 		cfg.Cache = convert.OpenCache(dir)
 	}
 	return cfg, nil
-}
-
-func runConvert(ctx context.Context, cmd *cli.Command) (err error) {
-	args := cmd.Args().Slice()
-	if len(args) != 2 {
-		return usageError{errors.New("convert needs a source and a destination")}
-	}
-	cfg, err := convertConfig(cmd)
-	if err != nil {
-		return err
-	}
-	to, err := destination.Parse(args[1])
-	if err != nil {
-		return usageError{err}
-	}
-	chunk, err := bytesFlag(cmd, "upload-chunk")
-	if err != nil {
-		return err
-	}
-	client, err := newClient(cmd, chunk)
-	if err != nil {
-		return err
-	}
-	images := source.Config{Registry: chain.New(client, chain.Config{Retry: patience}), Platform: cfg.Platform}
-	if cfg.Source, err = source.OpenContent(ctx, args[0], images); err != nil {
-		return err
-	}
-	defer closing(cfg.Source, &err)
-	if cfg.Destination, err = openDestination(cmd, client, to); err != nil {
-		return err
-	}
-	defer closing(cfg.Destination, &err)
-	notes := []string{}
-	cfg.Note = func(s string) { notes = append(notes, s) }
-	cfg.Known = openKnown(ctx, append([]string{to.Argument()}, cmd.StringSlice("reuse-from")...), images, cfg.Note)
-	defer func() {
-		for _, k := range cfg.Known {
-			err = errors.Join(err, k.Close())
-		}
-	}()
-	if err := cfg.Validate(); err != nil {
-		return usageError{err}
-	}
-	if cfg.Workers > 0 { // also what decompresses and hashes
-		defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(cfg.Workers))
-	}
-	var r *convert.Report
-	err = terminal.WithBars(progress(cmd), func(b *terminal.Bars) error {
-		cfg.Bars = b
-		r, err = convert.Run(ctx, cfg)
-		return err
-	})
-	for _, n := range notes {
-		fmt.Fprintf(cmd.Root().ErrWriter, "reprise: note: %s\n", n)
-	}
-	if err != nil {
-		return err
-	}
-	r.Destination = to.String()
-	if cmd.Bool("json") {
-		return printJSON(cmd.Root().Writer, r)
-	}
-	return printConversion(cmd.Root().Writer, r)
-}
-
-// openDestination opens what to says.
-func openDestination(cmd *cli.Command, client *registry.Client, to destination.Location) (destination.Destination, error) {
-	switch to.Kind {
-	case source.KindLayout:
-		return destination.NewLayout(to.Path, to.Tag)
-	case source.KindArchive:
-		return destination.NewArchive(to.Path, to.Tag, cmd.Bool("force"))
-	}
-	return destination.NewRegistry(client, chain.New(client, chain.Config{Retry: patience}), to.Ref)
-}
-
-// openKnown opens the images whose layers may be reused: the first, which is
-// what the destination is now, if there is one.
-func openKnown(ctx context.Context, args []string, cfg source.Config, note func(string)) []*source.Content {
-	cfg.Platform = ""
-	var all []*source.Content
-	for i, arg := range args {
-		c, err := source.OpenContent(ctx, arg, cfg)
-		switch {
-		case err == nil:
-			all = append(all, c)
-		case i == 0 && (errors.Is(err, fs.ErrNotExist) || errdefs.IsNotFound(err)):
-		case ctx.Err() == nil:
-			note(fmt.Sprintf("no layers of %s are reused: %v", arg, err))
-		}
-	}
-	return all
-}
-
-func printConversion(w io.Writer, r *convert.Report) error {
-	fmt.Fprintf(w, "%s@%s\n", r.Destination, r.Tagged)
-	if r.Tagged != r.Digest {
-		fmt.Fprintf(w, "converted: %s, a referrer of %s\n", r.Digest, r.SourceDigest)
-	}
-	for _, i := range r.Images {
-		fmt.Fprintln(w, strings.TrimSpace(i.Platform+" "+i.Manifest.String()))
-	}
-	layers, converted, bytes := r.Totals()
-	_, err := fmt.Fprintf(w, "%d of %s converted, %s transferred\n", converted, count(layers, "layer"), terminal.Bytes(bytes))
-	return err
 }

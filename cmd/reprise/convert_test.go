@@ -4,8 +4,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +18,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/remote/registry/registrytest"
 )
 
 // ordinary adds an image of ordinary layers, each with one file, and tags it.
@@ -99,6 +103,7 @@ func TestConvertUsage(t *testing.T) {
 		{[]string{"convert", "--workers=-1", r.ref("1"), dir}, exitUsage, "negative"},
 		{[]string{"convert", r.ref("1"), "x@sha256:" + strings.Repeat("0", 64)}, exitUsage, "not a digest"},
 		{[]string{"convert", r.ref("none"), dir}, exitFailed, "404"},
+		{[]string{"convert", r.ref("1"), "127.0.0.1:1/app:1"}, exitFailed, "looking at the destination"},
 		{[]string{"convert", "./none", dir}, exitFailed, "file does not exist"},
 		{[]string{"convert", "oci:none", dir}, exitFailed, "none is no image"},
 		{[]string{"convert", r.ref("1"), "main.go"}, exitFailed, "exists already"},
@@ -119,22 +124,23 @@ func TestConvertInterrupted(t *testing.T) {
 	r := newRegistry(t)
 	r.ordinary(t, "1", "one", "two")
 	waiting, release := make(chan struct{}), make(chan struct{})
-	defer close(release)
 	last := r.layerOf(t, "1", 1)
-	inner := r.Config.Handler
-	r.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 		if strings.HasSuffix(req.URL.Path, last.String()) && req.Method == http.MethodGet {
 			close(waiting)
 			<-release
 		}
-		inner.ServeHTTP(w, req)
-	})
+		r.ServeHTTP(w, req)
+	}))
+	defer slow.Close()
+	defer close(release)
 	dir := t.TempDir()
 	temp := filepath.Join(dir, "temp")
 	if err := os.Mkdir(temp, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(os.Args[0], "convert", "--hosts-dir="+dir, "--cache-dir="+dir+"/cache", "--temp-dir="+temp, r.ref("1"), dir+"/image.tar")
+	cmd := exec.Command(os.Args[0], "convert", "--hosts-dir="+dir, "--cache-dir="+dir+"/cache", "--temp-dir="+temp,
+		strings.TrimPrefix(slow.URL, "http://")+"/app:1", dir+"/image.tar")
 	cmd.Env = append(os.Environ(), runAsMain+"=1")
 	var log bytes.Buffer
 	cmd.Stderr = &log
@@ -161,6 +167,41 @@ func TestConvertInterrupted(t *testing.T) {
 	}
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// TestConvertAsOrdinaryUser compares what root and somebody else make.
+func TestConvertAsOrdinaryUser(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("needs root, to be somebody else")
+	}
+	r := newRegistry(t)
+	r.ordinary(t, "1", "one", "two")
+	dir, err := os.MkdirTemp("", "ordinary")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	program := filepath.Join(dir, "reprise")
+	text, err := os.ReadFile(os.Args[0])
+	if err = errors.Join(err, os.WriteFile(program, text, 0o755), os.Chmod(dir, 0o777)); err != nil {
+		t.Fatal(err)
+	}
+	digests := map[string]bool{}
+	for _, as := range []*syscall.Credential{{Uid: 0, Gid: 0}, {Uid: 65534, Gid: 65534}} {
+		name := fmt.Sprint(as.Uid)
+		cmd := exec.Command(program, "convert", "--json", "--cache-dir=", "--temp-dir="+dir, "--hosts-dir="+dir, r.ref("1"), filepath.Join(dir, name))
+		cmd.Env = []string{runAsMain + "=1", "TZ=Asia/Tokyo", "HOME=/nonexistent", "GOMAXPROCS=" + fmt.Sprint(1+as.Uid%3)}
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: as}
+		out, err := cmd.Output()
+		var report struct{ Digest string }
+		if err = errors.Join(err, json.Unmarshal(out, &report)); err != nil {
+			t.Fatalf("as %s: %v, %s", name, err, out)
+		}
+		digests[report.Digest] = true
+	}
+	if len(digests) != 1 {
+		t.Errorf("two users made %v", digests)
 	}
 }
 
@@ -194,5 +235,22 @@ func TestAttachChunks(t *testing.T) {
 	}
 	if got := reprise(t, "attach-chunks", dir+"/image.tar"); got.code != exitUsage || !strings.Contains(got.err, "archive") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestConvertReferrer converts and attaches twice, in a real registry.
+func TestConvertReferrer(t *testing.T) {
+	r := newRegistry(t)
+	d := r.ordinary(t, "1", "one", "two")
+	ref := registrytest.Start(t, "") + "/app:1"
+	args := []string{"convert", "--oci", "--cache-dir=", "--hosts-dir=" + t.TempDir(), r.ref("1"), ref}
+	first := reprise(t, args...)
+	if first.code != exitOK || !strings.HasPrefix(first.out, ref+"@"+d.Digest.String()) || !strings.Contains(first.out, "2 of 2 layers converted") {
+		t.Fatalf("%+v", first)
+	}
+	again := reprise(t, args...)
+	first.out, _, _ = strings.Cut(first.out, "2 of 2 layers converted")
+	if again.code != exitOK || !strings.HasPrefix(again.out, first.out+"0 of 2 layers converted, 0 B transferred") {
+		t.Errorf("%+v, want %s", again, first.out)
 	}
 }

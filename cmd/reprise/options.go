@@ -65,23 +65,21 @@ var patience = blob.RetryConfig{Attempts: 5, Base: 200 * time.Millisecond, Max: 
 // newChain returns what reads images in registries; cfg.Retry is patience
 // unless set.
 func newChain(cmd *cli.Command, cfg chain.Config) (*chain.Chain, error) {
-	client, err := newClient(cmd, 0)
+	client, err := newClient(cmd, registry.Config{})
 	if err != nil {
 		return nil, err
 	}
 	return chain.New(client, cfg), nil
 }
 
-// newClient returns the client of registries; uploadChunk is in bytes, see
-// registry.Config.
-func newClient(cmd *cli.Command, uploadChunk int64) (*registry.Client, error) {
-	client, err := registry.New(registry.Config{
-		HostsDir:     cmd.String("hosts-dir"),
-		DockerConfig: cmd.String("docker-config"),
-		PlainHTTP:    cmd.StringSlice("plain-http"),
-		UserAgent:    "reprise/" + version,
-		UploadChunk:  uploadChunk,
-	})
+// newClient returns the client of registries that the flags describe; the rest
+// is as in cfg.
+func newClient(cmd *cli.Command, cfg registry.Config) (*registry.Client, error) {
+	cfg.HostsDir = cmd.String("hosts-dir")
+	cfg.DockerConfig = cmd.String("docker-config")
+	cfg.PlainHTTP = cmd.StringSlice("plain-http")
+	cfg.UserAgent = "reprise/" + version
+	client, err := registry.New(cfg)
 	if err != nil {
 		return nil, usageError{err}
 	}

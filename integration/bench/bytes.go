@@ -37,7 +37,7 @@ func (b bench) convert(ctx context.Context, n *node.Node, s image.Start, z zfile
 		return nil, err
 	}
 	c := &converted{start: s}
-	c.Layout, err = coldstart.Convert(ctx, n, src, dir,
+	c.Layout, err = coldstart.Convert(ctx, n, src.Dir, dir,
 		"--compression", z.Algorithm.String(), "--block-size", strconv.Itoa(z.BlockSize))
 	if err == nil {
 		c.Opened, err = c.Open(ctx)

@@ -10,6 +10,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/reprise-containers/reprise/integration/image"
 )
 
@@ -46,38 +48,52 @@ func (b bench) conversions(ctx context.Context) error {
 		{"tar -x, mkfs.erofs, then the same compression", c.unpackAndMkfs},
 		{"estargz.Build of all layers at once", c.stargz},
 	}
-	seconds := make([][]float64, len(rivals))
-	for range conversionRounds {
+	seconds, cpu := make([][]float64, len(rivals)), make([][]float64, len(rivals))
+	for n := range conversionRounds {
 		for i, r := range rivals {
-			took, err := c.timed(ctx, r.run)
+			took, used, err := c.timed(ctx, r.run)
 			if err != nil {
 				return fmt.Errorf("%s: %w", r.name, err)
 			}
-			seconds[i] = append(seconds[i], took)
+			say("round %d: %s: %.1f s, %.1f s of processors", n+1, r.name, took, used)
+			seconds[i], cpu[i] = append(seconds[i], took), append(cpu[i], used)
 		}
 	}
-	fmt.Printf("\nConverting %d layers, %.0f MB of tar archives (median of %d; ratio: its time to ours, more is better)\n",
-		len(c.tars), float64(c.bytes)/1e6, conversionRounds)
-	fmt.Printf("%-60s %8s %8s %7s\n", "", "seconds", "MB/s", "ratio")
-	ours := median(seconds[0])
+	fmt.Printf("\nConverting %d layers, %.0f MB of tar archives, to zstd in blocks of 4 KiB\n"+
+		"(median of %d; ratios are what it takes to what we take: more is better)\n", len(c.tars), float64(c.bytes)/1e6, conversionRounds)
+	fmt.Printf("%-58s %8s %6s %6s %8s %6s\n", "", "seconds", "MB/s", "ratio", "CPU s", "ratio")
+	ours, oursCPU := median(seconds[0]), median(cpu[0])
 	for i, r := range rivals {
-		s := median(seconds[i])
-		fmt.Printf("%-60s %8.1f %8.0f %7.2f\n", r.name, s, float64(c.bytes)/1e6/s, s/ours)
+		s, u := median(seconds[i]), median(cpu[i])
+		fmt.Printf("%-58s %8.1f %6.0f %6.2f %8.1f %6.2f\n", r.name, s, float64(c.bytes)/1e6/s, s/ours, u, u/oursCPU)
 	}
 	return nil
 }
 
 // timed runs a converter with an empty folder for its results and returns the
-// seconds it took.
-func (c *conversion) timed(ctx context.Context, run func(context.Context, string) error) (float64, error) {
+// seconds it took and those that processors worked for it.
+func (c *conversion) timed(ctx context.Context, run func(context.Context, string) error) (took, used float64, err error) {
 	out, err := os.MkdirTemp(c.dir, "out-")
 	if err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	begin := time.Now()
+	begin, before := time.Now(), processorSeconds()
 	err = run(ctx, out)
-	took := time.Since(begin)
-	return took.Seconds(), errors.Join(err, os.RemoveAll(out))
+	took, used = time.Since(begin).Seconds(), processorSeconds()-before
+	return took, used, errors.Join(err, os.RemoveAll(out))
+}
+
+// processorSeconds returns what this process and those it waited for have used.
+func processorSeconds() float64 {
+	var sum time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		if err := unix.Getrusage(who, &u); err != nil {
+			continue
+		}
+		sum += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	return sum.Seconds()
 }
 
 // prepareConversion makes the image and programs; the caller removes the
@@ -136,7 +152,7 @@ func (c *conversion) ours(ctx context.Context, out string) error {
 // returns the most memory that it had resident, in bytes.
 func convert(ctx context.Context, program, layout, dir string) (int64, error) {
 	return runMeasured(ctx, program, "convert", "--json", "--cache-dir", "", "--temp-dir", dir,
-		"oci:"+layout, "oci:"+filepath.Join(dir, "layout")+":converted")
+		"--compression", "zstd", "--block-size", "4k", "oci:"+layout, "oci:"+filepath.Join(dir, "layout")+":converted")
 }
 
 // runMeasured runs a program to its end and returns the most memory that it had

@@ -58,7 +58,7 @@ func mkfsAndCompress(ctx context.Context, tree, out string) error {
 		return err
 	}
 	defer f.Close()
-	z, err := zfile.NewWriter(f, zfile.Options{FinalHeader: true})
+	z, err := zfile.NewWriter(f, zfile.Options{Algorithm: zfile.ZSTD, BlockSize: 4096, FinalHeader: true})
 	if err != nil {
 		return err
 	}

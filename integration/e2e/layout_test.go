@@ -24,7 +24,7 @@ func TestConvertedBytes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			l, err := coldstart.Convert(t.Context(), n.Node, layered(t, start.Layered()), t.TempDir())
+			l, err := coldstart.Convert(t.Context(), n.Node, layered(t, start.Layered()).Dir, t.TempDir())
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -10,7 +10,7 @@ import (
 // Pinned is an image of some files that depends on nothing but this package:
 // its layers are plain tar archives, made without any tool.
 func Pinned() Layered {
-	return Layered{Name: "pinned", Version: 1, Args: []string{"/none"}, Steps: []Step{
+	return Layered{Name: "pinned", Version: 2, Args: []string{"/none"}, Steps: []Step{
 		{Write: pinnedBottom, Compression: Plain}, {Write: oddMiddle, Compression: Plain}, {Write: oddTop, Compression: Plain},
 	}}
 }

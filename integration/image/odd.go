@@ -14,7 +14,7 @@ import (
 //
 // A shell is in the first layer; everything else is below /odd.
 func Odd() Layered {
-	return Layered{Name: "odd", Version: 2, Args: []string{"/bin/sh", "-c", "find /odd | wc -l"}, Steps: []Step{
+	return Layered{Name: "odd", Version: 3, Args: []string{"/bin/sh", "-c", "find /odd | wc -l"}, Steps: []Step{
 		{Rootfs: Small()},
 		{Write: oddBottom},
 		{Write: oddMiddle, Compression: Zstd},
@@ -84,6 +84,7 @@ func oddBottom(ctx context.Context, a Archive) error {
 	e.belowDirectories()
 	e.hardLinks()
 	e.extendedAttributes()
+	e.surprises()
 	e.modesAndOwners()
 	e.nodes()
 	e.names()
@@ -112,17 +113,12 @@ func (e *entries) hardLinks() {
 	h := attributes("odd/hard/meta-link", map[string]string{"user.of": "the link"})
 	h.Typeflag, h.Linkname, h.Mode, h.Uid, h.ModTime = tar.TypeLink, "odd/hard/meta", 0o600, 5, time.Unix(1_111_111_111, 0)
 	e.add(h, "")
-	// Changing an owner takes capabilities away, even when it stays the same:
-	// builders repeat them with each link.
+	// Builders repeat capabilities with each link, see surprises.
 	e.add(attributes("odd/hard/capable", map[string]string{"security.capability": netRaw}), "ping")
 	h = attributes("odd/hard/capable-link", map[string]string{"security.capability": netRaw})
 	h.Typeflag, h.Linkname = tar.TypeLink, "odd/hard/capable"
 	e.add(h, "")
-	e.add(attributes("odd/hard/incapable", map[string]string{"security.capability": netRaw}), "ping")
-	e.link("odd/hard/incapable-link", "odd/hard/incapable")
 	// Not only regular files have several names.
-	e.symlink("odd/hard/symlink", "a")
-	e.link("odd/hard/symlink-link", "odd/hard/symlink")
 	e.add(tar.Header{Name: "odd/hard/fifo", Typeflag: tar.TypeFifo}, "")
 	e.link("odd/hard/fifo-link", "odd/hard/fifo")
 	// Some of these names go in upper layers, others change.
@@ -146,8 +142,6 @@ func (e *entries) extendedAttributes() {
 	e.add(attributes("odd/xattrs/many", many), "x")
 	e.add(attributes("odd/xattrs/capability", map[string]string{"security.capability": netRaw}), "x")
 	e.add(attributes("odd/xattrs/label", map[string]string{"security.selinux": "system_u:object_r:bin_t:s0\x00"}), "x")
-	// containerd drops these.
-	e.add(attributes("odd/xattrs/trusted", map[string]string{"trusted.note": "dropped", "user.note": "kept"}), "x")
 	acl := attributes("odd/xattrs/acl", map[string]string{"system.posix_acl_access": accessList()})
 	acl.Mode = 0o674 // with a list, the group's bits are its mask
 	e.add(acl, "x")
@@ -166,6 +160,19 @@ func (e *entries) extendedAttributes() {
 	for i := range 300 {
 		e.add(attributes(fmt.Sprintf("odd/xattrs/same/%03d", i), map[string]string{"user.same": strings.Repeat("same", 20)}), "")
 	}
+}
+
+// surprises are entries that end up otherwise than they say when containerd
+// unpacks them.
+func (e *entries) surprises() {
+	// Linux takes capabilities away when an owner is set, even the same one.
+	e.add(attributes("odd/hard/incapable", map[string]string{"security.capability": netRaw}), "ping")
+	e.link("odd/hard/incapable-link", "odd/hard/incapable")
+	// It knows no permissions of symbolic links, which can have several names.
+	e.symlink("odd/hard/symlink", "a")
+	e.link("odd/hard/symlink-link", "odd/hard/symlink")
+	// containerd drops these attributes.
+	e.add(attributes("odd/xattrs/trusted", map[string]string{"trusted.note": "dropped", "user.note": "kept"}), "x")
 }
 
 // accessList is a POSIX access control list with a named user, as it is in an

@@ -6,14 +6,8 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
-	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -21,67 +15,16 @@ import (
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/blob/blobtest"
 	"github.com/reprise-containers/reprise/remote/registry"
+	"github.com/reprise-containers/reprise/remote/registry/registrytest"
 )
 
-// realConfig is of a registry whose one user is "u" with password "p".
-const realConfig = `version: 0.1
-log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: %[1]s/data}}
-http: {addr: %[2]s, relativeurls: true}
-auth: {htpasswd: {realm: test, path: %[1]s/htpasswd}}
-`
-
+// realUsers is one user "u" with password "p".
 const realUsers = "u:$2b$04$NUsIDIAypBvGtZ4LUJ6Z9eF9UL.KWTTKOJe4DfZ2tpqw.PH2dNd5C\n"
-
-// registryBinary returns Debian's docker-registry: installed, or where make
-// tools unpacks it.
-func registryBinary(t *testing.T) string {
-	if binary, err := exec.LookPath("docker-registry"); err == nil {
-		return binary
-	}
-	dir, err := exec.Command("../../integration/tools/install.sh", "--dir").Output()
-	binary := filepath.Join(strings.TrimSpace(string(dir)), "debian/usr/bin/docker-registry")
-	if err == nil {
-		_, err = os.Stat(binary)
-	}
-	if err != nil {
-		t.Skip("docker-registry is not installed")
-	}
-	return binary
-}
 
 // realRegistry starts Debian's docker-registry, if it is there.
 func realRegistry(t *testing.T) (host string) {
-	binary := registryBinary(t)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host = l.Addr().String()
-	l.Close()
-	dir := t.TempDir()
-	writeFile(t, filepath.Join(dir, "htpasswd"), realUsers, 0o600)
-	writeFile(t, filepath.Join(dir, "config.yml"), fmt.Sprintf(realConfig, dir, host), 0o600)
-	cmd := exec.Command(binary, "serve", filepath.Join(dir, "config.yml"))
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	for range 600 {
-		if resp, err := http.Get("http://" + host + "/v2/"); err == nil {
-			resp.Body.Close()
-			return host
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	t.Fatalf("docker-registry does not answer: %s", log.String())
-	return ""
+	t.Helper()
+	return registrytest.Start(t, realUsers)
 }
 
 func TestRealRegistry(t *testing.T) {

@@ -203,8 +203,8 @@ func (c *Client) listReferrer(ctx context.Context, e *endpoint, to reference, de
 	if entry.ArtifactType == "" && m.Config != nil {
 		entry.ArtifactType = m.Config.MediaType
 	}
-	// Within this process, one after the other; from others, nothing but
-	// looking whether the entry is there helps.
+	// Within this process, one after the other; against others, nothing but
+	// looking whether the entry is still there helps.
 	c.referring.Lock()
 	defer c.referring.Unlock()
 	err := c.cfg.Retry.Do(ctx, func(ctx context.Context) error {
@@ -221,7 +221,7 @@ func (c *Client) addReferrer(ctx context.Context, e *endpoint, to reference, sub
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Digest == entry.Digest }) {
+	if lists(index, entry) {
 		return nil
 	}
 	index.Manifests = append(index.Manifests, entry)
@@ -240,8 +240,19 @@ func (c *Client) addReferrer(ctx context.Context, e *endpoint, to reference, sub
 	put.size = desc.Size
 	put.body = func() (io.Reader, error) { return bytes.NewReader(text), nil }
 	resp, err := c.do(ctx, e, put, put.apiURL(e))
+	if err == nil {
+		err = stored(resp, put.name, desc.Digest)
+	}
 	if err != nil {
 		return err
 	}
-	return stored(resp, put.name, desc.Digest)
+	if index, err = c.referrersTag(ctx, e, to, subject); err == nil && !lists(index, entry) {
+		err = errors.New("another client changed the index of referrers at the same time") // so once more
+	}
+	return err
+}
+
+// lists reports whether an index has an entry.
+func lists(index ocispec.Index, entry ocispec.Descriptor) bool {
+	return slices.ContainsFunc(index.Manifests, func(d ocispec.Descriptor) bool { return d.Digest == entry.Digest })
 }

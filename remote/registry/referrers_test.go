@@ -170,6 +170,45 @@ func TestReferrersAnswers(t *testing.T) {
 	}
 }
 
+// Another client that replaces the index at the same time is noticed.
+func TestReferrersRace(t *testing.T) {
+	subject := manifestDescriptor(manifest)
+	index := func(manifests ...ocispec.Descriptor) string {
+		text, _ := json.Marshal(ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: manifests,
+		})
+		return string(text)
+	}
+	other := manifestDescriptor("other")
+	current, puts := "", 0
+	tag := "/v2/app/manifests/" + strings.Replace(subject.Digest.String(), ":", "-", 1)
+	host := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case r.Method == http.MethodPut && r.URL.Path == tag:
+			data, _ := io.ReadAll(r.Body)
+			current = string(data)
+			if puts++; puts == 1 {
+				current = index(other)
+			}
+			w.WriteHeader(http.StatusCreated)
+		case r.Method == http.MethodPut:
+			io.Copy(io.Discard, r.Body)
+			w.WriteHeader(http.StatusCreated)
+		case current == "" || r.URL.Path != tag && !strings.HasSuffix(r.URL.Path, digest.FromString(current).String()):
+			http.NotFound(w, r)
+		default:
+			answerManifest(current, "Content-Type", ocispec.MediaTypeImageIndex)(w, r)
+		}
+	})
+	text := referrer(subject, "type/a", "x")
+	if err := client(t, registry.Config{}).Push(t.Context(), host+"/app", manifestDescriptor(text), strings.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	if puts != 2 || !strings.Contains(current, other.Digest.String()) || !strings.Contains(current, manifestDescriptor(text).Digest.String()) {
+		t.Errorf("after %d changes the index is %s", puts, current)
+	}
+}
+
 func FuzzReferrers(f *testing.F) {
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"mediaType":"x","digest":"sha256:1","size":1,"artifactType":"y"}]}`))
 	f.Fuzz(func(t *testing.T, text []byte) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"runtime"
+	"sync"
 
 	"github.com/reprise-containers/reprise/backstore/zfile"
 	"github.com/reprise-containers/reprise/cmd/internal/destination"
@@ -71,7 +72,8 @@ type Config struct {
 
 	// Bars shows each layer; nil shows nothing.
 	Bars *terminal.Bars
-	// Note is told what somebody should know; nil is nobody.
+	// Note is told what somebody should know, one thing at a time; nil is
+	// nobody.
 	Note func(string)
 	// Stored is told about each layer that is finished, from several
 	// goroutines; nil is nobody.
@@ -125,6 +127,13 @@ func (c Config) withDefaults() Config {
 	}
 	if c.Note == nil {
 		c.Note = func(string) {}
+	}
+	var one sync.Mutex
+	note := c.Note
+	c.Note = func(s string) {
+		one.Lock()
+		defer one.Unlock()
+		note(s)
 	}
 	if c.Stored == nil {
 		c.Stored = func(*Layer) {}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
@@ -190,6 +192,11 @@ func TestReproducible(t *testing.T) {
 			t.Errorf("%s: %s, want %s", name, got, want)
 		}
 	}
+	synctest.Test(t, func(t *testing.T) { // another day: January 2000
+		if got := mustRun(t, config(t), from, t.TempDir()).Digest; got != want {
+			t.Errorf("on %s: %s, want %s", time.Now(), got, want)
+		}
+	})
 	// The same content, compressed otherwise.
 	if got := mustRun(t, config(t), single(t, other...), t.TempDir()).Digest; got != want {
 		t.Errorf("another compression of the source: %s, want %s", got, want)

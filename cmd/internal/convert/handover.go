@@ -2,7 +2,6 @@ package convert
 
 import (
 	"context"
-	"errors"
 	"io"
 )
 
@@ -113,9 +112,6 @@ func (h *handover) next(ctx context.Context) error {
 		select { // what was full when the end came
 		case h.piece = <-h.full:
 		default:
-			if h.err == nil {
-				return errors.New("reading beyond the end")
-			}
 			return h.err
 		}
 	}

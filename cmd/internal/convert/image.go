@@ -15,46 +15,43 @@ import (
 
 // image converts a manifest. Config and layers of the result are at the
 // destination, itself it is not yet.
-func (c *conversion) image(ctx context.Context, n node) (document, error) {
+func (c *conversion) image(ctx context.Context, n node) (*Image, document, error) {
 	if !isConfig(n.manifest.Config.MediaType) {
-		return document{}, skip{fmt.Errorf("manifest %s with a config of type %q is %w", n.desc.Digest, n.manifest.Config.MediaType, errNotImage)}
+		return nil, document{}, skip{fmt.Errorf("manifest %s with a config of type %q is %w", n.desc.Digest, n.manifest.Config.MediaType, errNotImage)}
 	}
 	overlaybd, err := isOverlaybd(n.manifest.Layers)
 	if err != nil {
-		return document{}, fmt.Errorf("manifest %s: %w", n.desc.Digest, err)
+		return nil, document{}, fmt.Errorf("manifest %s: %w", n.desc.Digest, err)
 	}
 	if overlaybd {
 		return c.copied(ctx, n)
 	}
 	text, err := c.cfg.Source.Read(ctx, n.manifest.Config)
 	if err != nil {
-		return document{}, fmt.Errorf("reading the config: %w", err)
+		return nil, document{}, fmt.Errorf("reading the config: %w", err)
 	}
 	config, err := parseConfig(text, len(n.manifest.Layers))
 	if err != nil {
-		return document{}, fmt.Errorf("manifest %s: %w", n.desc.Digest, err)
+		return nil, document{}, fmt.Errorf("manifest %s: %w", n.desc.Digest, err)
 	}
 	if config.OS != "linux" && config.OS != "" {
-		return document{}, skip{fmt.Errorf("an image for %s: only those for linux can be converted", platforms.Format(config.Platform))}
+		return nil, document{}, skip{fmt.Errorf("an image for %s: only those for linux can be converted", platforms.Format(config.Platform))}
 	}
 	r := &Image{Platform: platforms.Format(config.Platform), SourceManifest: n.desc.Digest}
-	c.report.Images = append(c.report.Images, r)
 	layers := c.layers(n.manifest.Layers, config.RootFS.DiffIDs)
 	for _, l := range layers {
 		r.Layers = append(r.Layers, l.report)
 	}
 	reused, err := c.reuse(ctx, layers)
-	if err != nil {
-		return document{}, err
+	if err == nil && reused < len(layers) {
+		err = c.convertLayers(ctx, layers, reused)
 	}
-	if reused < len(layers) {
-		if err := c.convertLayers(ctx, layers, reused); err != nil {
-			return document{}, err
-		}
+	if err != nil {
+		return r, document{}, err
 	}
 	doc, err := c.manifest(ctx, n, text, layers)
 	r.Manifest = doc.desc.Digest
-	return doc, err
+	return r, doc, err
 }
 
 // isOverlaybd reports whether all layers are overlaybd layers already.
@@ -86,17 +83,16 @@ func isOverlaybd(descs []ocispec.Descriptor) (bool, error) {
 }
 
 // copied makes an image that needs no converting one of the destination.
-func (c *conversion) copied(ctx context.Context, n node) (document, error) {
-	if c.cfg.Referrer {
-		return document{}, fmt.Errorf("manifest %s is an overlaybd image already: there is nothing to attach", n.desc.Digest)
-	}
-	c.cfg.Note(fmt.Sprintf("%s is an overlaybd image already and is copied as it is", n.desc.Digest))
+func (c *conversion) copied(ctx context.Context, n node) (*Image, document, error) {
 	r := &Image{SourceManifest: n.desc.Digest, Manifest: n.desc.Digest, Copied: true}
+	if c.cfg.Referrer {
+		return r, document{}, fmt.Errorf("manifest %s is an overlaybd image already: there is nothing to attach", n.desc.Digest)
+	}
 	if n.desc.Platform != nil {
 		r.Platform = platforms.Format(*n.desc.Platform)
 	}
-	c.report.Images = append(c.report.Images, r)
-	return document{plain(n.desc), n.text}, c.copyTree(ctx, n.desc, r)
+	c.cfg.Note(fmt.Sprintf("%s is an overlaybd image already and is copied as it is", n.desc.Digest))
+	return r, document{plain(n.desc), n.text}, c.copyTree(ctx, n.desc, r)
 }
 
 // manifest makes the manifest of the converted image and puts the config.

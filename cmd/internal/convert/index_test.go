@@ -83,6 +83,11 @@ func TestIndex(t *testing.T) {
 func TestPlatform(t *testing.T) {
 	from := multi(t)
 	all := mustRun(t, config(t), from, t.TempDir())
+	many := config(t)
+	many.Workers = 8 // several images at a time
+	if r := mustRun(t, many, from, t.TempDir()); r.Digest != all.Digest || len(r.Images) != 2 || r.Images[0].Manifest != all.Images[0].Manifest {
+		t.Errorf("in parallel it is %+v, want %+v", r, all)
+	}
 	cfg := config(t)
 	cfg.Platform = "linux/amd64"
 	r := mustRun(t, cfg, from, t.TempDir())

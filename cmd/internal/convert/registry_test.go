@@ -1,16 +1,11 @@
 package convert_test
 
 import (
-	"bytes"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -26,60 +21,8 @@ import (
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/registry"
+	"github.com/reprise-containers/reprise/remote/registry/registrytest"
 )
-
-const registryConfig = `version: 0.1
-log: {level: error, accesslog: {disabled: true}}
-storage: {filesystem: {rootdirectory: %s}}
-http: {addr: %s, relativeurls: true}
-`
-
-// startRegistry starts Debian's docker-registry, installed or where make tools
-// unpacks it.
-func startRegistry(t *testing.T) (host string) {
-	binary, err := exec.LookPath("docker-registry")
-	if err != nil {
-		dir, err := exec.Command("../../../integration/tools/install.sh", "--dir").Output()
-		binary = filepath.Join(strings.TrimSpace(string(dir)), "debian/usr/bin/docker-registry")
-		if err == nil {
-			_, err = os.Stat(binary)
-		}
-		if err != nil {
-			t.Skip("docker-registry is not installed")
-		}
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	host = l.Addr().String()
-	l.Close()
-	dir := t.TempDir()
-	file := filepath.Join(dir, "config.yml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, registryConfig, dir, host), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(binary, "serve", file)
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	var log bytes.Buffer
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-	})
-	for range 600 {
-		if resp, err := http.Get("http://" + host + "/v2/"); err == nil {
-			resp.Body.Close()
-			return host
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	t.Fatalf("docker-registry does not answer: %s", log.String())
-	return ""
-}
 
 // remote is a way to registries.
 type remote struct {
@@ -152,7 +95,7 @@ func wantStored(t *testing.T, r *convert.Report, want ...string) {
 }
 
 func TestRegistry(t *testing.T) {
-	host, r := startRegistry(t), newRemote(t)
+	host, r := registrytest.Start(t, ""), newRemote(t)
 	local := single(t, three()...)
 	want := mustRun(t, config(t), local, t.TempDir()).Digest
 
@@ -167,6 +110,18 @@ func TestRegistry(t *testing.T) {
 		t.Errorf("the tag is %+v, %v", d, err)
 	}
 
+	// Every byte of it is verified by what the manifest says.
+	strict := chain.New(r.client, chain.Config{Retry: blob.RetryConfig{Attempts: 1}, Verify: chain.VerifyRequired})
+	img, err := source.Open(t.Context(), host+"/team/app:1", source.Config{Registry: strict})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range img.Layers {
+		if err := blob.ReadFull(t.Context(), l, make([]byte, l.Size()), 0); err != nil {
+			t.Error(err)
+		}
+	}
+
 	// The same, by what the cache knows: here, and in another repository.
 	wantStored(t, r.mustConvert(cfg, local, host+"/team/app:2"), "present again", "present again", "present again")
 	wantStored(t, r.mustConvert(cfg, local, host+"/other/app:1"), "mounted again", "mounted again", "mounted again")
@@ -176,7 +131,7 @@ func TestRegistry(t *testing.T) {
 	plain.Known = []*source.Content{r.content(host + "/team/app:1")}
 	wantStored(t, r.mustConvert(plain, local, host+"/third/app:1"), "mounted again", "mounted again", "mounted again")
 	// From another registry.
-	other := startRegistry(t)
+	other := registrytest.Start(t, "")
 	wantStored(t, r.mustConvert(plain, local, other+"/app:1"), "copied again", "copied again", "copied again")
 
 	// An image on the same base: its layer is converted above the base's,
@@ -252,7 +207,7 @@ func (f *frail) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func TestRegistryBreaks(t *testing.T) {
-	host, r := startRegistry(t), newRemote(t)
+	host, r := registrytest.Start(t, ""), newRemote(t)
 	from := single(t, three()...)
 	_, weak := newFrail(t, host, 10_000, 2, false)
 	report := r.mustConvert(config(t), from, weak+"/weak:1")
@@ -281,7 +236,7 @@ func TestRegistryBreaks(t *testing.T) {
 // A registry that refuses the manifest has no tag, and one that can't be read
 // is an error that names it.
 func TestRegistryRefuses(t *testing.T) {
-	host, r := startRegistry(t), newRemote(t)
+	host, r := registrytest.Start(t, ""), newRemote(t)
 	refusing := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
@@ -18,10 +19,6 @@ import (
 // refer to their source; upstream's.
 const ArtifactType = "application/vnd.containerd.overlaybd.native.v1+json"
 
-// version is that of what is written for equal input. It is raised when that
-// changes, so that new and old layers are not mixed.
-const version = 1
-
 // maxDepth bounds indexes in indexes.
 const maxDepth = 4
 
@@ -30,6 +27,9 @@ var errDepth = fmt.Errorf("indexes in indexes more than %d deep", maxDepth)
 // maxWriters is how many layers are compressed at a time; each of them by
 // several workers.
 const maxWriters = 2
+
+// maxImages is how many images of an index are converted at a time.
+const maxImages = 4
 
 // conversion is one run.
 type conversion struct {
@@ -77,7 +77,7 @@ func converter(cfg Config) string {
 	if size == 0 {
 		size = convert.DefaultVirtualSize
 	}
-	return fmt.Sprintf("%d;%s;%s;%d;%d", version, fsType, cfg.Compression.Algorithm, cfg.Compression.BlockSize, size)
+	return fmt.Sprintf("%d;%s;%s;%d;%d", convert.Version, fsType, cfg.Compression.Algorithm, cfg.Compression.BlockSize, size)
 }
 
 func (c *conversion) run(ctx context.Context) error {
@@ -95,9 +95,9 @@ func (c *conversion) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	tagged := out
+	tagged := out.document
 	if c.cfg.Referrer {
-		if err := c.putDocument(ctx, out); err != nil {
+		if err := c.putDocument(ctx, out.document); err != nil {
 			return err
 		}
 		if tagged.text, err = c.cfg.Source.Read(ctx, source); err != nil {
@@ -109,6 +109,7 @@ func (c *conversion) run(ctx context.Context) error {
 	if err := c.cfg.Destination.Tag(ctx, tagged.desc, tagged.text); err != nil {
 		return err
 	}
+	c.report.Images, c.report.Skipped = out.images, out.skipped
 	c.report.SourceDigest, c.report.Digest = root.Digest, out.desc.Digest
 	c.report.MediaType, c.report.Tagged = out.desc.MediaType, tagged.desc.Digest
 	return nil
@@ -150,61 +151,88 @@ type skip struct{ error }
 // Unwrap returns the reason.
 func (s skip) Unwrap() error { return s.error }
 
+// result is what a manifest or index became.
+type result struct {
+	document
+	images  []*Image
+	skipped []Skipped
+}
+
 // node converts a manifest or index. What the result refers to is at the
 // destination, itself it is not yet.
-func (c *conversion) node(ctx context.Context, desc ocispec.Descriptor, depth int) (document, error) {
+func (c *conversion) node(ctx context.Context, desc ocispec.Descriptor, depth int) (result, error) {
 	if depth > maxDepth {
-		return document{}, errDepth
+		return result{}, errDepth
 	}
 	text, err := c.cfg.Source.Read(ctx, desc)
 	if err != nil {
-		return document{}, err
+		return result{}, err
 	}
 	n, err := parseNode(desc, text)
 	if err != nil {
-		return document{}, err
+		return result{}, err
 	}
-	if !n.index {
-		return c.image(ctx, n)
+	if n.index {
+		return c.index(ctx, n, depth)
+	}
+	image, doc, err := c.image(ctx, n)
+	return result{document: doc, images: []*Image{image}}, err
+}
+
+// index converts an index, several of its manifests at the same time if there
+// are processors for that: reading a layer keeps little more than one busy.
+func (c *conversion) index(ctx context.Context, n node, depth int) (result, error) {
+	children := make([]result, len(n.children))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(1, min(maxImages, c.cfg.Workers/2)))
+	for i, d := range n.children {
+		g.Go(func() (err error) {
+			children[i], err = c.child(gctx, d, depth)
+			if s := (skip{}); errors.As(err, &s) && gctx.Err() == nil {
+				c.cfg.Note(fmt.Sprintf("%s is left out: %v", d.Digest, s))
+				children[i] = result{skipped: []Skipped{{d.Digest, s.Error()}}}
+				return nil
+			}
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return result{}, err
 	}
 	out := ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
 		Manifests: []ocispec.Descriptor{}, Annotations: n.annotations,
 	}
-	for _, child := range n.children {
-		d, err := c.child(ctx, child, depth)
-		if s := (skip{}); errors.As(err, &s) && ctx.Err() == nil {
-			c.report.Skipped = append(c.report.Skipped, Skipped{child.Digest, s.Error()})
-			c.cfg.Note(fmt.Sprintf("%s is left out: %v", child.Digest, s))
+	var r result
+	for i, child := range children {
+		r.images, r.skipped = append(r.images, child.images...), append(r.skipped, child.skipped...)
+		if child.text == nil {
 			continue
 		}
-		if err != nil {
-			return document{}, err
-		}
+		d := n.children[i]
+		d.MediaType, d.Digest, d.Size = child.desc.MediaType, child.desc.Digest, child.desc.Size
+		d.Data, d.URLs = nil, nil
 		out.Manifests = append(out.Manifests, d)
 	}
 	if len(out.Manifests) == 0 {
-		return document{}, skip{fmt.Errorf("index %s has nothing that can be converted", desc.Digest)}
+		return r, skip{fmt.Errorf("index %s has nothing that can be converted", n.desc.Digest)}
 	}
 	if c.cfg.Referrer {
 		out.ArtifactType, out.Subject = ArtifactType, new(plain(n.desc))
 	}
-	return newDocument(out.MediaType, out)
+	var err error
+	r.document, err = newDocument(out.MediaType, out)
+	return r, err
 }
 
-// child converts an entry of an index and returns the new entry.
-func (c *conversion) child(ctx context.Context, d ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
+// child converts an entry of an index and puts it.
+func (c *conversion) child(ctx context.Context, d ocispec.Descriptor, depth int) (result, error) {
 	if attestation(d) {
-		return d, skip{errors.New("an attestation, which is about the source only")}
+		return result{}, skip{errors.New("an attestation, which is about the source only")}
 	}
-	doc, err := c.node(ctx, d, depth+1)
+	r, err := c.node(ctx, d, depth+1)
 	if err != nil {
-		return d, err
+		return r, err
 	}
-	if err := c.putDocument(ctx, doc); err != nil {
-		return d, err
-	}
-	d.MediaType, d.Digest, d.Size = doc.desc.MediaType, doc.desc.Digest, doc.desc.Size
-	d.Data, d.URLs = nil, nil
-	return d, nil
+	return r, c.putDocument(ctx, r.document)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/reprise-containers/reprise/cmd/internal/destination"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
@@ -159,23 +160,33 @@ func (c *conversion) copyTree(ctx context.Context, desc ocispec.Descriptor, repo
 			return err
 		}
 	}
+	stored := make([]Stored, len(n.blobs))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(c.cfg.Concurrency)
 	for i, d := range n.blobs {
 		if images.IsNonDistributable(d.MediaType) {
 			continue // whoever needs it fetches it elsewhere
 		}
 		bar := c.cfg.Bars.Add(short(d.Digest))
-		stored, err := c.copyBlob(ctx, c.cfg.Source, d, bar)
-		if err != nil {
+		g.Go(func() (err error) {
+			stored[i], err = c.copyBlob(gctx, c.cfg.Source, d, bar)
+			bar.Done(string(stored[i]))
 			return err
-		}
-		bar.Done(string(stored))
-		if report != nil && i > 0 { // the first one is the config
-			report.Layers = append(report.Layers, &Layer{
-				Source: d.Digest, SourceSize: d.Size, Digest: d.Digest, Size: d.Size, Reused: true, Stored: stored,
-			})
-		}
+		})
 	}
-	return c.putDocument(ctx, document{plain(desc), text})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	for i, d := range n.manifest.Layers {
+		if report == nil {
+			break
+		}
+		report.Layers = append(report.Layers, &Layer{
+			Source: d.Digest, SourceSize: d.Size, Digest: d.Digest, Size: d.Size, Reused: true,
+			Stored: stored[i+1], // the first one is the config
+		})
+	}
+	return c.putDocument(ctx, document{plain(n.desc), text})
 }
 
 // plain returns a descriptor with what identifies content.

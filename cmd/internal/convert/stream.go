@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	readPiece    = 1 << 20 // bytes a request
+	readPiece    = 2 << 20 // bytes a request
 	readParallel = 4       // requests in flight for a layer
 )
 

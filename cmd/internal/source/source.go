@@ -87,8 +87,9 @@ func (i *Image) Close() error {
 	return errors.Join(errs...)
 }
 
-// Open finds out what arg is and opens it. What exists as a file or directory
-// is that; everything else is taken for a reference.
+// Open finds out what arg is and opens it. A prefix says it, see SplitPrefix.
+// Without one, what exists as a file or directory is that; everything else is
+// taken for a reference.
 func Open(ctx context.Context, arg string, cfg Config) (*Image, error) {
 	if arg == "" {
 		return nil, errors.New("no image given: name a registry reference, an OCI layout directory or a file")
@@ -96,6 +97,12 @@ func Open(ctx context.Context, arg string, cfg Config) (*Image, error) {
 	match, err := platform(cfg.Platform)
 	if err != nil {
 		return nil, err
+	}
+	switch kind, rest := SplitPrefix(arg); kind {
+	case KindRegistry:
+		return openReference(ctx, rest, cfg, match)
+	case KindLayout, KindArchive:
+		arg, cfg.Registry = rest, nil // it is local
 	}
 	st, err := os.Stat(arg)
 	switch {
