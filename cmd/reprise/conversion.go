@@ -22,6 +22,7 @@ import (
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
 	"github.com/reprise-containers/reprise/remote/registry"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 func runConvert(ctx context.Context, cmd *cli.Command) (err error) {
@@ -178,7 +179,7 @@ func attached(ctx context.Context, client *registry.Client, ref string, subject 
 	if err != nil {
 		return nil
 	}
-	list, err := client.Referrers(ctx, ref, subject, convert.ArtifactType)
+	list, err := client.Referrers(ctx, ref, subject, labels.ConvertedArtifact)
 	if err != nil {
 		return nil
 	}

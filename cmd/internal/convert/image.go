@@ -116,7 +116,7 @@ func (c *conversion) manifest(ctx context.Context, n node, config []byte, layers
 	}
 	out.Config = converted.desc
 	if c.cfg.Referrer {
-		out.ArtifactType, out.Subject = ArtifactType, new(plain(n.desc))
+		out.ArtifactType, out.Subject = labels.ConvertedArtifact, new(plain(n.desc))
 	}
 	return newDocument(out.MediaType, out)
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/reprise-containers/reprise/cmd/internal/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
@@ -147,13 +146,13 @@ func TestReferrer(t *testing.T) {
 	}
 	var index ocispec.Index
 	document(t, c, ocispec.Descriptor{Digest: r.Digest}, &index)
-	if index.Subject == nil || index.Subject.Digest != src.Root.Digest || index.ArtifactType != convert.ArtifactType {
+	if index.Subject == nil || index.Subject.Digest != src.Root.Digest || index.ArtifactType != labels.ConvertedArtifact {
 		t.Errorf("%+v does not refer to %s", index, src.Root.Digest)
 	}
 	for i, img := range r.Images {
 		var m ocispec.Manifest
 		document(t, c, ocispec.Descriptor{Digest: img.Manifest}, &m)
-		if m.Subject == nil || m.Subject.Digest != img.SourceManifest || m.ArtifactType != convert.ArtifactType || m.Layers[0].Annotations[labels.BlobDigest] == "" {
+		if m.Subject == nil || m.Subject.Digest != img.SourceManifest || m.ArtifactType != labels.ConvertedArtifact || m.Layers[0].Annotations[labels.BlobDigest] == "" {
 			t.Errorf("image %d: %+v does not refer to %s", i, m, img.SourceManifest)
 		}
 	}

@@ -14,11 +14,8 @@ import (
 
 	layerconvert "github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
-
-// ArtifactType is the artifact type of converted manifests and indexes that
-// refer to their source; upstream's.
-const ArtifactType = "application/vnd.containerd.overlaybd.native.v1+json"
 
 // maxDepth bounds indexes in indexes.
 const maxDepth = 4
@@ -225,7 +222,7 @@ func (c *conversion) index(ctx context.Context, n node, depth int) (result, erro
 		return r, skip{fmt.Errorf("index %s has nothing that can be converted", n.desc.Digest)}
 	}
 	if c.cfg.Referrer {
-		out.ArtifactType, out.Subject = ArtifactType, new(plain(n.desc))
+		out.ArtifactType, out.Subject = labels.ConvertedArtifact, new(plain(n.desc))
 	}
 	var err error
 	r.document, err = newDocument(out.MediaType, out)

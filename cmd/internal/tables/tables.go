@@ -10,7 +10,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
@@ -27,10 +26,6 @@ import (
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
-
-// ArtifactType is that of the manifest that lists the tables of an image, and
-// the media type of each table.
-const ArtifactType = "application/vnd.reprise.chunks.v1"
 
 // parallel is how many layers are read at a time.
 const parallel = 4
@@ -227,11 +222,8 @@ func (a *attacher) table(ctx context.Context, d ocispec.Descriptor, bar *termina
 		return made{}, fmt.Errorf("its bytes have digest %s", sum)
 	}
 	desc := ocispec.Descriptor{
-		MediaType: ArtifactType, Digest: digest.FromBytes(table), Size: int64(len(table)),
-		Annotations: map[string]string{
-			labels.BlobDigest: d.Digest.String(), labels.BlobSize: strconv.FormatInt(d.Size, 10),
-			labels.ChunksRoot: root.String(),
-		},
+		MediaType: labels.TablesArtifact, Digest: digest.FromBytes(table), Size: int64(len(table)),
+		Annotations: labels.WithTable(labels.DetachedTable{Blob: d.Digest, BlobSize: d.Size, Root: root}),
 	}
 	t := Table{Layer: d.Digest, LayerSize: d.Size, Digest: desc.Digest, Size: desc.Size, Root: root}
 	return made{t, desc}, a.cfg.Store.Put(ctx, desc, bytes.NewReader(table))
@@ -241,7 +233,7 @@ func (a *attacher) table(ctx context.Context, d ocispec.Descriptor, bar *termina
 func (a *attacher) artifact(ctx context.Context, subject ocispec.Descriptor, tables []made) (digest.Digest, error) {
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		ArtifactType: ArtifactType, Config: ocispec.DescriptorEmptyJSON,
+		ArtifactType: labels.TablesArtifact, Config: ocispec.DescriptorEmptyJSON,
 		Subject: &ocispec.Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size},
 	}
 	for _, t := range tables {

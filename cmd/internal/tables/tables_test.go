@@ -136,7 +136,7 @@ func TestAttach(t *testing.T) {
 		if err == nil {
 			err = json.Unmarshal(text, &m)
 		}
-		if err != nil || m.ArtifactType != tables.ArtifactType || m.Subject.Digest != image.Digest || m.Config.MediaType != ocispec.MediaTypeEmptyJSON {
+		if err != nil || m.ArtifactType != labels.TablesArtifact || m.Subject.Digest != image.Digest || m.Config.MediaType != ocispec.MediaTypeEmptyJSON {
 			t.Fatalf("%s, %v", text, err)
 		}
 		for i, d := range m.Layers {
@@ -161,7 +161,7 @@ func verifies(t *testing.T, c *source.Content, d ocispec.Descriptor, said tables
 		t.Fatal(err)
 	}
 	ref := chunks.Ref{Root: digest.Digest(d.Annotations[labels.ChunksRoot]), Size: d.Size}
-	if layer.Digest != said.Layer || ref.Root != said.Root || d.MediaType != tables.ArtifactType {
+	if layer.Digest != said.Layer || ref.Root != said.Root || d.MediaType != labels.TablesArtifact {
 		t.Errorf("%+v, report %+v", d, said)
 	}
 	p := make([]byte, b.Size())
