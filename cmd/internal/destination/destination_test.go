@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -134,6 +135,34 @@ func TestLayout(t *testing.T) {
 	hidden, _ := filepath.Glob(filepath.Join(dir, "*/*/.*"))
 	if err != nil || len(files) != 1 || len(hidden) != 0 {
 		t.Errorf("files %q %q, want the one blob", files, hidden)
+	}
+}
+
+// What refers to something is listed as a registry lists it, without a name.
+func TestLayoutReferrer(t *testing.T) {
+	dir, ctx := t.TempDir(), t.Context()
+	l := layout(t, dir, "1")
+	if err := l.Tag(ctx, describe(ocispec.MediaTypeImageManifest, "{}"), []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`{"config":{"mediaType":"type/config"},"subject":{"digest":%q},`+
+		`"annotations":{"a":"b","org.opencontainers.image.ref.name":"1","io.containerd.image.name":"x:1"}}`, digest.FromString("{}"))
+	desc := describe(ocispec.MediaTypeImageManifest, text)
+	if err := l.Put(ctx, desc, strings.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	var index ocispec.Index
+	data, err := os.ReadFile(dir + "/index.json")
+	if err == nil {
+		err = json.Unmarshal(data, &index)
+	}
+	if err != nil || len(index.Manifests) != 2 {
+		t.Fatalf("%s, %v", data, err)
+	}
+	want := desc
+	want.ArtifactType, want.Annotations = "type/config", map[string]string{"a": "b"}
+	if !reflect.DeepEqual(index.Manifests[1], want) {
+		t.Errorf("referrer %+v, want %+v", index.Manifests[1], want)
 	}
 }
 
