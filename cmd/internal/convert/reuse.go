@@ -33,18 +33,14 @@ func (c *conversion) learn(ctx context.Context) error {
 }
 
 func (c *conversion) learnFrom(ctx context.Context, from *source.Content, desc ocispec.Descriptor, depth int) error {
-	if depth > maxDepth {
-		return errDepth
+	if depth > source.MaxDepth {
+		return source.ErrDepth
 	}
-	text, err := from.Read(ctx, desc)
+	n, err := from.Document(ctx, desc)
 	if err != nil {
 		return err
 	}
-	n, err := parseNode(desc, text)
-	if err != nil {
-		return err
-	}
-	for _, d := range n.children {
+	for _, d := range n.Children {
 		if attestation(d) {
 			continue
 		}
@@ -52,7 +48,7 @@ func (c *conversion) learnFrom(ctx context.Context, from *source.Content, desc o
 			return err
 		}
 	}
-	for _, d := range n.manifest.Layers {
+	for _, d := range n.Manifest.Layers {
 		if e, ok := annotated(d); ok {
 			c.found[e.Key] = found{e, from}
 		}

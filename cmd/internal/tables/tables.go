@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -29,9 +28,6 @@ import (
 
 // parallel is how many layers are read at a time.
 const parallel = 4
-
-// maxDepth bounds indexes in indexes.
-const maxDepth = 4
 
 // Config says what tables are made for, and where they go.
 type Config struct {
@@ -89,35 +85,20 @@ type attacher struct {
 
 // node works on a manifest, or on those of an index.
 func (a *attacher) node(ctx context.Context, desc ocispec.Descriptor, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("indexes in indexes more than %d deep", maxDepth)
+	if depth > source.MaxDepth {
+		return source.ErrDepth
 	}
-	text, err := a.cfg.Image.Read(ctx, desc)
+	doc, err := a.cfg.Image.Document(ctx, desc)
 	if err != nil {
 		return err
 	}
-	var doc struct {
-		MediaType string `json:"mediaType"`
-		ocispec.Index
-		Config ocispec.Descriptor   `json:"config"`
-		Layers []ocispec.Descriptor `json:"layers"`
-	}
-	if err := json.Unmarshal(text, &doc); err != nil {
-		return fmt.Errorf("parsing %s: %w", desc.Digest, err)
-	}
-	if doc.MediaType != "" {
-		desc.MediaType = doc.MediaType
-	}
-	switch {
-	case images.IsManifestType(desc.MediaType):
-		if err := a.cfg.Image.CheckPlatform(ctx, desc, doc.Config, a.cfg.Platform); err != nil {
+	if !doc.Index {
+		if err := a.cfg.Image.CheckPlatform(ctx, desc, doc.Manifest.Config, a.cfg.Platform); err != nil {
 			return err
 		}
-		return a.manifest(ctx, desc, doc.Layers)
-	case !images.IsIndexType(desc.MediaType):
-		return fmt.Errorf("%s is no manifest and no index but %q", desc.Digest, desc.MediaType)
+		return a.manifest(ctx, doc.Desc, doc.Manifest.Layers)
 	}
-	children := doc.Manifests
+	children := doc.Children
 	if a.cfg.Platform != "" {
 		d, err := source.Choose(children, a.cfg.Platform)
 		if err != nil {
