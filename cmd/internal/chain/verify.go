@@ -33,10 +33,6 @@ func (c *Chain) policy(host string) Policy {
 	return c.cfg.Verify
 }
 
-// maxBehind is how many bytes may lie behind a chunk table: the end of a tar
-// archive, in records of whatever size tar uses.
-const maxBehind = 64 << 10
-
 // table returns the chunk table within the blob that desc is to be verified
 // with, the zero value for none.
 func (c *Chain) table(host string, desc ocispec.Descriptor) (chunks.Ref, error) {
@@ -45,10 +41,7 @@ func (c *Chain) table(host string, desc ocispec.Descriptor) (chunks.Ref, error) 
 	}
 	ref, err := labels.Chunks(desc.Annotations)
 	if err == nil && !ref.IsZero() {
-		err = ref.Validate(desc.Size)
-		if behind := desc.Size - ref.Offset - ref.Size; err == nil && behind > maxBehind {
-			err = fmt.Errorf("%d bytes lie behind its chunk table, which nothing would check", behind)
-		}
+		err = ref.ValidateIn(desc.Size)
 	}
 	if err != nil {
 		return chunks.Ref{}, fmt.Errorf("layer %s: %w; an image whose annotations are broken can be read with verify = %q for %s",

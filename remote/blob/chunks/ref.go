@@ -23,8 +23,8 @@ func (r Ref) IsZero() bool { return r == Ref{} }
 // the blob that it covers can not start at 0.
 func (r Ref) Detached() bool { return r.Offset == 0 }
 
-// Validate reports whether r can be right for a table in a blob of size bytes,
-// which is the blob that it covers or that of the detached table.
+// Validate reports whether r can be right for a table in a blob of at most size
+// bytes, which is the blob that it covers or that of the detached table.
 func (r Ref) Validate(size int64) error {
 	if err := r.Root.Validate(); err != nil {
 		return fmt.Errorf("root digest %q of the chunk table: %w", r.Root, err)
@@ -38,6 +38,23 @@ func (r Ref) Validate(size int64) error {
 		return fmt.Errorf("chunk table of %d bytes at offset %d does not lie in a blob of %d", r.Size, r.Offset, size)
 	case r.Offset%tarBlock != 0:
 		return fmt.Errorf("chunk table at offset %d is no tar member: not a multiple of %d", r.Offset, tarBlock)
+	}
+	return nil
+}
+
+// maxBehind is how many bytes may lie behind a table: the end of a tar archive, in
+// records of whatever size tar uses.
+const maxBehind = 64 << 10
+
+// ValidateIn reports whether r can be right for a table in a blob of exactly
+// size bytes, as Validate does for one of at most so many, and whether it leaves
+// little of that unchecked: nobody verifies what lies behind the table.
+func (r Ref) ValidateIn(size int64) error {
+	if err := r.Validate(size); err != nil {
+		return err
+	}
+	if behind := size - r.Offset - r.Size; behind > maxBehind {
+		return fmt.Errorf("%d bytes lie behind its chunk table, which nothing would check; %d may", behind, maxBehind)
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func Verify(b blob.Blob, ref Ref, table blob.ReaderAt, o Observer) blob.Blob {
 	if ref.Detached() {
 		size = table.Size()
 	}
-	err := ref.Validate(size)
+	err := ref.ValidateIn(size)
 	if err == nil && table.Size() != ref.Size {
 		err = fmt.Errorf("chunk table has %d bytes, not %d", table.Size(), ref.Size)
 	}
