@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/remote/blob"
@@ -100,21 +99,3 @@ func (t *top) Discard(off, n int64) { blob.Discard(t.Blob, off, n) }
 
 // Reject implements blob.Rejecter.
 func (t *top) Reject(origin string) { blob.Reject(t.Blob, origin) }
-
-// failures passes on what is wrong, with the registry's host for whoever it
-// was that is not known.
-type failures struct {
-	to   chunks.Observer // or nil
-	host string
-}
-
-// VerifyFailed implements chunks.Observer.
-func (f failures) VerifyFailed(dgst digest.Digest, leaf, offset, length int64, origin string) {
-	if f.to == nil {
-		return
-	}
-	if origin == "" {
-		origin = f.host
-	}
-	f.to.VerifyFailed(dgst, leaf, offset, length, origin)
-}
