@@ -2,6 +2,7 @@ package chunks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -44,6 +45,9 @@ func (v *verified) load(ctx context.Context, table blob.ReaderAt) (*index, error
 		return err
 	})
 	if err := g.Wait(); err != nil {
+		if _, wrong := errors.AsType[*Error](err); wrong {
+			blob.Discard(table, tailAt, n) // nothing says whether that is right
+		}
 		return nil, err
 	}
 	if ix.covered != v.covered {

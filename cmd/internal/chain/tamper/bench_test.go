@@ -40,6 +40,7 @@ func BenchmarkVerify(b *testing.B) {
 
 func benchLink(b *testing.B, l layer, link int) {
 	n := newNode(b, &host{name: otherProcess(b, l.data, link)})
+	n.cache = nil
 	open := func(ref chunks.Ref) *lsmt.Image {
 		image, err := backstore.Open(b.Context(), []blob.ReaderAt{n.open(b, l, ref)})
 		if err != nil {
