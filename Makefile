@@ -38,6 +38,7 @@ race: ## unit tests with the race detector
 lint: ## formatting, vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w needed: $$out"; exit 1; fi
 	$(GO) vet ./...
+	cd integration/bench/estargz && $(GO) vet ./...
 	$$($(TOOLS) lint)/lint/golangci-lint run ./...
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
@@ -48,11 +49,11 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 		done; \
 	done
 
-bench: ## ratios against plain loop devices, bare libraries and overlayfs (root)
+bench: ## ratios against plain loop devices, bare libraries, overlayfs, other converters (root)
 	@$(TOOLS) bench >/dev/null
 	$(GO) run ./integration/bench $(BENCH)
 
-demo: ## build, push, lazily pull and run an image (root); cleans up after itself
+demo: ## build, convert, lazily pull and run an image (root); cleans up after itself
 	@$(TOOLS) demo >/dev/null
 	$(GO) run ./integration/demo
 

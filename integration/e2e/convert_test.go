@@ -19,8 +19,8 @@ import (
 
 // TestConvert converts real images of several layers in a registry and compares
 // the whole root file system, file by file, with the one that containerd and
-// overlayfs make of the original: as a container would see it through the
-// snapshotter, lazily, and as the kernel sees the merged device.
+// overlayfs make of the original: as a view and as a container's root that the
+// snapshotter mounts lazily, and as the kernel sees the merged device.
 func TestConvert(t *testing.T) {
 	for _, c := range []struct {
 		image  image.Layered
@@ -50,12 +50,13 @@ func TestConvert(t *testing.T) {
 			}
 			start := n.Proxy.Stats()
 			t.Logf("pull and command: %v, %d requests, %d bytes", time.Since(begin), start.Requests, start.Bytes)
-			reportDifferences(t, want, n.records(t, "overlaybd", ref, func() {
+			reportDifferences(t, want, n.records(t, ref, lazyView, func() {
 				if c.config != nil {
 					n.awaitMetric(t, "reprise_images_local", 1)
 				}
 			}), u)
 			t.Logf("with the whole tree: %v, %d requests", time.Since(begin), n.Proxy.Stats().Requests)
+			reportDifferences(t, want, n.records(t, ref, lazyContainer), u)
 			reportDifferences(t, want, n.deviceRecords(t, target), u)
 		})
 	}
@@ -141,7 +142,7 @@ func TestConvertRefused(t *testing.T) {
 	n.push(t, layered(t, image.Refused()), "originals/refused:1")
 	n.convert(t, "originals/refused:1", "converted/refused:1")
 	got := map[string]tree.Record{}
-	for _, r := range n.records(t, "overlaybd", n.rpull(t, "converted/refused:1")) {
+	for _, r := range n.records(t, n.rpull(t, "converted/refused:1"), lazyView) {
 		if rest, found := strings.CutPrefix(r.Path, "/odd/"); found {
 			got[rest] = r
 		}

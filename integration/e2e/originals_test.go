@@ -28,13 +28,13 @@ func layered(t *testing.T, i image.Layered) image.Layout {
 	return l
 }
 
-// records walks the root file system of a pulled image through a read-only
-// view, after calling what is to happen while that is mounted.
-func (n machine) records(t *testing.T, snapshotter, ref string, mounted ...func()) []tree.Record {
+// records walks the root file system of a pulled image, mounted as the flags of
+// `ctr image mount` say, after calling what is to happen while it is.
+func (n machine) records(t *testing.T, ref string, flags []string, mounted ...func()) []tree.Record {
 	t.Helper()
 	target := t.TempDir()
-	n.ctr(t, "image", "mount", "--snapshotter", snapshotter, ref, target)
-	defer n.ctr(t, "image", "unmount", "--snapshotter", snapshotter, "--rm", target)
+	n.ctr(t, append(append([]string{"image", "mount"}, flags...), ref, target)...)
+	defer n.ctr(t, append(append([]string{"image", "unmount", "--rm"}, flags[:2]...), target)...)
 	for _, f := range mounted {
 		f()
 	}
@@ -45,6 +45,14 @@ func (n machine) records(t *testing.T, snapshotter, ref string, mounted ...func(
 	return records
 }
 
+// How an image is mounted: as what snapshotter, and as a read-only view or as
+// the root of a container.
+var (
+	overlayfsView = []string{"--snapshotter", "overlayfs"}
+	lazyView      = []string{"--snapshotter", "overlaybd"}
+	lazyContainer = []string{"--snapshotter", "overlaybd", "--rw"}
+)
+
 // original pulls an ordinary image in full and returns what containerd's
 // overlayfs snapshotter makes of it.
 func (n machine) original(t *testing.T, name string) ([]tree.Record, tree.Unpacking) {
@@ -53,7 +61,7 @@ func (n machine) original(t *testing.T, name string) ([]tree.Record, tree.Unpack
 	n.ctr(t, "image", "pull", "--plain-http", "--snapshotter", "overlayfs", n.Ref(name))
 	u.End = time.Now()
 	defer n.ctr(t, "image", "rm", "--sync", n.Ref(name))
-	return n.records(t, "overlayfs", n.Ref(name)), u
+	return n.records(t, n.Ref(name), overlayfsView), u
 }
 
 // expected are modes of paths in the test images, 0 for what is not there: what
@@ -108,7 +116,7 @@ func checkOriginal(t *testing.T, name string, records []tree.Record) {
 	if name == "large" && (len(records) < largeFiles || bytes < largeBytes) {
 		t.Errorf("the original has %d files and %d bytes, want %d and %d", len(records), bytes, largeFiles, largeBytes)
 	}
-	if name == "odd" && !(spaces["user"] && spaces["security"] && spaces["system"]) {
+	if all := spaces["user"] && spaces["security"] && spaces["system"]; name == "odd" && !all {
 		t.Errorf("the original's extended attributes are of the name spaces %v", spaces)
 	}
 }

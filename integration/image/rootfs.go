@@ -174,19 +174,28 @@ func (r Rootfs) finish(ctx context.Context, root string, say Progress) error {
 	if err := os.RemoveAll(filepath.Join(root, "var/cache/ldconfig")); err != nil {
 		return err
 	}
-	if len(r.Compile) > 0 {
-		say("compiling Python sources")
-		args := append([]string{"PYTHONHASHSEED=0", "chroot", root, "/usr/bin/python3", "-m", "compileall", "-q",
-			"--invalidation-mode", "unchecked-hash"}, r.Compile...)
-		// Some packages carry test files that are no valid Python on purpose.
-		if err := command(ctx, "env", args...); err != nil && ctx.Err() != nil {
-			return err
-		}
+	if err := r.compile(ctx, root, say); err != nil {
+		return err
 	}
 	if err := os.Chmod(root, 0o755); err != nil {
 		return err
 	}
 	return evenTimes(root)
+}
+
+// compile byte-compiles Python sources.
+func (r Rootfs) compile(ctx context.Context, root string, say Progress) error {
+	if len(r.Compile) == 0 {
+		return nil
+	}
+	say("compiling Python sources")
+	args := append([]string{"PYTHONHASHSEED=0", "chroot", root, "/usr/bin/python3", "-m", "compileall", "-q",
+		"--invalidation-mode", "unchecked-hash"}, r.Compile...)
+	// Some packages carry test files that are no valid Python on purpose.
+	if err := command(ctx, "env", args...); err != nil && ctx.Err() != nil {
+		return err
+	}
+	return nil
 }
 
 // evenTimes sets the modification time of what was made just now to epoch.
