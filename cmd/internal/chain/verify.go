@@ -62,10 +62,6 @@ func (c *Chain) admit(host string, desc ocispec.Descriptor) error {
 		desc.Digest, VerifyRequired, host, how, VerifyWhenPossible, errdefs.ErrFailedPrecondition)
 }
 
-// tarBlock is the header before the tar member that a chunk table is: the table
-// covers what is before that.
-const tarBlock = 512
-
 // store returns b cached: what the table covers by the table, for everybody who
 // has it, and the rest by host.
 func (c *Chain) store(b blob.Blob, host string, ref chunks.Ref) blob.Blob {
@@ -78,7 +74,7 @@ func (c *Chain) store(b blob.Blob, host string, ref chunks.Ref) blob.Blob {
 	if ref.Detached() {
 		return verified
 	}
-	return &split{Blob: verified, rest: plain, at: ref.Offset - tarBlock}
+	return &split{Blob: verified, rest: plain, at: ref.Covered(b.Size())}
 }
 
 // top is a blob as its readers see it, for a decorator far below. The blob is

@@ -59,9 +59,9 @@ func (r Ref) ValidateIn(size int64) error {
 	return nil
 }
 
-// covered returns how many bytes the table has to cover if r is that of a blob
+// Covered returns how many bytes the table has to cover if r is that of a blob
 // of size bytes: everything up to the table's tar header.
-func (r Ref) covered(size int64) int64 {
+func (r Ref) Covered(size int64) int64 {
 	if r.Detached() {
 		return size
 	}

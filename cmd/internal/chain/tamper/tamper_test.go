@@ -28,7 +28,7 @@ const (
 
 func (l layer) region(bit int64) region {
 	switch at := bit / 8; {
-	case at < l.ref.Offset-512:
+	case at < l.ref.Covered(l.desc.Size):
 		return covered
 	case at >= l.ref.Offset && at < l.ref.Offset+l.ref.Size:
 		return table
@@ -44,7 +44,7 @@ func (l layer) bits(n int) []int64 {
 	for i := range out {
 		from := int64(0)
 		if i%4 == 0 {
-			from = l.ref.Offset - 512
+			from = l.ref.Covered(l.desc.Size)
 		}
 		out[i] = (from+rng.Int64N(int64(len(l.data))-from))*8 + rng.Int64N(8)
 	}
