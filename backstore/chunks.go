@@ -26,9 +26,6 @@ const (
 	// blocks is a leaf: a hash costs 34 bytes, so blocks of a few bytes
 	// (zeros, mostly) are better read together.
 	defaultMinLeaf = 512
-	// plainLeaf is the length of leaves in what is read as a whole: jump
-	// table, trailer, padding.
-	plainLeaf = 16 << 10
 	// rawLeaf is the length of leaves in a payload without compression, the
 	// size of the blocks that a file system reads.
 	rawLeaf = 4 << 10
@@ -191,23 +188,23 @@ var _ iter.Seq[int] = layout{}.leaves
 // leaves yields the lengths of the leaves of [0, l.end).
 func (l layout) leaves(yield func(int) bool) {
 	if l.z == nil {
-		_ = pieces(0, l.payload.Offset, plainLeaf, yield) &&
+		_ = pieces(0, l.payload.Offset, chunks.PlainLeaf, yield) &&
 			pieces(l.payload.Offset, l.payload.Offset+l.payload.Size, rawLeaf, yield) &&
-			pieces(l.payload.Offset+l.payload.Size, l.end, plainLeaf, yield)
+			pieces(l.payload.Offset+l.payload.Size, l.end, chunks.PlainLeaf, yield)
 		return
 	}
 	end := l.payload.Offset + zfile.HeaderSize // of the blocks
 	if l.z.Blocks() > 0 {
 		first, _ := l.z.BlockExtent(0)
 		last, n := l.z.BlockExtent(l.z.Blocks() - 1)
-		if !pieces(0, l.payload.Offset+first, plainLeaf, yield) || !l.runs(yield) {
+		if !pieces(0, l.payload.Offset+first, chunks.PlainLeaf, yield) || !l.runs(yield) {
 			return
 		}
 		end = l.payload.Offset + last + n
-	} else if !pieces(0, end, plainLeaf, yield) {
+	} else if !pieces(0, end, chunks.PlainLeaf, yield) {
 		return
 	}
-	pieces(end, l.end, plainLeaf, yield)
+	pieces(end, l.end, chunks.PlainLeaf, yield)
 }
 
 // runs yields the lengths of the leaves in the ZFile's blocks.
@@ -223,7 +220,7 @@ func (l layout) runs(yield func(int) bool) bool {
 		}
 		run += n
 		if run > chunks.MaxLeaf { // a block longer than overlaybd's reader can read
-			if !pieces(0, run, plainLeaf, yield) {
+			if !pieces(0, run, chunks.PlainLeaf, yield) {
 				return false
 			}
 			run = 0

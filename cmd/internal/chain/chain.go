@@ -75,7 +75,7 @@ type Config struct {
 	// and about the requests to registries; nil means nobody is.
 	CacheReads, OriginReads blob.Observer
 	// VerifiedReads is told about reads of verified blobs that were not
-	// cached, VerifyFailures about every piece that was wrong; nil means
+	// cached, VerifyFailures about every chunk that was wrong; nil means
 	// nobody is.
 	VerifiedReads  blob.Observer
 	VerifyFailures chunks.Observer
@@ -185,7 +185,7 @@ func (c *Chain) plain(b blob.Blob, host string) blob.Blob {
 // The caller holds mu.
 func (c *Chain) verified(b blob.Blob, host string, table chunks.Ref, content blob.ReaderAt) blob.Blob {
 	return c.decorate(b, host, table, func(b blob.Blob) blob.Blob {
-		return chunks.Verify(b, table, content, failures{c.cfg.VerifyFailures, host})
+		return chunks.Verify(b, table, content, c.cfg.VerifyFailures)
 	})
 }
 

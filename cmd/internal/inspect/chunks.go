@@ -28,7 +28,7 @@ type Chunks struct {
 	// Covered is the number of bytes of the blob that the leaves have.
 	Covered int64 `json:"covered_bytes"`
 	// Stated is what the layer's annotations say of the table: "yes" the
-	// same, "no" nothing, "wrong" something else.
+	// same, "no" nothing, "wrong" something else, or what no reader takes.
 	Stated string `json:"stated"`
 }
 
@@ -52,6 +52,7 @@ func describeChunks(ctx context.Context, b blob.Blob, d backstore.Description) (
 	case err != nil: // reprise check tells what is wrong with them
 	case said.IsZero():
 		c.Stated = "no"
+	case said.ValidateIn(b.Size()) != nil:
 	case said == chunks.Ref{Root: c.Root, Offset: c.Offset, Size: c.Size}:
 		c.Stated = "yes"
 	}

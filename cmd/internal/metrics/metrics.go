@@ -89,7 +89,8 @@ func (r *reads) ObserveRead(n int, took time.Duration, err error, p blob.Priorit
 	}
 }
 
-// VerifyFailed counts a piece that was not what it should be.
+// VerifyFailed counts a chunk that was not what it should be; host is the
+// "scheme://host" that served it, or "unknown".
 func (m *Metrics) VerifyFailed(host string) { m.unverified.WithLabelValues(host).Inc() }
 
 // Counter exports a monotonic count that value returns.
