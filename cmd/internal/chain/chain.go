@@ -4,7 +4,7 @@
 // Outermost first, below the formats (lsmt, zfile, tar):
 //
 //		Observe("cache") -> cache -> Coalesce -> Retry -> Observe("verified") -> Verify ->
-//		Observe("origin") -> Limit -> registry
+//		Observe("origin") -> Observe(host) -> Limit -> registry
 //
 //	  - Cache is above Coalesce: the cache asks for what it lacks, so equal
 //	    needs are equal reads.
@@ -18,7 +18,9 @@
 //	    connection meanwhile; and what lies behind the bytes that it covers
 //	    passes it without a look at the table, so it never waits for itself.
 //	  - Observe("origin") is below Retry and Verify: every request counts, the
-//	    failed too, and those for the table.
+//	    failed too, and those for the table. So is that of the host, which
+//	    notes when a request ended that somebody waited for: Quiet tells from
+//	    that, and from who waits at Limit, whether the host is idle.
 //	  - Limit is next to the registry: a read that waits between two tries, or
 //	    that joined another one, holds no connection. Background reads are
 //	    throttled here by priority, never between Cache and Coalesce: a demand

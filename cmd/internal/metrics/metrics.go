@@ -54,7 +54,7 @@ func New() *Metrics {
 		}, []string{"method", "code"}),
 		unverified: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "reprise_verify_failures_total",
-			Help: "Pieces of layers that were not what their chunk table says, by the host that served them.",
+			Help: "Chunks of layers that were not what their chunk table says, and parts of such tables, by the host that served them.",
 		}, []string{"host"}),
 	}
 	m.registry.MustRegister(m.readBytes, m.readSeconds, m.readErrors, m.callSeconds, m.unverified,
