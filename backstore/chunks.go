@@ -22,29 +22,14 @@ import (
 const ChunksMember = "overlaybd.chunks"
 
 const (
-	// defaultMinLeaf is the number of bytes from which on a run of ZFile
-	// blocks is a leaf: a hash costs 34 bytes, so blocks of a few bytes
-	// (zeros, mostly) are better read together.
-	defaultMinLeaf = 512
-	// plainLeaf is the length of leaves in what is read as a whole: jump
-	// table, trailer, padding.
-	plainLeaf = 16 << 10
+	// minLeaf is the number of bytes from which on a run of ZFile blocks is a
+	// leaf: a hash costs 34 bytes, so blocks of a few bytes (zeros, mostly)
+	// are better read together. docs/benchmarks.md has others.
+	minLeaf = 512
 	// rawLeaf is the length of leaves in a payload without compression, the
 	// size of the blocks that a file system reads.
 	rawLeaf = 4 << 10
 )
-
-// Chunker makes chunk tables of layer blobs. Leaves follow ZFile blocks, so
-// that verifying a read never needs a byte that decompressing it does not, but
-// for blocks shorter than MinLeaf.
-type Chunker struct {
-	// MinLeaf is the number of bytes at which a run of whole ZFile blocks
-	// ends; default 512.
-	MinLeaf int
-	// FanOut is the number of leaves a page of the table has; default
-	// chunks.DefaultFanOut.
-	FanOut int
-}
 
 // ChunkTarget is a finished layer blob in a file. An *os.File is one.
 type ChunkTarget interface {
@@ -53,31 +38,24 @@ type ChunkTarget interface {
 	Truncate(size int64) error
 }
 
-// AppendChunks is Chunker.Append with the default sizes.
+// AppendChunks adds the chunk table of f, a tar archive of size bytes around a
+// layer, to the archive as its second member, and returns where the table lies and
+// digest and size of the blob that f then holds. It reads each byte once. With an
+// error, f is no layer blob any more.
+//
+// Leaves follow ZFile blocks, so that verifying a read never needs a byte that
+// decompressing it does not, but for the shortest of them.
 func AppendChunks(ctx context.Context, f ChunkTarget, size int64) (chunks.Ref, digest.Digest, int64, error) {
-	return Chunker{}.Append(ctx, f, size)
-}
-
-// BuildChunks is Chunker.Build with the default sizes.
-func BuildChunks(ctx context.Context, r blob.ReaderAt) (table []byte, root, blobDigest digest.Digest, err error) {
-	return Chunker{}.Build(ctx, r)
-}
-
-// Append adds the chunk table of f, a tar archive of size bytes around a layer,
-// to the archive as its second member, and returns where the table lies and
-// digest and size of the blob that f then holds. It reads each byte once. With
-// an error, f is no layer blob any more.
-func (c Chunker) Append(ctx context.Context, f ChunkTarget, size int64) (chunks.Ref, digest.Digest, int64, error) {
-	ref, sum, end, err := c.append(ctx, f, size)
+	ref, sum, end, err := appendChunks(ctx, f, size)
 	if err != nil {
 		return chunks.Ref{}, "", 0, fmt.Errorf("appending chunk table: %w", err)
 	}
 	return ref, sum, end, nil
 }
 
-func (c Chunker) append(ctx context.Context, f ChunkTarget, size int64) (ref chunks.Ref, sum digest.Digest, end int64, err error) {
+func appendChunks(ctx context.Context, f ChunkTarget, size int64) (ref chunks.Ref, sum digest.Digest, end int64, err error) {
 	r := localFile{f, size}
-	l, err := c.layout(ctx, r)
+	l, err := layoutOf(ctx, r)
 	if err != nil {
 		return ref, "", 0, err
 	}
@@ -89,7 +67,7 @@ func (c Chunker) append(ctx context.Context, f ChunkTarget, size int64) (ref chu
 		return ref, "", 0, err
 	}
 	hash := sha256.New()
-	table, root, err := c.build(ctx, io.TeeReader(io.NewSectionReader(f, 0, l.end), hash), l)
+	table, root, err := chunks.Build(ctx, io.TeeReader(io.NewSectionReader(f, 0, l.end), hash), l.leaves, 0)
 	if err != nil {
 		return ref, "", 0, err
 	}
@@ -118,24 +96,20 @@ func padding(n int) int64 {
 	return whole.Next() - whole.Size
 }
 
-// Build returns a detached chunk table of the layer blob r, in any form, its
+// BuildChunks returns a detached chunk table of the layer blob r, in any form, its
 // root digest, and the digest of r, all of which it reads once. The table's Ref
-// has Offset 0 and Size len(table).
-func (c Chunker) Build(ctx context.Context, r blob.ReaderAt) (table []byte, root, blobDigest digest.Digest, err error) {
-	l, err := c.layout(ctx, r)
+// has Offset 0 and Size len(table). Leaves are those of AppendChunks.
+func BuildChunks(ctx context.Context, r blob.ReaderAt) (table []byte, root, blobDigest digest.Digest, err error) {
+	l, err := layoutOf(ctx, r)
 	if err != nil {
 		return nil, "", "", fmt.Errorf("building chunk table: %w", err)
 	}
 	hash := sha256.New()
-	table, root, err = c.build(ctx, io.TeeReader(sequential(ctx, r), hash), l)
+	table, root, err = chunks.Build(ctx, io.TeeReader(sequential(ctx, r), hash), l.leaves, 0)
 	if err != nil {
 		return nil, "", "", fmt.Errorf("of %s: %w", blob.Name(r), err)
 	}
 	return table, root, digest.NewDigest(digest.SHA256, hash), nil
-}
-
-func (c Chunker) build(ctx context.Context, r io.Reader, l layout) ([]byte, digest.Digest, error) {
-	return chunks.Build(ctx, r, l.leaves, c.FanOut)
 }
 
 // FindChunks returns where in the layer blob r, which d describes, its chunk
@@ -153,21 +127,14 @@ func FindChunks(ctx context.Context, r blob.ReaderAt, d Description) (tarblob.Ra
 
 // layout is what the leaves of a blob follow.
 type layout struct {
-	minLeaf int
 	tar     bool
 	payload tarblob.Range
 	z       *zfile.Reader // nil: the payload is not compressed
 	end     int64         // of the covered bytes
 }
 
-func (c Chunker) layout(ctx context.Context, r blob.ReaderAt) (layout, error) {
-	if c.MinLeaf == 0 {
-		c.MinLeaf = defaultMinLeaf
-	}
-	if c.MinLeaf < 1 || c.MinLeaf > chunks.MaxLeaf {
-		return layout{}, fmt.Errorf("shortest leaf of %d bytes is not 1 to %d", c.MinLeaf, chunks.MaxLeaf)
-	}
-	l := layout{minLeaf: c.MinLeaf, payload: tarblob.Range{Size: r.Size()}, end: r.Size()}
+func layoutOf(ctx context.Context, r blob.ReaderAt) (layout, error) {
+	l := layout{payload: tarblob.Range{Size: r.Size()}, end: r.Size()}
 	head := make([]byte, min(tarblob.HeadSize, r.Size()))
 	if err := blob.ReadFull(ctx, r, head, 0); err != nil {
 		return l, fmt.Errorf("reading the start of %s: %w", blob.Name(r), err)
@@ -191,23 +158,23 @@ var _ iter.Seq[int] = layout{}.leaves
 // leaves yields the lengths of the leaves of [0, l.end).
 func (l layout) leaves(yield func(int) bool) {
 	if l.z == nil {
-		_ = pieces(0, l.payload.Offset, plainLeaf, yield) &&
+		_ = pieces(0, l.payload.Offset, chunks.PlainLeaf, yield) &&
 			pieces(l.payload.Offset, l.payload.Offset+l.payload.Size, rawLeaf, yield) &&
-			pieces(l.payload.Offset+l.payload.Size, l.end, plainLeaf, yield)
+			pieces(l.payload.Offset+l.payload.Size, l.end, chunks.PlainLeaf, yield)
 		return
 	}
 	end := l.payload.Offset + zfile.HeaderSize // of the blocks
 	if l.z.Blocks() > 0 {
 		first, _ := l.z.BlockExtent(0)
 		last, n := l.z.BlockExtent(l.z.Blocks() - 1)
-		if !pieces(0, l.payload.Offset+first, plainLeaf, yield) || !l.runs(yield) {
+		if !pieces(0, l.payload.Offset+first, chunks.PlainLeaf, yield) || !l.runs(yield) {
 			return
 		}
 		end = l.payload.Offset + last + n
-	} else if !pieces(0, end, plainLeaf, yield) {
+	} else if !pieces(0, end, chunks.PlainLeaf, yield) {
 		return
 	}
-	pieces(end, l.end, plainLeaf, yield)
+	pieces(end, l.end, chunks.PlainLeaf, yield)
 }
 
 // runs yields the lengths of the leaves in the ZFile's blocks.
@@ -215,7 +182,7 @@ func (l layout) runs(yield func(int) bool) bool {
 	run := int64(0)
 	for i := range l.z.Blocks() {
 		_, n := l.z.BlockExtent(i)
-		if run > 0 && (run >= int64(l.minLeaf) || run+n > chunks.MaxLeaf) {
+		if run > 0 && (run >= minLeaf || run+n > chunks.MaxLeaf) {
 			if !yield(int(run)) {
 				return false
 			}
@@ -223,7 +190,7 @@ func (l layout) runs(yield func(int) bool) bool {
 		}
 		run += n
 		if run > chunks.MaxLeaf { // a block longer than overlaybd's reader can read
-			if !pieces(0, run, plainLeaf, yield) {
+			if !pieces(0, run, chunks.PlainLeaf, yield) {
 				return false
 			}
 			run = 0

@@ -53,7 +53,7 @@ func TestOpenVerifiedRounds(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		data, ref := withChunks(t, backstore.Chunker{}, bytes.Clone(layer.Bytes()))
+		data, ref := withChunks(t, bytes.Clone(layer.Bytes()))
 		open := func(ref chunks.Ref) (rounds time.Duration, d *distant) {
 			synctest.Test(t, func(t *testing.T) {
 				d = &distant{Blob: blobtest.Bytes(data)}

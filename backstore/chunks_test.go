@@ -85,10 +85,10 @@ func blobFile(t testing.TB, data []byte) *os.File {
 }
 
 // withChunks returns a layer blob with its chunk table appended.
-func withChunks(t testing.TB, c backstore.Chunker, data []byte) ([]byte, chunks.Ref) {
+func withChunks(t testing.TB, data []byte) ([]byte, chunks.Ref) {
 	t.Helper()
 	f := blobFile(t, data)
-	ref, sum, size, err := c.Append(t.Context(), f, int64(len(data)))
+	ref, sum, size, err := backstore.AppendChunks(t.Context(), f, int64(len(data)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,27 +114,25 @@ var layerArchives = []string{
 
 func TestAppendChunks(t *testing.T) {
 	for _, name := range layerArchives {
-		for _, c := range []backstore.Chunker{{}, {MinLeaf: 1, FanOut: 1}, {MinLeaf: 16 << 10, FanOut: 7}} {
-			data := readFile(t, vectors, name)
-			out, ref := withChunks(t, c, data)
-			covered := out[:ref.Offset-512]
-			if !bytes.Equal(covered, data[:len(covered)]) {
-				t.Fatalf("%s: the bytes before the table changed", name)
-			}
-			ends := checkTable(t, out[ref.Offset:ref.Offset+ref.Size], ref.Root, covered)
-			checkLeaves(t, data, ends, max(c.MinLeaf, 1))
+		data := readFile(t, vectors, name)
+		out, ref := withChunks(t, data)
+		covered := out[:ref.Covered(int64(len(out)))]
+		if !bytes.Equal(covered, data[:len(covered)]) {
+			t.Fatalf("%s: the bytes before the table changed", name)
+		}
+		ends := checkTable(t, out[ref.Offset:ref.Offset+ref.Size], ref.Root, covered)
+		checkLeaves(t, data, ends, 512)
 
-			again, _ := withChunks(t, c, data)
-			if !bytes.Equal(again, out) {
-				t.Errorf("%s: a second time the blob is another one", name)
-			}
-			layer, err := backstore.OpenLayer(t.Context(), memory(out))
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			if want, err := backstore.OpenLayer(t.Context(), memory(data)); err != nil || want.Size() != layer.Size() {
-				t.Errorf("%s: the layer is another one: %v", name, err)
-			}
+		again, _ := withChunks(t, data)
+		if !bytes.Equal(again, out) {
+			t.Errorf("%s: a second time the blob is another one", name)
+		}
+		layer, err := backstore.OpenLayer(t.Context(), memory(out))
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if want, err := backstore.OpenLayer(t.Context(), memory(data)); err != nil || want.Size() != layer.Size() {
+			t.Errorf("%s: the layer is another one: %v", name, err)
 		}
 	}
 }
@@ -161,7 +159,7 @@ func checkLeaves(t *testing.T, data []byte, ends []int64, minLeaf int) {
 			t.Errorf("a leaf ends within block %d, at %d", i, ends[k])
 		}
 		last := i == d.ZFile.Blocks()-1
-		if want := end-prev >= max(int64(minLeaf), 1); cut != (want || last) && minLeaf > 1 {
+		if want := end-prev >= int64(minLeaf); cut != (want || last) {
 			t.Errorf("run of %d bytes: leaf ends %v after block %d", end-prev, cut, i)
 		}
 		if cut {
@@ -172,7 +170,7 @@ func checkLeaves(t *testing.T, data []byte, ends []int64, minLeaf int) {
 
 // TestChunksMember reads the archive as others do.
 func TestChunksMember(t *testing.T) {
-	out, ref := withChunks(t, backstore.Chunker{}, readFile(t, vectors, "small-chain3/L1.lz4-4k.tar"))
+	out, ref := withChunks(t, readFile(t, vectors, "small-chain3/L1.lz4-4k.tar"))
 	r := tar.NewReader(bytes.NewReader(out))
 	first, err := r.Next()
 	if err != nil || first.Name != "overlaybd.commit" {
@@ -208,7 +206,7 @@ func TestChunksMember(t *testing.T) {
 
 func TestAppendChunksRefuses(t *testing.T) {
 	whole := readFile(t, vectors, "small-chain3/L1.lz4-4k.tar")
-	twice, _ := withChunks(t, backstore.Chunker{}, whole)
+	twice, _ := withChunks(t, whole)
 	for want, data := range map[string][]byte{
 		"more than one member": twice,
 		"no tar archive":       readFile(t, vectors, "small-chain3/L1.lz4-4k.zfile"),
@@ -273,7 +271,7 @@ func TestAppendToWritten(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, ref := withChunks(t, backstore.Chunker{}, layer.Bytes())
+	out, ref := withChunks(t, layer.Bytes())
 	checkTable(t, out[ref.Offset:ref.Offset+ref.Size], ref.Root, out[:ref.Offset-512])
 	image, err := backstore.Open(t.Context(), []blob.ReaderAt{memory(out)})
 	if err != nil {

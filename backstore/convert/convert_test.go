@@ -252,6 +252,7 @@ func TestOverlay(t *testing.T) {
 		archive(t, dir("a"), wh("a/.wh.1"), dir("b"), file("b/new", "9"), wh("b/.wh..wh..opq"), noted,
 			wh(".wh.gone"), wh(".wh..wh.plnk"), wh(".wh.never"),
 			entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "device"}},
+			file("hidden", "again"), entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "hidden"}},
 			file("swap", "file"), dir("c"), file("c/in", "10"), file("a/2", "first"), file("a/2", "second")),
 	)
 	expect(t, img,

@@ -32,9 +32,6 @@ func Open(ctx context.Context, r blob.ReaderAt) (*Image, error) {
 	return m, nil
 }
 
-// Blocks returns how many blocks of the device are in use.
-func (m *Image) Blocks() uint32 { return m.sb.blocks }
-
 // Root returns the root directory.
 func (m *Image) Root(ctx context.Context) (*Inode, error) { return m.Inode(ctx, m.sb.root) }
 

@@ -71,10 +71,6 @@ type Inode struct {
 	xattrs int // bytes of extended attributes
 }
 
-// StartBlock returns the first block of the content of a regular file, and
-// false if it has none.
-func (i *Inode) StartBlock() (uint32, bool) { return i.start, i.start != noBlock && i.Size > 0 }
-
 // tail returns how many bytes of the content are behind the inode.
 func (i *Inode) tail() int {
 	if i.layout == layoutInline {

@@ -55,7 +55,11 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 	})
 	attaching := program.Stage{{Name: "attaching images", Run: attacher.Run}}
 	if cfg.Download.Enabled {
-		downloader := download.New(attacher, blobs, downloads{ctx}, downloadConfig(cfg))
+		limits := downloadConfig(cfg)
+		if err := limits.Validate(); err != nil {
+			return fmt.Errorf("configuring downloads: %w", err)
+		}
+		downloader := download.New(attacher, blobs, downloads{ctx}, limits)
 		exportDownloads(m, downloader)
 		attaching = append(attaching, program.Task{Name: "downloading images", Run: downloader.Run})
 	}

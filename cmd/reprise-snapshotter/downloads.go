@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 
 	"github.com/containerd/log"
 
@@ -20,6 +21,10 @@ func (d downloads) LayerDownloaded(ref string, l backstore.Layer) {
 
 // DownloadFailed implements download.Observer.
 func (d downloads) DownloadFailed(ref string, l backstore.Layer, err error) {
+	if errors.Is(err, download.ErrMismatch) {
+		d.entry(ref, l).WithError(err).Error("a downloaded layer does not have its digest; it is not used, but what was read of it so far may have been wrong; it is tried again later")
+		return
+	}
 	d.entry(ref, l).WithError(err).Warn("a layer could not be downloaded; reads go on from the registry, and it is tried again later")
 }
 

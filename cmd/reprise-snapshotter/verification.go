@@ -10,36 +10,43 @@ import (
 	"github.com/reprise-containers/reprise/cmd/internal/metrics"
 )
 
-// verification counts and logs what was not what a chunk table says: each piece
-// once for each host, because a reader that is retried for ever meets it again
-// and again.
+// verification counts what was not what a chunk table says, and logs it: each
+// chunk once for each host, because a reader that is retried for ever meets it
+// again and again.
 type verification struct {
 	ctx     context.Context
 	metrics *metrics.Metrics
 
 	mu     sync.Mutex
-	logged map[piece]bool
+	logged map[part]bool
 }
 
-// piece is a chunk, or with leaf -1 a part of the table at offset, of a blob as
+// part is a chunk, or with leaf -1 a part of the table at offset, of a blob as
 // somebody serves it.
-type piece struct {
+type part struct {
 	blob         digest.Digest
 	leaf, offset int64
 	host         string
 }
 
+// unknownHost stands for whoever served what the cache holds, or what another
+// read fetched.
+const unknownHost = "unknown"
+
 // maxLogged bounds what is remembered; beyond, things are said again.
 const maxLogged = 10_000
 
 func newVerification(ctx context.Context, m *metrics.Metrics) *verification {
-	return &verification{ctx: ctx, metrics: m, logged: make(map[piece]bool)}
+	return &verification{ctx: ctx, metrics: m, logged: make(map[part]bool)}
 }
 
 // VerifyFailed implements chunks.Observer.
 func (v *verification) VerifyFailed(dgst digest.Digest, leaf, offset, length int64, origin string) {
+	if origin == "" {
+		origin = unknownHost
+	}
 	v.metrics.VerifyFailed(origin)
-	if !v.first(piece{dgst, leaf, offset, origin}) {
+	if !v.first(part{dgst, leaf, offset, origin}) {
 		return
 	}
 	what := "a chunk of a layer"
@@ -51,7 +58,7 @@ func (v *verification) VerifyFailed(dgst digest.Digest, leaf, offset, length int
 }
 
 // first reports whether p is new.
-func (v *verification) first(p piece) bool {
+func (v *verification) first(p part) bool {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if v.logged[p] {

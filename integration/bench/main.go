@@ -61,7 +61,7 @@ func run(ctx context.Context, chosen []string) error {
 		{"d", b.memory}, {"e", b.starts}, {"f", b.hanging},
 		{"g", b.conversions}, {"g", b.conversionMemory},
 		{"l", b.layouts}, {"t", b.chunkTables}, {"z", b.compressions},
-		{"v", b.library("Verify", "./integration/tamper")},
+		{"v", b.library("Verify", "./cmd/internal/chain/tamper")},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {
 			continue

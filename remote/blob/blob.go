@@ -2,6 +2,12 @@
 // Reprise, from the registry up to the block device, and the decorators that
 // add coalescing, retries, limits and observation around them.
 //
+// What a read wants to say or to hear besides travels in its context: Priority
+// (WithPriority, Raisable), Transient for bytes that no cache is to keep, and
+// Origins, which learns who served what. What some readers can do and others can
+// not is an optional interface: Presence, Discarder, Rejecter. Decorators and
+// formats hand both down.
+//
 // It is the leaf of the import graph: cache, tracelayer and backstore know
 // remote data only through this package.
 package blob

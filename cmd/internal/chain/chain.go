@@ -4,7 +4,7 @@
 // Outermost first, below the formats (lsmt, zfile, tar):
 //
 //		Observe("cache") -> cache -> Coalesce -> Retry -> Observe("verified") -> Verify ->
-//		Observe("origin") -> Limit -> registry
+//		Observe("origin") -> Observe(host) -> Limit -> registry
 //
 //	  - Cache is above Coalesce: the cache asks for what it lacks, so equal
 //	    needs are equal reads.
@@ -18,7 +18,9 @@
 //	    connection meanwhile; and what lies behind the bytes that it covers
 //	    passes it without a look at the table, so it never waits for itself.
 //	  - Observe("origin") is below Retry and Verify: every request counts, the
-//	    failed too, and those for the table.
+//	    failed too, and those for the table. So is that of the host, which
+//	    notes when a request ended that somebody waited for: Quiet tells from
+//	    that, and from who waits at Limit, whether the host is idle.
 //	  - Limit is next to the registry: a read that waits between two tries, or
 //	    that joined another one, holds no connection. Background reads are
 //	    throttled here by priority, never between Cache and Coalesce: a demand
@@ -75,7 +77,7 @@ type Config struct {
 	// and about the requests to registries; nil means nobody is.
 	CacheReads, OriginReads blob.Observer
 	// VerifiedReads is told about reads of verified blobs that were not
-	// cached, VerifyFailures about every piece that was wrong; nil means
+	// cached, VerifyFailures about every chunk that was wrong; nil means
 	// nobody is.
 	VerifiedReads  blob.Observer
 	VerifyFailures chunks.Observer
@@ -185,7 +187,7 @@ func (c *Chain) plain(b blob.Blob, host string) blob.Blob {
 // The caller holds mu.
 func (c *Chain) verified(b blob.Blob, host string, table chunks.Ref, content blob.ReaderAt) blob.Blob {
 	return c.decorate(b, host, table, func(b blob.Blob) blob.Blob {
-		return chunks.Verify(b, table, content, failures{c.cfg.VerifyFailures, host})
+		return chunks.Verify(b, table, content, c.cfg.VerifyFailures)
 	})
 }
 

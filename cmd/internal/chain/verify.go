@@ -4,7 +4,6 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/remote/blob"
@@ -33,10 +32,6 @@ func (c *Chain) policy(host string) Policy {
 	return c.cfg.Verify
 }
 
-// maxBehind is how many bytes may lie behind a chunk table: the end of a tar
-// archive, in records of whatever size tar uses.
-const maxBehind = 64 << 10
-
 // table returns the chunk table within the blob that desc is to be verified
 // with, the zero value for none.
 func (c *Chain) table(host string, desc ocispec.Descriptor) (chunks.Ref, error) {
@@ -45,10 +40,7 @@ func (c *Chain) table(host string, desc ocispec.Descriptor) (chunks.Ref, error) 
 	}
 	ref, err := labels.Chunks(desc.Annotations)
 	if err == nil && !ref.IsZero() {
-		err = ref.Validate(desc.Size)
-		if behind := desc.Size - ref.Offset - ref.Size; err == nil && behind > maxBehind {
-			err = fmt.Errorf("%d bytes lie behind its chunk table, which nothing would check", behind)
-		}
+		err = ref.ValidateIn(desc.Size)
 	}
 	if err != nil {
 		return chunks.Ref{}, fmt.Errorf("layer %s: %w; an image whose annotations are broken can be read with verify = %q for %s",
@@ -70,10 +62,6 @@ func (c *Chain) admit(host string, desc ocispec.Descriptor) error {
 		desc.Digest, VerifyRequired, host, how, VerifyWhenPossible, errdefs.ErrFailedPrecondition)
 }
 
-// tarBlock is the header before the tar member that a chunk table is: the table
-// covers what is before that.
-const tarBlock = 512
-
 // store returns b cached: what the table covers by the table, for everybody who
 // has it, and the rest by host.
 func (c *Chain) store(b blob.Blob, host string, ref chunks.Ref) blob.Blob {
@@ -86,7 +74,7 @@ func (c *Chain) store(b blob.Blob, host string, ref chunks.Ref) blob.Blob {
 	if ref.Detached() {
 		return verified
 	}
-	return &split{Blob: verified, rest: plain, at: ref.Offset - tarBlock}
+	return &split{Blob: verified, rest: plain, at: ref.Covered(b.Size())}
 }
 
 // top is a blob as its readers see it, for a decorator far below. The blob is
@@ -107,21 +95,3 @@ func (t *top) Discard(off, n int64) { blob.Discard(t.Blob, off, n) }
 
 // Reject implements blob.Rejecter.
 func (t *top) Reject(origin string) { blob.Reject(t.Blob, origin) }
-
-// failures passes on what is wrong, with the registry's host for whoever it
-// was that is not known.
-type failures struct {
-	to   chunks.Observer // or nil
-	host string
-}
-
-// VerifyFailed implements chunks.Observer.
-func (f failures) VerifyFailed(dgst digest.Digest, leaf, offset, length int64, origin string) {
-	if f.to == nil {
-		return
-	}
-	if origin == "" {
-		origin = f.host
-	}
-	f.to.VerifyFailed(dgst, leaf, offset, length, origin)
-}

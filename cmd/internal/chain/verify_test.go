@@ -175,7 +175,7 @@ func TestDamage(t *testing.T) {
 				t.Error("what is wrong is in the cache")
 			}
 			for _, from := range seen.origins() {
-				if !strings.Contains(from, host) {
+				if from != "http://"+host {
 					t.Errorf("%q is blamed", from)
 				}
 			}

@@ -76,7 +76,7 @@ type Layer struct {
 	Blocks int64 `json:"blocks"`
 	// Checksums tells whether the blocks carry checksums.
 	Checksums bool `json:"checksums"`
-	// Chunks is the number of leaves of the chunk table, 0 if there is none.
+	// Chunks is the number of chunks that the chunk table has hashes of, 0 if there is none.
 	Chunks   int64     `json:"chunks,omitempty"`
 	Trace    bool      `json:"trace,omitempty"`
 	Problems []Problem `json:"problems,omitempty"`

@@ -13,45 +13,54 @@ import (
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
+// statedChunks returns where the annotations say that the chunk table is, nothing
+// if that can not be, and reports what readers refuse.
+func (c *checker) statedChunks() chunks.Ref {
+	said, err := labels.Chunks(c.blob.Descriptor().Annotations)
+	if err == nil && !said.IsZero() {
+		err = said.ValidateIn(c.blob.Size())
+	}
+	if err != nil {
+		c.problem(Problem{Kind: Descriptor, Text: err.Error()})
+	}
+	if said.Validate(c.blob.Size()) != nil {
+		return chunks.Ref{}
+	}
+	return said
+}
+
 // chunkTable finds the chunk table of the layer, compares it with what the
 // annotations say, and prepares the check of the bytes it covers.
 func (c *checker) chunkTable(ctx context.Context) {
-	report := func(kind Kind, format string, args ...any) {
-		c.problem(Problem{Kind: kind, Text: fmt.Sprintf(format, args...)})
+	report := func(format string, args ...any) {
+		c.problem(Problem{Kind: Chunks, Text: fmt.Sprintf(format, args...)})
 	}
-	said, err := labels.Chunks(c.blob.Descriptor().Annotations)
-	if err == nil && !said.IsZero() {
-		err = said.Validate(c.blob.Size())
-	}
-	if err != nil {
-		report(Descriptor, "%v", err)
-		said = chunks.Ref{}
-	}
+	said := c.statedChunks()
 	at, found, err := backstore.FindChunks(ctx, c.blob, c.parts)
 	if err != nil {
-		report(Chunks, "%v", err)
+		report("%v", err)
 		return
 	}
 	switch {
 	case !found && !said.IsZero():
-		report(Chunks, "annotations name a chunk table at offset %d, but the archive has none", said.Offset)
+		report("annotations name a chunk table at offset %d, but the archive has none", said.Offset)
 		return
 	case !found:
 		return
 	case !said.IsZero() && (said.Offset != at.Offset || said.Size != at.Size):
-		report(Chunks, "annotations name a chunk table of %d bytes at offset %d, the archive has one of %d at %d",
+		report("annotations name a chunk table of %d bytes at offset %d, the archive has one of %d at %d",
 			said.Size, said.Offset, at.Size, at.Offset)
 	}
 	table, err := chunks.Open(ctx, blob.Section(c.blob, at.Offset, at.Size), "")
 	if err != nil {
-		report(Chunks, "%v", err)
+		report("%v", err)
 		return
 	}
 	if !said.IsZero() && said.Root != table.Root() {
-		report(Chunks, "chunk table has the root digest %s, the annotation says %s", table.Root(), said.Root)
+		report("chunk table has the root digest %s, the annotation says %s", table.Root(), said.Root)
 	}
 	if before := c.parts.Payload.Next(); table.Covered() != before {
-		report(Chunks, "chunk table covers %d bytes, not the %d before it", table.Covered(), before)
+		report("chunk table covers %d bytes, not the %d before it", table.Covered(), before)
 	}
 	c.res.Chunks = table.Len()
 	c.leaves = newLeaves(ctx, table)

@@ -128,6 +128,20 @@ func TestChunkAnnotations(t *testing.T) {
 	}
 }
 
+// TestFarBehindChunkTable has a blob that goes on behind its table for longer than
+// readers allow: what is attached is refused, so it must not check as clean.
+func TestFarBehindChunkTable(t *testing.T) {
+	data, ref := withChunks(t, "small-chain3/L0.lz4-4k.tar")
+	most := append(slices.Clone(data), make([]byte, 64<<10-(int64(len(data))-ref.Offset-ref.Size))...)
+	if r := run(t, image(annotated(most, ref))); r.Errors+r.Warnings != 0 {
+		t.Errorf("as much as is allowed: %+v", r)
+	}
+	r := run(t, image(annotated(append(most, 0), ref)))
+	if k := kinds(r, 0); !slices.Equal(k, []check.Kind{check.Descriptor}) || !strings.Contains(r.Layers[0].Problems[0].Text, "lie behind its chunk table") {
+		t.Errorf("one byte more: %+v", r.Layers[0].Problems)
+	}
+}
+
 // TestChunksOfUnreadableBytes goes on behind what can't be read.
 func TestChunksOfUnreadableBytes(t *testing.T) {
 	data, ref := withChunks(t, "small-chain3/L0.lz4-4k.tar")

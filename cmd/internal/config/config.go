@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/distribution/reference"
 	"github.com/pelletier/go-toml/v2"
 )
 
@@ -63,7 +64,8 @@ type Registry struct {
 	Response     Duration `toml:"response_timeout" comment:"Wait for the head of a response, and for each further part of its body."`
 	Verify       string   `toml:"verify" comment:"\"when-possible\": check what is read of layers that have a chunk table; \"required\": refuse those that have none; \"off\". Another one for one registry: verify below [registry.hosts.'host:port']."`
 	Referrers    bool     `toml:"verify_referrers" comment:"For layers without a chunk table, look for one among what refers to the image in its registry (reprise attach-chunks). Who can push there can push such tables."`
-	// Hosts is by host as in references, "host" or "host:port".
+	// Hosts is by host as in references, "host" or "host:port"; that of
+	// Docker Hub is "docker.io".
 	Hosts map[string]Host `toml:"hosts,omitempty"`
 }
 
@@ -190,6 +192,9 @@ func (c Snapshotter) Validate() error {
 	verify := []string{"when-possible", "required", "off"}
 	oneOf("registry.verify", c.Registry.Verify, verify...)
 	for _, host := range slices.Sorted(maps.Keys(c.Registry.Hosts)) {
+		if err := checkHost(host); err != nil {
+			errs = append(errs, fmt.Errorf("registry.hosts.%q: %w", host, err))
+		}
 		oneOf(fmt.Sprintf("registry.hosts.%q.verify", host), c.Registry.Hosts[host].Verify, verify...)
 	}
 	oneOf("read.on_deadline", c.Read.OnDeadline, "hold", "error")
@@ -203,6 +208,19 @@ func (c Snapshotter) Validate() error {
 	check(c.Download.Idle > 0, "download.idle: must be positive")
 	check(c.Download.Images > 0, "download.images: must be positive")
 	return errors.Join(errs...)
+}
+
+// checkHost returns an error unless host is what stands before the first slash
+// of references: a table under another key would never be looked up.
+func checkHost(host string) error {
+	named, err := reference.ParseNormalizedNamed(host + "/name")
+	switch {
+	case host == "registry-1.docker.io", host == "index.docker.io":
+		return errors.New("references to Docker Hub have another host: write docker.io")
+	case err != nil || reference.Domain(named) != host:
+		return errors.New("must be a host or host:port, as references begin with")
+	}
+	return nil
 }
 
 // Text returns the configuration as a commented TOML file.

@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -93,6 +94,39 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		_, err := load(t, c.text)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("loading %q = %v, want an error with %q", c.text, err, c.want)
+		}
+	}
+}
+
+// A table for a host that no reference begins with would be without effect.
+func TestHostsAreThoseOfReferences(t *testing.T) {
+	for _, c := range []struct{ host, want string }{
+		{"registry.example", ""},
+		{"registry.example:5000", ""},
+		{"127.0.0.1:5000", ""},
+		{"[::1]:5000", ""},
+		{"localhost", ""},
+		{"docker.io", ""},
+		{"https://registry.example/", "must be a host or host:port"},
+		{"https://registry.example", "must be a host or host:port"},
+		{"registry.example/", "must be a host or host:port"},
+		{"registry.example/team", "must be a host or host:port"},
+		{"registry.example:port", "must be a host or host:port"},
+		{"*.example", "must be a host or host:port"},
+		{"team", "must be a host or host:port"}, // team/app is one of Docker Hub
+		{"", "must be a host or host:port"},
+		{"registry-1.docker.io", "write docker.io"},
+		{"index.docker.io", "write docker.io"},
+	} {
+		_, err := load(t, fmt.Sprintf("[registry.hosts.%q]\nverify = \"required\"\n", c.host))
+		if c.want == "" {
+			if err != nil {
+				t.Errorf("host %q: %v", c.host, err)
+			}
+			continue
+		}
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), fmt.Sprintf("registry.hosts.%q", c.host)) {
+			t.Errorf("host %q: error %v, want one with the key and %q", c.host, err, c.want)
 		}
 	}
 }

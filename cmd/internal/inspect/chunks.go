@@ -21,14 +21,15 @@ type Chunks struct {
 	Root   digest.Digest `json:"root"`
 	Offset int64         `json:"offset"`
 	Size   int64         `json:"size"`
-	// Head is the part of Size that a reader needs before all else.
-	Head   int64 `json:"head_bytes"`
-	Leaves int64 `json:"leaves"`
-	FanOut int   `json:"fan_out"`
-	// Covered is the number of bytes of the blob that the leaves have.
+	// Index is the part of Size that a reader needs before all else: header
+	// and index.
+	Index  int64 `json:"index_bytes"`
+	Chunks int64 `json:"chunks"`
+	FanOut int   `json:"fan_out"` // chunks a page
+	// Covered is the number of bytes of the blob that the chunks have.
 	Covered int64 `json:"covered_bytes"`
 	// Stated is what the layer's annotations say of the table: "yes" the
-	// same, "no" nothing, "wrong" something else.
+	// same, "no" nothing, "wrong" something else, or what no reader takes.
 	Stated string `json:"stated"`
 }
 
@@ -44,14 +45,15 @@ func describeChunks(ctx context.Context, b blob.Blob, d backstore.Description) (
 		return nil, err
 	}
 	c := &Chunks{
-		Root: table.Root(), Offset: at.Offset, Size: at.Size, Head: table.HeadSize(),
-		Leaves: table.Len(), FanOut: table.FanOut(), Covered: table.Covered(), Stated: "wrong",
+		Root: table.Root(), Offset: at.Offset, Size: at.Size, Index: table.HeadSize(),
+		Chunks: table.Len(), FanOut: table.FanOut(), Covered: table.Covered(), Stated: "wrong",
 	}
 	said, err := labels.Chunks(b.Descriptor().Annotations)
 	switch {
 	case err != nil: // reprise check tells what is wrong with them
 	case said.IsZero():
 		c.Stated = "no"
+	case said.ValidateIn(b.Size()) != nil:
 	case said == chunks.Ref{Root: c.Root, Offset: c.Offset, Size: c.Size}:
 		c.Stated = "yes"
 	}
@@ -64,7 +66,7 @@ func (r *Report) printChunks(w io.Writer) {
 		return
 	}
 	fmt.Fprintln(w)
-	fmt.Fprintln(w, "LAYER\tCHUNK TABLE\tOF BLOB\tHEAD\tLEAVES\tSTATED\tROOT")
+	fmt.Fprintln(w, "LAYER\tCHUNK TABLE\tOF BLOB\tINDEX\tCHUNKS\tSTATED\tROOT")
 	for i, l := range r.Layers {
 		c := l.Chunks
 		if c == nil {
@@ -72,6 +74,6 @@ func (r *Report) printChunks(w io.Writer) {
 			continue
 		}
 		fmt.Fprintf(w, "%d\t%s\t%.1f%%\t%s\t%d\t%s\t%s\n", i, terminal.Bytes(c.Size), 100*float64(c.Size)/float64(max(l.Size, 1)),
-			terminal.Bytes(c.Head), c.Leaves, c.Stated, c.Root)
+			terminal.Bytes(c.Index), c.Chunks, c.Stated, c.Root)
 	}
 }

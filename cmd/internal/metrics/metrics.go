@@ -54,7 +54,7 @@ func New() *Metrics {
 		}, []string{"method", "code"}),
 		unverified: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "reprise_verify_failures_total",
-			Help: "Pieces of layers that were not what their chunk table says, by the host that served them.",
+			Help: "Chunks of layers that were not what their chunk table says, and parts of such tables, by the host that served them.",
 		}, []string{"host"}),
 	}
 	m.registry.MustRegister(m.readBytes, m.readSeconds, m.readErrors, m.callSeconds, m.unverified,
@@ -89,7 +89,8 @@ func (r *reads) ObserveRead(n int, took time.Duration, err error, p blob.Priorit
 	}
 }
 
-// VerifyFailed counts a piece that was not what it should be.
+// VerifyFailed counts a chunk that was not what it should be; host is the
+// "scheme://host" that served it, or "unknown".
 func (m *Metrics) VerifyFailed(host string) { m.unverified.WithLabelValues(host).Inc() }
 
 // Counter exports a monotonic count that value returns.

@@ -1,6 +1,7 @@
-// Package chunks builds and reads chunk tables: the SHA-256 of each small piece
-// ("leaf") of a blob, arranged as a tree of two levels, so that any range of
-// the blob can be verified with little more than that range.
+// Package chunks builds and reads chunk tables: the SHA-256 of each chunk of
+// a blob, the leaves of a tree of two levels, so that any range of the blob can
+// be verified with little more than that range. Leaf is the word here; who
+// speaks to people says chunk.
 //
 //	| header 40 | index: 36 bytes a page | page 0 | page 1 | ... |
 //

@@ -54,11 +54,13 @@ func (e *Error) Unwrap() error { return e.Err }
 // the hosts could not be asked.
 func (e *Error) Temporary() bool { return e.temporary }
 
-// Observer is told about every piece that is wrong. It is called on the reading
-// goroutine, in parallel.
+// Observer is told about every chunk that is wrong, and every part of a chunk
+// table. It is called on the reading goroutine, in parallel.
 type Observer interface {
 	// VerifyFailed is called for bytes of the blob dgst whose hash is wrong:
 	// those of chunk number leaf (-1: a part of the chunk table), length
-	// bytes at offset. origin is who served them, "" if that is not known.
+	// bytes at offset. origin ("scheme://host") is who served them, "" if
+	// that is not known: a cache had them, or another read fetched them. If
+	// several served a part of them, it is called once for each.
 	VerifyFailed(dgst digest.Digest, leaf, offset, length int64, origin string)
 }

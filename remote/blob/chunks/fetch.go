@@ -2,6 +2,7 @@ package chunks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -20,17 +21,20 @@ func (v *verified) load(ctx context.Context, table blob.ReaderAt) (*index, error
 	first, tailAt, n := tail(v.ref.Size)
 	tail := make([]byte, n)
 	var tailErr error
+	var headFrom, tailFrom *blob.Origins
 	var head []byte
 	var ix *index
 	g, ctx := errgroup.WithContext(ctx)
 	if n > 0 {
 		g.Go(func() error {
-			tailErr = blob.ReadFull(ctx, table, tail, tailAt)
+			var octx context.Context
+			octx, tailFrom = blob.WithOrigins(ctx)
+			tailErr = blob.ReadFull(octx, table, tail, tailAt)
 			return nil // it was worth a try
 		})
 	}
-	g.Go(func() error {
-		return v.part(ctx, table, tablePart{
+	g.Go(func() (err error) {
+		headFrom, err = v.part(ctx, table, tablePart{
 			read: func(ctx context.Context) ([]byte, error) { return readHead(ctx, table) },
 			check: func(raw []byte) (err error) {
 				head = raw
@@ -38,36 +42,70 @@ func (v *verified) load(ctx context.Context, table blob.ReaderAt) (*index, error
 				return err
 			},
 		})
+		return err
 	})
 	if err := g.Wait(); err != nil {
+		if _, wrong := errors.AsType[*Error](err); wrong {
+			blob.Discard(table, tailAt, n) // nothing says whether that is right
+		}
 		return nil, err
 	}
 	if ix.covered != v.covered {
 		return nil, blob.Permanent(fmt.Errorf("blob %s: chunk table covers %d bytes, not the %d before it", v.Descriptor().Digest, ix.covered, v.covered))
 	}
-	v.keep(ix, 0, head[min(ix.pagesAt(), int64(len(head))):])
+	v.keep(ix, 0, head[min(ix.pagesAt(), int64(len(head))):], fetched{table, headFrom})
 	if off, _ := ix.page(first); n > 0 && tailErr == nil && off == tailAt {
-		v.keep(ix, first, tail)
+		v.keep(ix, first, tail, fetched{table, tailFrom})
 	}
 	v.index.Store(ix)
 	return ix, nil
 }
 
-// keep keeps the whole pages of raw, which starts with page first, to the first
-// that is wrong: who needs that will read it and see to it.
-func (v *verified) keep(ix *index, first int64, raw []byte) {
+// fetched is where a part of the table was read, and who served it.
+type fetched struct {
+	table   blob.ReaderAt
+	origins *blob.Origins
+}
+
+// keep keeps the whole pages of raw, which starts with page first. One that is
+// wrong is nobody's error yet: who needs it will read it again. But only now is
+// it known who served it.
+func (v *verified) keep(ix *index, first int64, raw []byte, from fetched) {
 	for i := first; i < ix.pages(); i++ {
-		_, leaves := ix.page(i)
+		at, leaves := ix.page(i)
 		n := leaves * recordSize
 		if len(raw) < n {
 			return
 		}
 		p, err := ix.parsePage(i, slices.Clone(raw[:n]))
-		if err != nil {
-			return
+		switch {
+		case err == nil:
+			v.pages.put(i, p)
+		case blob.IsPermanent(err): // not about the hash
+		case len(v.served(at, n, from)) > 0:
+			v.drop(at, n, from)
 		}
-		v.pages.put(i, p)
 		raw = raw[n:]
+	}
+}
+
+// served returns who served n bytes at off of the table.
+func (v *verified) served(off int64, n int, from fetched) []string {
+	return from.origins.Of(v.ref.Offset+off, int64(n))
+}
+
+// drop reports n bytes at off of the table, which are wrong, has a cache above
+// that holds them forget them, and rejects who served them.
+func (v *verified) drop(off int64, n int, from fetched) {
+	blob.Discard(from.table, off, int64(n))
+	served := v.served(off, n, from)
+	v.failed(-1, v.ref.Offset+off, n, served)
+	for _, origin := range served {
+		if v.ref.Detached() {
+			blob.Reject(from.table, origin)
+		} else {
+			blob.Reject(v.Blob, origin)
+		}
 	}
 }
 
@@ -94,7 +132,7 @@ func (v *verified) fetchPages(ctx context.Context, s span, table blob.ReaderAt) 
 func (v *verified) fetchRun(ctx context.Context, s span, table blob.ReaderAt) error {
 	off, n := s.ix.extent(s.first, s.first+int64(len(s.pages))-1)
 	raw := make([]byte, n)
-	err := v.part(ctx, table, tablePart{
+	_, err := v.part(ctx, table, tablePart{
 		off:  off,
 		read: func(ctx context.Context) ([]byte, error) { return raw, blob.ReadFull(ctx, table, raw, off) },
 		check: func(raw []byte) error {
@@ -130,38 +168,29 @@ type tablePart struct {
 	check func(raw []byte) error
 }
 
-// part reads a part of the table until it is right. A cache above that holds a
-// wrong copy is asked to forget it.
-func (v *verified) part(ctx context.Context, table blob.ReaderAt, t tablePart) error {
+// part reads a part of the table until it is right, and returns who served it. A
+// cache above that holds a wrong copy is asked to forget it.
+func (v *verified) part(ctx context.Context, table blob.ReaderAt, t tablePart) (*blob.Origins, error) {
 	var who suspects
 	for {
 		octx, origins := blob.WithOrigins(ctx)
 		raw, err := t.read(octx)
 		if err != nil {
-			return fmt.Errorf("reading the chunk table of %s: %w", blob.Name(v.Blob), err)
+			return nil, fmt.Errorf("reading the chunk table of %s: %w", blob.Name(v.Blob), err)
 		}
 		reason := t.check(raw)
 		if reason == nil {
-			return nil
+			return origins, nil
 		}
 		if blob.IsPermanent(reason) {
-			return fmt.Errorf("blob %s: %w", v.Descriptor().Digest, reason)
+			return nil, fmt.Errorf("blob %s: %w", v.Descriptor().Digest, reason)
 		}
-		blob.Discard(table, t.off, int64(len(raw)))
-		off := v.ref.Offset + t.off // in the blob
-		served := origins.Of(off, int64(len(raw)))
-		v.failed(-1, off, len(raw), served)
-		for _, origin := range served {
-			if v.ref.Detached() {
-				blob.Reject(table, origin)
-			} else {
-				blob.Reject(v.Blob, origin)
-			}
-		}
-		who.add(served, origins, true)
+		from := fetched{table, origins}
+		v.drop(t.off, len(raw), from)
+		who.add(v.served(t.off, len(raw), from), origins, true)
 		if who.exhausted() {
-			return who.err(Error{
-				Blob: v.Descriptor().Digest, Leaf: -1, Offset: off, Length: int64(len(raw)), Err: reason,
+			return nil, who.err(Error{
+				Blob: v.Descriptor().Digest, Leaf: -1, Offset: v.ref.Offset + t.off, Length: int64(len(raw)), Err: reason,
 			})
 		}
 	}

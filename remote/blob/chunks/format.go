@@ -11,6 +11,10 @@ const (
 	HeaderSize = 40
 	// MaxLeaf is the largest number of bytes in a leaf.
 	MaxLeaf = 64 << 10
+	// PlainLeaf is the number of bytes in a leaf of what is read as a whole,
+	// such as a jump table. Readers take any, but guess by this which pages
+	// they will need.
+	PlainLeaf = 16 << 10
 	// DefaultFanOut is the number of leaves a page has if nobody chose.
 	DefaultFanOut = 32
 	// MaxFanOut is the largest number of leaves a page can have: what it

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/reprise-containers/reprise/remote/blob"
 )
@@ -53,9 +52,17 @@ func (s *suspects) err(e Error) *Error {
 	return &e
 }
 
+// failed tells the observer of a chunk that is wrong, once for each of those who
+// served a part of it.
 func (v *verified) failed(number, off int64, n int, served []string) {
-	if v.o != nil {
-		v.o.VerifyFailed(v.Descriptor().Digest, number, off, int64(n), strings.Join(served, ", "))
+	if v.o == nil {
+		return
+	}
+	if len(served) == 0 {
+		served = []string{""}
+	}
+	for _, origin := range served {
+		v.o.VerifyFailed(v.Descriptor().Digest, number, off, int64(n), origin)
 	}
 }
 

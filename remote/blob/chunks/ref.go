@@ -23,8 +23,8 @@ func (r Ref) IsZero() bool { return r == Ref{} }
 // the blob that it covers can not start at 0.
 func (r Ref) Detached() bool { return r.Offset == 0 }
 
-// Validate reports whether r can be right for a table in a blob of size bytes,
-// which is the blob that it covers or that of the detached table.
+// Validate reports whether r can be right for a table in a blob of at most size
+// bytes, which is the blob that it covers or that of the detached table.
 func (r Ref) Validate(size int64) error {
 	if err := r.Root.Validate(); err != nil {
 		return fmt.Errorf("root digest %q of the chunk table: %w", r.Root, err)
@@ -42,9 +42,26 @@ func (r Ref) Validate(size int64) error {
 	return nil
 }
 
-// covered returns how many bytes the table has to cover if r is that of a blob
+// maxBehind is how many bytes may lie behind a table: the end of a tar archive, in
+// records of whatever size tar uses.
+const maxBehind = 64 << 10
+
+// ValidateIn reports whether r can be right for a table in a blob of exactly
+// size bytes, as Validate does for one of at most so many, and whether it leaves
+// little of that unchecked: nobody verifies what lies behind the table.
+func (r Ref) ValidateIn(size int64) error {
+	if err := r.Validate(size); err != nil {
+		return err
+	}
+	if behind := size - r.Offset - r.Size; behind > maxBehind {
+		return fmt.Errorf("%d bytes lie behind its chunk table, which nothing would check; %d may", behind, maxBehind)
+	}
+	return nil
+}
+
+// Covered returns how many bytes the table has to cover if r is that of a blob
 // of size bytes: everything up to the table's tar header.
-func (r Ref) covered(size int64) int64 {
+func (r Ref) Covered(size int64) int64 {
 	if r.Detached() {
 		return size
 	}

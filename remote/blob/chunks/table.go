@@ -44,7 +44,7 @@ func headSize(size int64) int64 {
 func tail(size int64) (first int64, off, n int64) {
 	g := guess(size)
 	last := g.pages() - 1
-	first = max(last-1-min(g.leaves*4/plainLeaf/DefaultFanOut, maxTail), 0)
+	first = max(last-1-min(g.leaves*4/PlainLeaf/DefaultFanOut, maxTail), 0)
 	for ; first <= last; first++ {
 		if off, n = g.extent(first, last); off >= headSize(size) {
 			return first, off, n
@@ -53,12 +53,8 @@ func tail(size int64) (first int64, off, n int64) {
 	return first, size, 0
 }
 
-const (
-	// plainLeaf is the length in bytes that leaves of a jump table usually have.
-	plainLeaf = 16 << 10
-	// maxTail bounds the pages that are read before they are needed.
-	maxTail = 16
-)
+// maxTail bounds the pages that are read before they are needed.
+const maxTail = 16
 
 // readHead reads header and index of the table r, and what headSize says. What
 // is allocated grows with what arrives.

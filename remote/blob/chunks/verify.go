@@ -31,12 +31,12 @@ func Verify(b blob.Blob, ref Ref, table blob.ReaderAt, o Observer) blob.Blob {
 	if ref.IsZero() {
 		return b
 	}
-	v := &verified{Blob: b, ref: ref, covered: ref.covered(b.Size()), table: table, o: o}
+	v := &verified{Blob: b, ref: ref, covered: ref.Covered(b.Size()), table: table, o: o}
 	size := b.Size()
 	if ref.Detached() {
 		size = table.Size()
 	}
-	err := ref.Validate(size)
+	err := ref.ValidateIn(size)
 	if err == nil && table.Size() != ref.Size {
 		err = fmt.Errorf("chunk table has %d bytes, not %d", table.Size(), ref.Size)
 	}

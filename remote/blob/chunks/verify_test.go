@@ -408,6 +408,7 @@ func TestVerifyRefuses(t *testing.T) {
 		"sha512":           chunks.Verify(good, sha512, section(sha512), nil),
 		"negative":         chunks.Verify(good, negative, section(ref), nil),
 		"size of another":  chunks.Verify(good, ref, blobtest.Bytes(other), nil),
+		"far behind":       chunks.Verify(blobtest.Bytes(slices.Concat(whole, make([]byte, 64<<10))), ref, section(ref), nil),
 		"behind the blob":  chunks.Verify(blobtest.Bytes(whole[:ref.Offset]), ref, section(ref), nil),
 		"detached as such": chunks.Verify(good, chunks.Ref{Root: ref.Root, Size: ref.Size}, section(ref), nil),
 	} {

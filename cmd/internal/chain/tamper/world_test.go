@@ -22,9 +22,12 @@ import (
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/lsmt"
 	"github.com/reprise-containers/reprise/backstore/zfile"
+	"github.com/reprise-containers/reprise/cache"
+	"github.com/reprise-containers/reprise/cmd/internal/chain"
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/blob/chunks"
 	"github.com/reprise-containers/reprise/remote/registry"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 // layer is a layer blob with its chunk table.
@@ -163,9 +166,10 @@ func (f *flipping) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// node reads layers from a registry.
+// node reads layers from a registry, through a cache.
 type node struct {
 	client *registry.Client
+	cache  *cache.Cache // nil: none
 	ref    string
 
 	mu     sync.Mutex
@@ -196,7 +200,12 @@ func newNode(t testing.TB, hosts ...*host) *node {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Close() })
-	return &node{client: c, ref: reg.name + "/app:1", failed: map[string]int{}}
+	stored, err := cache.Open(cache.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stored.Close() })
+	return &node{client: c, cache: stored, ref: reg.name + "/app:1", failed: map[string]int{}}
 }
 
 // VerifyFailed implements chunks.Observer.
@@ -216,23 +225,30 @@ func (n *node) failures() map[string]int {
 	return f
 }
 
-// late is a blob that is decided on later.
-type late struct{ blob.Blob }
-
-// open opens the blob of l, verified if there is a reference to a table: the
-// part of the chain that matters here, in its order.
+// open opens the blob of l as programs do, with nothing of it cached, verified if
+// there is a reference to a table.
 func (n *node) open(t testing.TB, l layer, ref chunks.Ref) blob.Blob {
 	t.Helper()
-	origin, err := n.client.Open(n.ref, l.desc)
+	b := n.reopen(t, l, ref)
+	blob.Discard(b, 0, b.Size())
+	return b
+}
+
+// reopen is open with what earlier reads left in the cache, and only that: it is
+// another chain.
+func (n *node) reopen(t testing.TB, l layer, ref chunks.Ref) blob.Blob {
+	t.Helper()
+	desc := l.desc
+	desc.Annotations = labels.WithChunks(ref)
+	b, err := chain.New(n.client, chain.Config{
+		Cache:          n.cache,
+		Retry:          blob.RetryConfig{Attempts: 2, Base: time.Millisecond, Max: time.Millisecond},
+		VerifyFailures: n,
+	}).Open(n.ref, desc)
 	if err != nil {
 		t.Fatal(err)
 	}
-	whole := &late{origin}
-	b := blob.NewLimiter(blob.LimitConfig{}).Limit(origin)
-	b = chunks.Verify(b, ref, blob.Section(whole, ref.Offset, ref.Size), n)
-	b = blob.Retry(b, blob.RetryConfig{Attempts: 2, Base: time.Millisecond, Max: time.Millisecond})
-	whole.Blob = blob.Coalesce(b)
-	return whole.Blob
+	return b
 }
 
 // read reads the whole device, as far as it goes.

@@ -28,7 +28,7 @@ const (
 
 func (l layer) region(bit int64) region {
 	switch at := bit / 8; {
-	case at < l.ref.Offset-512:
+	case at < l.ref.Covered(l.desc.Size):
 		return covered
 	case at >= l.ref.Offset && at < l.ref.Offset+l.ref.Size:
 		return table
@@ -44,7 +44,7 @@ func (l layer) bits(n int) []int64 {
 	for i := range out {
 		from := int64(0)
 		if i%4 == 0 {
-			from = l.ref.Offset - 512
+			from = l.ref.Covered(l.desc.Size)
 		}
 		out[i] = (from+rng.Int64N(int64(len(l.data))-from))*8 + rng.Int64N(8)
 	}
@@ -52,8 +52,8 @@ func (l layer) bits(n int) []int64 {
 }
 
 // TestFlippedBits serves a layer with one bit wrong, at many places: no wrong
-// byte gets to the reader, and the error names chunk and host. With a mirror
-// that serves it right, before or behind, there is no error.
+// byte gets to the reader, or into the cache, and the error names chunk and host.
+// With a mirror that serves it right, before or behind, there is no error.
 func TestFlippedBits(t *testing.T) {
 	for _, a := range []zfile.Algorithm{zfile.LZ4, zfile.ZSTD} {
 		l := pack(t, text(256<<10, 1), zfile.Options{Algorithm: a})
@@ -62,6 +62,8 @@ func TestFlippedBits(t *testing.T) {
 		for _, bit := range l.bits(positions / 2) {
 			bad.set(func(h *host) { h.flip = bit })
 			l.checkAlone(t, alone, bad, bit)
+			l.checkLater(t, alone, bad)
+			bad.set(func(h *host) { h.flip = bit })
 			for _, n := range []*node{before, behind} {
 				got, err := read(t.Context(), n.open(t, l, l.ref))
 				if err != nil || !bytes.Equal(got, l.disk) {
@@ -75,8 +77,36 @@ func TestFlippedBits(t *testing.T) {
 			if want := l.region(bit) == covered; want != (f[bad.origin()] > 0) && l.region(bit) != table || len(f) > 1 {
 				t.Fatalf("bit %d: failures %v", bit, f)
 			}
+			l.checkCached(t, behind, bad, good)
 		}
 	}
+}
+
+// checkCached reads l once more after all of it was read: from the cache, as no
+// host answers.
+func (l layer) checkCached(t *testing.T, n *node, hosts ...*host) {
+	t.Helper()
+	for _, h := range hosts {
+		h.set(func(h *host) { h.down = true })
+		defer h.set(func(h *host) { h.down = false })
+	}
+	if got, err := read(t.Context(), n.reopen(t, l, l.ref)); err != nil || !bytes.Equal(got, l.disk) {
+		t.Fatalf("read from the cache: %v", err)
+	}
+}
+
+// checkLater reads l once more from n, whose only host serves what is right from
+// now on: nothing wrong that it served before is in the cache.
+func (l layer) checkLater(t *testing.T, n *node, only *host) {
+	t.Helper()
+	only.set(func(h *host) { h.flip, h.data = -1, l.data })
+	if got, err := read(t.Context(), n.reopen(t, l, l.ref)); err != nil || !bytes.Equal(got, l.disk) {
+		t.Fatalf("when the host is right: %v", err)
+	}
+	if f := n.failures(); len(f) != 0 {
+		t.Fatalf("when the host is right: failures %v", f)
+	}
+	l.checkCached(t, n, only)
 }
 
 // checkAlone reads l from its only host, where a bit is wrong.
@@ -148,6 +178,9 @@ func (l layer) checkSwap(t *testing.T, data, evilDisk []byte) {
 	if !bytes.Equal(got, l.disk[:len(got)]) {
 		t.Error("a wrong byte got through")
 	}
+	alone.failures()
+	l.checkLater(t, alone, bad)
+	bad.set(func(h *host) { h.data = data })
 	for _, hosts := range [][]*host{{bad, good}, {good, bad}, {bad, good, bad}} {
 		n := newNode(t, hosts...)
 		got, err := read(t.Context(), n.open(t, l, l.ref))
@@ -157,6 +190,7 @@ func (l layer) checkSwap(t *testing.T, data, evilDisk []byte) {
 		if f := n.failures(); f[good.origin()] != 0 || (hosts[0] == bad) != (f[bad.origin()] > 0) {
 			t.Errorf("failures %v", f)
 		}
+		l.checkCached(t, n, hosts...)
 	}
 }
 
@@ -188,7 +222,8 @@ func TestMovedLeaves(t *testing.T) {
 	moved := bytes.Clone(l.data)
 	copy(moved[a.Offset:], l.data[b.Offset:b.Offset+int64(b.Length)])
 	copy(moved[b.Offset:], l.data[a.Offset:a.Offset+int64(a.Length)])
-	n := newNode(t, newHost(t, moved))
+	only := newHost(t, moved)
+	n := newNode(t, only)
 	if got, err := read(t.Context(), n.open(t, l, chunks.Ref{})); err != nil || bytes.Equal(got, l.disk) {
 		t.Fatalf("the formats' own checksums find it: %v", err)
 	}
@@ -197,6 +232,8 @@ func TestMovedLeaves(t *testing.T) {
 	if !errors.As(err, &e) || e.Leaf != a.Number && e.Leaf != b.Number || !bytes.Equal(got, l.disk[:len(got)]) {
 		t.Errorf("error %v", err)
 	}
+	n.failures()
+	l.checkLater(t, n, only)
 }
 
 // TestEveryHostIsWrongSomewhere has two hosts with errors in different places,
