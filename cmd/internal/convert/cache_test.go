@@ -1,12 +1,15 @@
 package convert_test
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/cmd/internal/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
@@ -47,6 +50,39 @@ func TestCache(t *testing.T) {
 		if _, converted, _ := r.Totals(); converted != 3 || r.Digest != want.Digest {
 			t.Errorf("%s: %d layers converted, %s", name, converted, r.Digest)
 		}
+	}
+}
+
+// A blob that is remembered and is no converted layer costs a conversion, too.
+func TestCacheLies(t *testing.T) {
+	cfg, dir := config(t), t.TempDir()
+	cfg.Cache = convert.OpenCache(dir)
+	to := t.TempDir()
+	first := mustRun(t, cfg, single(t, three()...), to+":1")
+	layer := first.Images[0].Layers[1]
+	other := bytes.Repeat([]byte("no layer"), int(layer.Size)/8)
+	lie := digest.FromBytes(other)
+	if err := os.WriteFile(filepath.Join(to, "blobs/sha256", lie.Encoded()), other, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range entries(t, dir) {
+		file := filepath.Join(dir, name)
+		text, err := os.ReadFile(file)
+		if err == nil {
+			text = bytes.Replace(text, []byte(`"digest":"`+layer.Digest.String()), []byte(`"digest":"`+lie.String()), 1)
+			err = os.WriteFile(file, text, 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var notes []string
+	cfg.Note = func(s string) { notes = append(notes, s) }
+	more := append(three(), plainLayer(archive(map[string]int{"opt/more": 10})))
+	r := mustRun(t, cfg, single(t, more...), to+":2")
+	wantStored(t, r, "present again", "present", "present", "uploaded")
+	if r.Images[0].Layers[1].Digest != layer.Digest || len(notes) != 1 || !strings.Contains(notes[0], "converted again") {
+		t.Errorf("layer 1 is %s, want %s; notes %q", r.Images[0].Layers[1].Digest, layer.Digest, notes)
 	}
 }
 

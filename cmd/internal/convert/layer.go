@@ -90,13 +90,21 @@ func (c *conversion) convertLayers(ctx context.Context, layers []*layer, reused 
 		return err
 	}
 	defer func() { err = errors.Join(err, chain.Close()) }()
-	for _, l := range layers[:reused] {
+	for i, l := range layers[:reused] {
 		b, err := c.cfg.Destination.Open(l.out)
 		if err == nil {
 			err = chain.Skip(ctx, b)
 		}
-		if err != nil {
+		if ctx.Err() != nil {
 			return l.wrap(err)
+		}
+		if err != nil { // whoever remembered it was wrong
+			c.cfg.Note(fmt.Sprintf("%s can not be built on, and is converted again: %v", l.out.Digest, err))
+			for _, again := range layers[i:reused] {
+				again.report.Reused = false
+			}
+			reused = i
+			break
 		}
 	}
 	g, ctx := errgroup.WithContext(ctx)

@@ -31,8 +31,14 @@ func (c *conversion) present(ctx context.Context, desc ocispec.Descriptor, repos
 		return "", false, nil
 	}
 	for _, from := range repositories {
-		if mounted, err := m.Mount(ctx, desc, from); err != nil || mounted {
-			return StoredMounted, mounted, err
+		mounted, err := m.Mount(ctx, desc, from)
+		switch {
+		case mounted:
+			return StoredMounted, true, nil
+		case ctx.Err() != nil:
+			return "", false, err
+		case err != nil: // mounting saves an upload, and that is all
+			c.cfg.Note(fmt.Sprintf("%s is not mounted from %s: %v", desc.Digest, from, err))
 		}
 	}
 	return "", false, nil
