@@ -28,9 +28,10 @@ unit:
 	$(GO) test $(UNITPKGS)
 
 # One package at a time: each starts a containerd, and their time limits
-# assume that they have the machine for themselves.
+# assume that they have the machine for themselves. The first run builds images
+# of Debian packages for some ten minutes.
 e2e:
-	$(GO) test -p 1 -count 1 -timeout 25m ./integration/...
+	$(GO) test -p 1 -count 1 -timeout 45m ./integration/...
 
 race: ## unit tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race $(UNITPKGS)

@@ -21,15 +21,9 @@ import (
 // before it.
 const ChunksMember = "overlaybd.chunks"
 
-const (
-	// minLeaf is the number of bytes from which on a run of ZFile blocks is a
-	// leaf: a hash costs 34 bytes, so blocks of a few bytes (zeros, mostly)
-	// are better read together. docs/benchmarks.md has others.
-	minLeaf = 512
-	// rawLeaf is the length of leaves in a payload without compression, the
-	// size of the blocks that a file system reads.
-	rawLeaf = 4 << 10
-)
+// rawLeaf is the length in bytes of leaves in a payload without compression, the
+// size of the blocks that a file system reads.
+const rawLeaf = 4 << 10
 
 // ChunkTarget is a finished layer blob in a file. An *os.File is one.
 type ChunkTarget interface {
@@ -43,8 +37,8 @@ type ChunkTarget interface {
 // digest and size of the blob that f then holds. It reads each byte once. With an
 // error, f is no layer blob any more.
 //
-// Leaves follow ZFile blocks, so that verifying a read never needs a byte that
-// decompressing it does not, but for the shortest of them.
+// Each ZFile block is a leaf, so that verifying a read never needs a byte that
+// decompressing it does not. docs/benchmarks.md has what longer ones cost.
 func AppendChunks(ctx context.Context, f ChunkTarget, size int64) (chunks.Ref, digest.Digest, int64, error) {
 	ref, sum, end, err := appendChunks(ctx, f, size)
 	if err != nil {
@@ -167,7 +161,7 @@ func (l layout) leaves(yield func(int) bool) {
 	if l.z.Blocks() > 0 {
 		first, _ := l.z.BlockExtent(0)
 		last, n := l.z.BlockExtent(l.z.Blocks() - 1)
-		if !pieces(0, l.payload.Offset+first, chunks.PlainLeaf, yield) || !l.runs(yield) {
+		if !pieces(0, l.payload.Offset+first, chunks.PlainLeaf, yield) || !l.blocks(yield) {
 			return
 		}
 		end = l.payload.Offset + last + n
@@ -177,26 +171,19 @@ func (l layout) leaves(yield func(int) bool) {
 	pieces(end, l.end, chunks.PlainLeaf, yield)
 }
 
-// runs yields the lengths of the leaves in the ZFile's blocks.
-func (l layout) runs(yield func(int) bool) bool {
-	run := int64(0)
+// blocks yields the lengths of the leaves in the ZFile's blocks.
+func (l layout) blocks(yield func(int) bool) bool {
 	for i := range l.z.Blocks() {
 		_, n := l.z.BlockExtent(i)
-		if run > 0 && (run >= minLeaf || run+n > chunks.MaxLeaf) {
-			if !yield(int(run)) {
-				return false
-			}
-			run = 0
+		piece := n
+		if n > chunks.MaxLeaf { // overlaybd's reader can't read it either
+			piece = chunks.PlainLeaf
 		}
-		run += n
-		if run > chunks.MaxLeaf { // a block longer than overlaybd's reader can read
-			if !pieces(0, run, chunks.PlainLeaf, yield) {
-				return false
-			}
-			run = 0
+		if !pieces(0, n, piece, yield) {
+			return false
 		}
 	}
-	return run == 0 || yield(int(run))
+	return true
 }
 
 // pieces yields the lengths of pieces of [off, end).

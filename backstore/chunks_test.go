@@ -121,7 +121,7 @@ func TestAppendChunks(t *testing.T) {
 			t.Fatalf("%s: the bytes before the table changed", name)
 		}
 		ends := checkTable(t, out[ref.Offset:ref.Offset+ref.Size], ref.Root, covered)
-		checkLeaves(t, data, ends, 512)
+		checkLeaves(t, data, ends)
 
 		again, _ := withChunks(t, data)
 		if !bytes.Equal(again, out) {
@@ -137,33 +137,19 @@ func TestAppendChunks(t *testing.T) {
 	}
 }
 
-// checkLeaves checks that ZFile blocks are not cut, and that a run of them ends
-// once it has minLeaf bytes.
-func checkLeaves(t *testing.T, data []byte, ends []int64, minLeaf int) {
+// checkLeaves checks that each ZFile block is a leaf.
+func checkLeaves(t *testing.T, data []byte, ends []int64) {
 	t.Helper()
 	d, err := backstore.Describe(t.Context(), memory(data))
 	if err != nil {
 		t.Fatal(err)
 	}
-	start, _ := d.ZFile.BlockExtent(0)
-	base := d.Payload.Offset
-	if !slices.Contains(ends, base+start) {
-		t.Errorf("no leaf ends where blocks start, at %d", base+start)
-	}
-	prev := base + start
 	for i := range d.ZFile.Blocks() {
 		start, n := d.ZFile.BlockExtent(i)
-		end := base + start + n
-		k, cut := slices.BinarySearch(ends, end)
-		if inside := ends[k] > base+start && ends[k] < end; inside {
-			t.Errorf("a leaf ends within block %d, at %d", i, ends[k])
-		}
-		last := i == d.ZFile.Blocks()-1
-		if want := end-prev >= int64(minLeaf); cut != (want || last) {
-			t.Errorf("run of %d bytes: leaf ends %v after block %d", end-prev, cut, i)
-		}
-		if cut {
-			prev = end
+		start += d.Payload.Offset
+		before, _ := slices.BinarySearch(ends, start)
+		if end := start + n; ends[before] != start || ends[before+1] != end {
+			t.Errorf("block %d lies at %d to %d, leaves end at %d and %d", i, start, end, ends[before], ends[before+1])
 		}
 	}
 }

@@ -92,7 +92,7 @@ func (a *applier) file(ctx context.Context, h *tar.Header, content io.Reader) er
 	case tar.TypeChar:
 		f.Mode |= erofs.TypeChar
 		if h.Devmajor == 0 && h.Devminor == 0 {
-			return a.layer.Whiteout(ctx, h.Name) // of overlayfs
+			return a.layer.Remove(ctx, h.Name) // what overlayfs takes it for
 		}
 	case tar.TypeBlock:
 		f.Mode |= erofs.TypeBlock

@@ -252,6 +252,7 @@ func TestOverlay(t *testing.T) {
 		archive(t, dir("a"), wh("a/.wh.1"), dir("b"), file("b/new", "9"), wh("b/.wh..wh..opq"), noted,
 			wh(".wh.gone"), wh(".wh..wh.plnk"), wh(".wh.never"),
 			entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "device"}},
+			file("hidden", "again"), entry{Header: tar.Header{Typeflag: tar.TypeChar, Name: "hidden"}},
 			file("swap", "file"), dir("c"), file("c/in", "10"), file("a/2", "first"), file("a/2", "second")),
 	)
 	expect(t, img,
@@ -295,12 +296,12 @@ func TestPinned(t *testing.T) {
 	top := []entry{file("many/077", "changed"), file("many/new", "added"), file("etc/.wh.passwd", "")}
 	for algorithm, want := range map[zfile.Algorithm][]digest.Digest{
 		zfile.LZ4: {
-			"sha256:070e2db3ce5466fd797b466b1441c95b4b80fbbf2097c4b58d7f1ede68df2bb8",
-			"sha256:e93afe0fab212f430e3e5dac0a7fde5be35c249eca4eb8037196fbef327b2b68",
+			"sha256:adfb7e07cb57cfaa2923a927fc4f08a5c057a8478b9f105b8b7abdc95c07bb8c",
+			"sha256:7d8179ed2ffb69a6fd807c3351fe71a20c475686762d27d4f5d2bf2e348c24b5",
 		},
 		zfile.ZSTD: {
-			"sha256:1407c9233c42b3950328b41dc0268137e048c4a503127807a355b24589164567",
-			"sha256:89ab5f4f91345736e3e1e2aba7558a8a1b2b5bbfa117ad79d022fd475e6c5da2",
+			"sha256:7d5d9e5516c584e9738efe1fcdd276809fc60bd9f82085fa6d5bf34fdf5d1d12",
+			"sha256:fa0dc45a10ccd7561acc56c15eb31fbcc2200896d8b68b883664627aa324bd46",
 		},
 	} {
 		img := run(t, convert.Options{Compression: zfile.Options{Algorithm: algorithm}}, archive(t, bottom...), archive(t, top...))

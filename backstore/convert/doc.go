@@ -16,4 +16,15 @@
 // the blob. Metadata is in memory while a layer is added, some hundred bytes
 // for each file it states and what it shares a directory with; for later layers
 // it is in another temporary file, of Chain.
+//
+// An archive is refused if it is cut off or has an entry
+//
+//   - whose path, or that of the file it is a hard link to, leaves the root with
+//     "..", has a name of more than 255 bytes or with a NUL, goes through more than
+//     40 symbolic links, or through what the same archive states as no directory
+//   - that is a hard link to a directory, or to nothing of its layer or those below
+//   - that is a symbolic link to "", or to more than 4095 bytes
+//   - that is a whiteout without the name of a file, or of a type that is not known
+//   - whose extended attributes are more than erofs can store with a file
+//   - that no longer fits on the device (Options.VirtualSize)
 package convert

@@ -18,6 +18,9 @@ const Version = 1
 // make, too.
 const DefaultVirtualSize = 64 << 30
 
+// MaxVirtualSize is up to where overlaybd's reader can read a device, in bytes.
+const MaxVirtualSize = 2 << 40
+
 // Options say how layers are written. Those that decide what is written are
 // Compression, but for its Workers, and VirtualSize.
 type Options struct {
@@ -32,8 +35,11 @@ type Options struct {
 
 // Validate reports values that make no sense.
 func (o Options) Validate() error {
-	if o.VirtualSize < 0 || o.VirtualSize%erofs.BlockSize != 0 {
+	switch {
+	case o.VirtualSize < 0 || o.VirtualSize%erofs.BlockSize != 0:
 		return fmt.Errorf("virtual size of %d bytes is not a multiple of %d", o.VirtualSize, erofs.BlockSize)
+	case o.VirtualSize > MaxVirtualSize:
+		return fmt.Errorf("virtual size of %d bytes is above %d, up to which overlaybd's reader works", o.VirtualSize, int64(MaxVirtualSize))
 	}
 	return nil
 }

@@ -10,9 +10,14 @@ import (
 	"github.com/reprise-containers/reprise/backstore/erofs"
 )
 
-// maxRuns is up to how many stretches of zeros are left out of a layer: each
-// costs a record of its index, of which there can be a million.
-const maxRuns = 400_000
+const (
+	// maxRuns is up to how many stretches of zeros are left out of a layer:
+	// each costs a record of its index, of which there can be a million.
+	maxRuns = 400_000
+	// longZeros is how many blocks of zeros are left out all the same: what
+	// an archive can say in a few bytes must not fill the disk.
+	longZeros = copyBlocks / 4
+)
 
 // copyBlocks is how much content is moved at once.
 const copyBlocks = 256
@@ -70,14 +75,11 @@ var zeros [erofs.BlockSize]byte
 // blocks adds whole blocks, those that have something in them.
 func (s *spool) blocks(at uint32, p []byte) error {
 	for len(p) > 0 {
-		n := 0 // blocks to store
-		for n*erofs.BlockSize < len(p) && (len(s.runs) >= maxRuns || !bytes.Equal(p[n*erofs.BlockSize:][:erofs.BlockSize], zeros[:])) {
-			n++
-		}
-		if n == 0 {
-			at, p = at+1, p[erofs.BlockSize:]
+		if z := leading(p, true); z >= longZeros || z > 0 && len(s.runs) < maxRuns {
+			at, p = at+uint32(z), p[z*erofs.BlockSize:]
 			continue
 		}
+		n := max(leading(p, false), leading(p, true)) // blocks to store
 		if _, err := s.w.Write(p[:n*erofs.BlockSize]); err != nil {
 			return err
 		}
@@ -85,6 +87,14 @@ func (s *spool) blocks(at uint32, p []byte) error {
 		at, p = at+uint32(n), p[n*erofs.BlockSize:]
 	}
 	return nil
+}
+
+// leading returns how many blocks at the start of p are of zeros, or are not.
+func leading(p []byte, zero bool) (n int) {
+	for n*erofs.BlockSize < len(p) && bytes.Equal(p[n*erofs.BlockSize:][:erofs.BlockSize], zeros[:]) == zero {
+		n++
+	}
+	return n
 }
 
 // extend enters blocks that were written to the end of the file.

@@ -2,7 +2,6 @@ package erofs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -23,7 +22,31 @@ type Layer struct {
 	below map[uint64]*node // nodes of the image below by number
 
 	next  uint32            // first block that is free
+	held  int64             // bytes of metadata in memory, see hold
 	patch map[uint32][]byte // blocks of metadata, see put
+}
+
+const (
+	// maxHeld bounds the metadata that a layer states and that is in memory
+	// until it is finished, in bytes: some four million files.
+	maxHeld = 1 << 30
+	// fileHeld is what a file takes besides its name, its attributes and the
+	// target of a link, in bytes.
+	fileHeld = 256
+)
+
+// hold counts what is kept in memory of n, and refuses attributes that can't be
+// stored and what is too much.
+func (l *Layer) hold(name string, n *node) error {
+	xattrs, err := encodeXattrs(n.Xattrs)
+	if err != nil {
+		return err
+	}
+	l.held += fileHeld + int64(len(name)+len(n.target)+len(xattrs))
+	if l.held > maxHeld {
+		return fmt.Errorf("the names and attributes of the layer's files take more than %d bytes", int64(maxHeld))
+	}
+	return nil
 }
 
 // File is a file that a layer states.
@@ -53,13 +76,17 @@ func NewLayer(ctx context.Context, base *Image, uuid [16]byte) (*Layer, error) {
 		l.root.dir.parent = l.root
 		return l, nil
 	}
+	if int64(base.sb.blocks) > base.r.Size()/BlockSize {
+		return nil, fmt.Errorf("%w: %d blocks on a device of %d bytes", ErrFormat, base.sb.blocks, base.r.Size())
+	}
 	if base.sb.root != rootNID || base.sb.meta != 0 {
 		return nil, fmt.Errorf("%w: root directory in inode %d from block %d: it was made by another program and can't be changed",
 			ErrFormat, base.sb.root, base.sb.meta)
 	}
 	l.sb.inodes, l.next = base.sb.inodes, base.sb.blocks
-	l.root = l.nodeBelow(nil, Dirent{NID: rootNID, Type: typeDir})
+	l.root = &node{nid: rootNID, kind: typeDir, dir: &directory{}}
 	l.root.dir.parent = l.root
+	l.below[rootNID] = l.root
 	return l, l.load(ctx, l.root)
 }
 
@@ -73,7 +100,7 @@ func (l *Layer) Allocate(size int64) (uint32, error) {
 	}
 	n := (size-1)/BlockSize + 1
 	if n >= math.MaxUint32-int64(l.next) {
-		return 0, errors.New("the image needs more than the 2^32 blocks that erofs has numbers for")
+		return 0, errTooLarge
 	}
 	start := l.next
 	l.next += uint32(n)
@@ -100,7 +127,7 @@ func (l *Layer) Put(ctx context.Context, name string, f File) error {
 			f.Xattrs = union(old.Xattrs, f.Xattrs, "")
 		}
 		old.Attr, old.fresh, old.dirty = f.Attr, true, true
-		return nil
+		return l.hold(base, old)
 	}
 	n := newNode(f.Attr)
 	switch f.Type() {
@@ -108,6 +135,9 @@ func (l *Layer) Put(ctx context.Context, name string, f File) error {
 		n.size, n.start = f.Size, f.Start
 	case TypeSymlink:
 		n.size, n.target = int64(len(f.Target)), f.Target
+	}
+	if err := l.hold(base, n); err != nil {
+		return err
 	}
 	dir.set(base, n)
 	return nil
@@ -130,8 +160,11 @@ func (l *Layer) Link(ctx context.Context, name, target string, a Attr) error {
 	if err != nil {
 		return err
 	}
-	if dir == nil || old == n && n.fresh {
+	switch {
+	case dir == nil || old == n && n.fresh:
 		return nil
+	case old != nil && old.isDir() && tdir.within(old):
+		return fmt.Errorf("hard link to %q, which is in the directory that the link replaces", target)
 	}
 	if !n.fresh {
 		n = tdir.copyUp(tbase, n)
@@ -145,7 +178,7 @@ func (l *Layer) Link(ctx context.Context, name, target string, a Attr) error {
 	}
 	a.Mode = n.Type() | a.Mode&^TypeMask
 	n.Attr = a
-	return nil
+	return l.hold(base, n)
 }
 
 // capability is the attribute that Linux takes from a file whose owner is set.
@@ -176,6 +209,16 @@ func (l *Layer) Whiteout(ctx context.Context, name string) error {
 		return l.hide(ctx, n)
 	}
 	return nil
+}
+
+// Remove removes what is there under a path, whether this layer stated it or one
+// below.
+func (l *Layer) Remove(ctx context.Context, name string) error {
+	dir, base, n, err := l.lookup(ctx, name)
+	if err == nil && n != nil {
+		dir.drop(base, n)
+	}
+	return err
 }
 
 // Opaque hides what the layers below have in a directory.

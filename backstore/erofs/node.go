@@ -35,6 +35,7 @@ type node struct {
 type directory struct {
 	parent   *node // of the root, itself
 	name     string
+	alone    bool             // the layers below have nothing of that path
 	children map[string]*node // nil until read
 	blocks   [][]Dirent       // as they are below
 	// replaced are files of the layers below that the layer put something
@@ -54,17 +55,21 @@ func newNode(a Attr) *node {
 }
 
 // nodeBelow returns the file of the image below that e names in dir, one node
-// for all names of it.
-func (l *Layer) nodeBelow(dir *node, e Dirent) *node {
+// for all names of it. A directory has one name only: an image where it has two
+// could go round in circles.
+func (l *Layer) nodeBelow(dir *node, e Dirent) (*node, error) {
 	if n := l.below[e.NID]; n != nil {
-		return n
+		if n.kind != e.Type || n.isDir() {
+			return nil, fmt.Errorf("%w: %q in directory %d is inode %d, which is a directory elsewhere or of another type", ErrFormat, e.Name, dir.nid, e.NID)
+		}
+		return n, nil
 	}
 	n := &node{nid: e.NID, kind: e.Type}
 	if n.isDir() {
 		n.dir = &directory{parent: dir, name: e.Name}
 	}
 	l.below[e.NID] = n
-	return n
+	return n, nil
 }
 
 // load reads the inode of a node of the image below.
@@ -103,15 +108,19 @@ func (l *Layer) children(ctx context.Context, n *node) (map[string]*node, error)
 	if err != nil {
 		return nil, err
 	}
-	n.dir.blocks, n.dir.children = blocks, map[string]*node{}
+	children := map[string]*node{}
 	for _, b := range blocks {
 		for _, e := range b {
-			if e.Name != "." && e.Name != ".." {
-				n.dir.children[e.Name] = l.nodeBelow(n, e)
+			if e.Name == "." || e.Name == ".." {
+				continue
+			}
+			if children[e.Name], err = l.nodeBelow(n, e); err != nil {
+				return nil, err
 			}
 		}
 	}
-	return n.dir.children, nil
+	n.dir.blocks, n.dir.children = blocks, children
+	return children, nil
 }
 
 // set makes c what name is in the directory n, whose children were read.
@@ -132,6 +141,7 @@ func (n *node) drop(name string, old *node) {
 	delete(n.dir.children, name)
 	switch {
 	case old.isDir():
+		old.unlink()
 	case old.fresh:
 		old.links--
 	default:
@@ -139,6 +149,19 @@ func (n *node) drop(name string, old *node) {
 			n.dir.replaced = map[string]*node{}
 		}
 		n.dir.replaced[name] = old
+	}
+}
+
+// unlink takes the names in a directory that goes, and in those in it, from the
+// counts of the files that the layer states.
+func (n *node) unlink() {
+	for _, c := range n.dir.children {
+		switch {
+		case c.isDir():
+			c.unlink()
+		case c.fresh:
+			c.links--
+		}
 	}
 }
 

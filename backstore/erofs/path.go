@@ -4,16 +4,27 @@ import (
 	"context"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
-// maxHops bounds the symbolic links on a path, as Linux does for a few more.
-const maxHops = 40
+const (
+	// maxHops bounds the symbolic links on a path, as Linux does.
+	maxHops = 40
+	// maxPath is the length in bytes of the longest path that Linux takes.
+	maxPath = 4095
+	// maxSteps bounds the names on a path, those of the targets of symbolic
+	// links included, and so how deep directories can be.
+	maxSteps = 2 * maxPath
+)
 
 // split returns the parts of a path below the root. A path that leaves the root
 // is an error: nobody means that.
 func split(name string) ([]string, error) {
 	clean := path.Clean(strings.TrimLeft(name, "/"))
+	if len(clean) > maxPath {
+		return nil, fmt.Errorf("path of %d bytes that starts with %q; the limit is %d", len(clean), clean[:64], maxPath)
+	}
 	if clean == ".." || strings.HasPrefix(clean, "../") {
 		return nil, fmt.Errorf("path %q leaves the root directory", name)
 	}
@@ -57,7 +68,10 @@ func (l *Layer) lookup(ctx context.Context, name string) (dir *node, base string
 // way to a directory; one that the layer states is an error.
 func (l *Layer) descend(ctx context.Context, name string, todo []string) (*node, error) {
 	at := l.root
-	for hops := 0; len(todo) > 0; {
+	for hops, steps := 0, 0; len(todo) > 0; steps++ {
+		if steps > maxSteps || hops > maxHops {
+			return nil, fmt.Errorf("path %q leads through more than %d names or %d symbolic links", name, maxSteps, maxHops)
+		}
 		part := todo[0]
 		todo = todo[1:]
 		switch part {
@@ -67,38 +81,48 @@ func (l *Layer) descend(ctx context.Context, name string, todo []string) (*node,
 			at = at.dir.parent
 			continue
 		}
-		children, err := l.children(ctx, at)
+		next, err := l.step(ctx, at, part)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("path %q: %w", name, err)
 		}
-		next := children[part]
-		switch {
-		case next != nil && next.fresh && next.kind == typeSymlink:
-			if hops++; hops > maxHops {
-				return nil, fmt.Errorf("path %q goes through more than %d symbolic links", name, maxHops)
-			}
-			if strings.HasPrefix(next.target, "/") {
-				at = l.root
-			}
-			todo = append(strings.Split(next.target, "/"), todo...)
+		if next.isDir() {
+			next.fresh = true
+			at = next
 			continue
-		case next != nil && next.fresh && !next.isDir():
-			return nil, fmt.Errorf("path %q goes through %q, which the same layer states as no directory", name, part)
-		case next == nil || !next.isDir():
-			if next, err = l.implied(ctx, at, part); err != nil {
-				return nil, err
-			}
 		}
-		next.fresh = true
-		at = next
+		hops++
+		if strings.HasPrefix(next.target, "/") {
+			at = l.root
+		}
+		todo = append(strings.Split(next.target, "/"), todo...)
 	}
 	return at, nil
 }
 
+// step returns what name is in dir on the way to something else: a directory, or
+// a symbolic link that the layer states.
+func (l *Layer) step(ctx context.Context, dir *node, name string) (*node, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	children, err := l.children(ctx, dir)
+	if err != nil {
+		return nil, err
+	}
+	next := children[name]
+	switch {
+	case next != nil && next.isDir(), next != nil && next.fresh && next.kind == typeSymlink:
+		return next, nil
+	case next != nil && next.fresh:
+		return nil, fmt.Errorf("the same layer states %q as no directory", name)
+	}
+	return l.implied(ctx, dir, name)
+}
+
 // implied makes a directory that the layer needs and does not state.
 func (l *Layer) implied(ctx context.Context, dir *node, name string) (*node, error) {
-	attr := Attr{Mode: TypeDir | 0o755}
-	if l.base != nil {
+	attr, alone := Attr{Mode: TypeDir | 0o755}, true
+	if l.base != nil && !dir.dir.alone {
 		found, err := l.base.resolve(ctx, path.Join(dir.path(), name))
 		if err != nil {
 			return nil, err
@@ -107,20 +131,36 @@ func (l *Layer) implied(ctx context.Context, dir *node, name string) (*node, err
 			if found.Xattrs, err = l.base.Xattrs(ctx, found); err != nil {
 				return nil, err
 			}
-			attr = found.Attr
+			attr, alone = found.Attr, false
 		}
 	}
 	n := newNode(attr)
+	n.dir.alone = alone
+	if err := l.hold(name, n); err != nil {
+		return nil, err
+	}
 	dir.set(name, n)
 	return n, nil
 }
 
 // path returns the path of a directory from the root.
 func (n *node) path() string {
-	if n.dir.parent == n {
-		return "/"
+	var names []string
+	for ; n.dir.parent != n; n = n.dir.parent {
+		names = append(names, n.dir.name)
 	}
-	return path.Join(n.dir.parent.path(), n.dir.name)
+	slices.Reverse(names)
+	return "/" + strings.Join(names, "/")
+}
+
+// within reports whether the directory n is dir or below it.
+func (n *node) within(dir *node) bool {
+	for ; n != dir; n = n.dir.parent {
+		if n.dir.parent == n {
+			return false
+		}
+	}
+	return true
 }
 
 // resolve returns the inode of a path, symbolic links followed, or nil.
@@ -132,6 +172,9 @@ func (m *Image) resolve(ctx context.Context, name string) (*Inode, error) {
 	above := []*Inode{root}
 	todo := strings.Split(name, "/")
 	for hops := 0; len(todo) > 0; {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		part, at := todo[0], above[len(above)-1]
 		todo = todo[1:]
 		switch part {

@@ -2,10 +2,14 @@ package erofs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 )
+
+var errTooLarge = errors.New("the image needs more than the 2^32 blocks that erofs has numbers for")
 
 // plan is where a node is to be.
 type plan struct {
@@ -33,7 +37,11 @@ func (l *Layer) place(ctx context.Context) (*placer, error) {
 	if err := p.directory(ctx, l.root); err != nil {
 		return nil, err
 	}
-	l.next = uint32((p.cursor + BlockSize - 1) / BlockSize)
+	end := (p.cursor + BlockSize - 1) / BlockSize
+	if end > math.MaxUint32 {
+		return nil, errTooLarge
+	}
+	l.next = uint32(end)
 	for _, n := range p.files {
 		if err := p.content(n); err != nil {
 			return nil, err
@@ -124,7 +132,7 @@ func (pl *plan) arrange(n *node, names []string, header int) {
 	}
 	total := namesSize(names)
 	pl.groups = [][]string{names}
-	pl.inline = total <= inlineDir && header%BlockSize+total <= BlockSize
+	pl.inline = total <= inlineDir && header+total <= BlockSize
 }
 
 // settle decides whether the directory n, with total bytes of names, stays where
@@ -163,7 +171,7 @@ func (p *placer) planFile(dir *node, name string, n *node) error {
 		return err
 	}
 	header := inodeSize + len(pl.xattrs)
-	pl.inline = n.kind == typeSymlink && header%BlockSize+len(n.target) <= BlockSize
+	pl.inline = n.kind == typeSymlink && header+len(n.target) <= BlockSize
 	tail := 0
 	if pl.inline {
 		tail = len(n.target)
@@ -195,14 +203,14 @@ func (m *Image) offsetOrRoot(nid uint64) int64 {
 }
 
 // fits reports whether an inode with what is behind it fits into room bytes at
-// a place; the tail must not cross blocks.
+// a place. A tail must be in one block with all that is before it: Linux before
+// 6.12 reads no symbolic link that isn't.
 func fits(at int64, room, header, tail int) bool {
-	start := at + int64(header)
-	return header+tail <= room && (tail == 0 || start/BlockSize == (start+int64(tail)-1)/BlockSize)
+	return header+tail <= room && (tail == 0 || at/BlockSize == (at+int64(header+tail)-1)/BlockSize)
 }
 
 // assign enters n, and gives it a number if it has none: the next place where
-// the inode lies in one block and its tail, if it has one, too.
+// the inode lies in one block, with its tail if it has one.
 func (p *placer) assign(n *node, header, tail int) {
 	p.files = append(p.files, n)
 	if n.nid != 0 {

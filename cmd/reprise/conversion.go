@@ -22,20 +22,21 @@ import (
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
 	"github.com/reprise-containers/reprise/remote/registry"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 func runConvert(ctx context.Context, cmd *cli.Command) (err error) {
 	var j conversion
 	defer closing(&j, &err)
 	if err := j.open(ctx, cmd); err != nil {
-		return err
+		return guessed(err, cmd.Args().Get(1), j.to)
 	}
 	r, err := j.run(ctx, progress(cmd))
 	for _, n := range j.notes {
 		fmt.Fprintf(cmd.Root().ErrWriter, "reprise: note: %s\n", n)
 	}
 	if err != nil {
-		return err
+		return guessed(err, cmd.Args().Get(1), j.to)
 	}
 	if cmd.Bool("json") {
 		return printJSON(cmd.Root().Writer, r)
@@ -97,6 +98,20 @@ func (j *conversion) open(ctx context.Context, cmd *cli.Command) (err error) {
 		j.opens = append(j.opens, k)
 	}
 	return err
+}
+
+// guessed adds to an error of the destination's registry what else arg could
+// have meant, if nothing in it names a registry.
+func guessed(err error, arg string, to destination.Location) error {
+	e, ok := errors.AsType[*registry.Error](err)
+	if !ok || to.Kind != source.KindRegistry || strings.Contains(arg, "://") {
+		return err
+	}
+	named, parseErr := reference.ParseNormalizedNamed(to.Ref)
+	if parseErr != nil || strings.HasPrefix(arg, reference.Domain(named)) || !strings.HasPrefix(e.Ref, named.Name()) {
+		return err
+	}
+	return fmt.Errorf("%w (for a layout write oci:%s)", err, arg)
 }
 
 // run converts and shows bars on w.
@@ -164,7 +179,7 @@ func attached(ctx context.Context, client *registry.Client, ref string, subject 
 	if err != nil {
 		return nil
 	}
-	list, err := client.Referrers(ctx, ref, subject, convert.ArtifactType)
+	list, err := client.Referrers(ctx, ref, subject, labels.ConvertedArtifact)
 	if err != nil {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/docker/go-units"
 	"github.com/urfave/cli/v3"
 
+	layerconvert "github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/backstore/zfile"
 	"github.com/reprise-containers/reprise/cmd/internal/convert"
 )
@@ -21,7 +22,11 @@ func convertCommand() *cli.Command {
 		ArgsUsage: "SRC DST",
 		Description: `SRC and DST are each a registry reference (docker.io/library/redis:7), an OCI
 image layout (a directory) or an OCI archive (a .tar file), the latter two with
-:TAG. docker://, oci: and oci-archive: before them say which.
+:TAG. docker://, oci: and oci-archive: before them say which. Without that, what
+exists is a layout if it is a directory and an archive if it is a file. Of what
+does not exist, a DST that ends in .tar is an archive, one that starts with / or .
+a layout, and all else a reference: write oci:app or ./app for a layout, app is
+docker.io/library/app.
 
 All platforms are converted unless --platform picks one. The name DST is given
 when everything is there; an interrupted conversion that is started again does
@@ -37,15 +42,15 @@ func convertFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: "platform", Usage: "convert only `OS/ARCH` of a multi-platform image (default: all)"},
 		&cli.BoolFlag{Name: "oci", Usage: "keep the source: DST names a copy of it, and the converted image refers to it"},
-		&cli.StringFlag{Name: "compression", Usage: "`lz4 or zstd`", Value: "zstd"},
-		&cli.StringFlag{Name: "block-size", Usage: "compress blocks of `SIZE`: 4k, 8k, 16k or 32k", Value: "4k"},
-		&cli.StringFlag{Name: "vsize", Usage: "`SIZE` of the device, which bounds what a container's image can hold", Value: "64g"},
+		&cli.StringFlag{Name: "compression", Usage: "`lz4 or zstd`", Value: convert.DefaultAlgorithm.String()},
+		&cli.StringFlag{Name: "block-size", Usage: "compress blocks of `SIZE`: 4k, 8k, 16k or 32k", Value: units.BytesSize(convert.DefaultBlockSize)},
+		&cli.StringFlag{Name: "vsize", Usage: "`SIZE` of the device, which bounds what a container's image can hold", Value: units.BytesSize(layerconvert.DefaultVirtualSize)},
 		&cli.StringSliceFlag{Name: "reuse-from", Usage: "do not convert again what converted `IMAGE` has; repeatable"},
 		&cli.StringFlag{Name: "cache-dir", Usage: "`DIR` that remembers converted layers; \"\" is none", Value: defaultCacheDir()},
 		&cli.StringFlag{Name: "temp-dir", Usage: "`DIR` for temporary files (default: $TMPDIR or /tmp)"},
-		&cli.IntFlag{Name: "workers", Usage: "use `N` processors (default: all)"},
-		&cli.IntFlag{Name: "concurrency", Usage: "compress and upload up to `N` layers behind the one that is read", Value: convert.DefaultConcurrency},
-		&cli.StringFlag{Name: "max-layer-size", Usage: "refuse layers that decompress to more than `SIZE`", Value: "64g"},
+		&cli.IntFlag{Name: "workers", Usage: "use `N` processors (default: all)", HideDefault: true},
+		&cli.IntFlag{Name: "concurrency", Usage: "have up to `N` layers in temporary files: one that is read, the others compressed and uploaded", Value: convert.DefaultConcurrency},
+		&cli.StringFlag{Name: "max-layer-size", Usage: "refuse layers that decompress to more than `SIZE`", Value: units.BytesSize(convert.DefaultMaxLayerSize)},
 		&cli.Int64Flag{
 			Name:  "max-ratio",
 			Usage: "refuse layers above 1 GiB that decompress to more than `N` times their size; -1 is no limit",

@@ -100,13 +100,17 @@ func TestConvertUsage(t *testing.T) {
 		{[]string{"convert", "--vsize=big", "x", "y"}, exitUsage, "--vsize"},
 		{[]string{"convert", "--block-size=64k", r.ref("1"), dir}, exitUsage, "block size 65536"},
 		{[]string{"convert", "--block-size=5000", r.ref("1"), dir}, exitUsage, "block size 5000"},
+		{[]string{"convert", "--vsize=5000", r.ref("1"), dir}, exitUsage, "virtual size of 5000 bytes"},
+		{[]string{"convert", "--vsize=5000", "--oci", r.ref("1"), dir}, exitUsage, "virtual size of 5000 bytes"},
 		{[]string{"convert", "--workers=-1", r.ref("1"), dir}, exitUsage, "negative"},
 		{[]string{"convert", r.ref("1"), "x@sha256:" + strings.Repeat("0", 64)}, exitUsage, "not a digest"},
 		{[]string{"convert", r.ref("none"), dir}, exitFailed, "404"},
 		{[]string{"convert", r.ref("1"), "127.0.0.1:1/app:1"}, exitFailed, "looking at the destination"},
-		{[]string{"convert", "./none", dir}, exitFailed, "file does not exist"},
-		{[]string{"convert", "oci:none", dir}, exitFailed, "none is no image"},
+		{[]string{"convert", "./none", dir}, exitFailed, "./none is no image: no such file or directory"},
+		{[]string{"convert", "oci:none", dir}, exitFailed, "none is no image: no such file or directory"},
+		{[]string{"inspect", "oci:none"}, exitFailed, "none is no image: no such file or directory"},
 		{[]string{"convert", r.ref("1"), "main.go"}, exitFailed, "exists already"},
+		{[]string{"convert", "--temp-dir=" + dir + "/none", r.ref("1"), dir}, exitFailed, "--temp-dir"},
 		{[]string{"attach-chunks"}, exitUsage, "needs an image"},
 		{[]string{"attach-chunks", r.ref("1")}, exitFailed, "convert it first"},
 	} {
@@ -116,6 +120,30 @@ func TestConvertUsage(t *testing.T) {
 	}
 	if list, err := os.ReadDir(dir); err != nil || len(list) > 0 {
 		t.Errorf("left %v, %v", list, err)
+	}
+}
+
+// TestConvertGuess names a destination that was meant otherwise.
+func TestConvertGuess(t *testing.T) {
+	r := newRegistry(t)
+	r.ordinary(t, "1", "one")
+	dir := t.TempDir()
+	hosts := filepath.Join(dir, "docker.io")
+	if err := errors.Join(os.Mkdir(hosts, 0o755), os.WriteFile(filepath.Join(hosts, "hosts.toml"), fmt.Appendf(nil, "server = %q\n", r.URL), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	const hint = "(for a layout write oci:"
+	for arg, want := range map[string]string{
+		"out": hint + "out)", "team/out:1": hint + "team/out:1)", "docker://out": "", "docker.io/out": "", r.ref("none"): "",
+	} {
+		got := reprise(t, "convert", "--hosts-dir="+dir, "--cache-dir=", r.ref("1"), arg)
+		if got.code != exitFailed || !strings.Contains(got.err, want) || want == "" && strings.Contains(got.err, hint) {
+			t.Errorf("%s: %+v, want %q", arg, got, want)
+		}
+	}
+	help := reprise(t, "convert", "--help").out
+	if !strings.Contains(help, "starts with / or .") || strings.Contains(help, "(default: 0)") {
+		t.Errorf("%s", help)
 	}
 }
 

@@ -63,7 +63,8 @@ func mkfsAndCompress(ctx context.Context, tree, out string) error {
 		return err
 	}
 	_, err = io.CopyBuffer(struct{ io.Writer }{z}, in, make([]byte, 1<<20))
-	return errors.Join(err, z.Close())
+	// A converted layer is on disk when it gets its name.
+	return errors.Join(err, z.Close(), f.Sync())
 }
 
 func (c *conversion) stargz(ctx context.Context, out string) error {

@@ -141,7 +141,7 @@ func mustRun(ctx context.Context, t *testing.T, argv ...string) {
 // table, of a compression library or of the manifest changes it: then images
 // that were converted before are converted again by those who look for changed
 // digests, so it belongs in the change log.
-const pinned digest.Digest = "sha256:23df1954fdd702e744fade87e89417ae2aed5fa611a07934ba898671d08b0761"
+const pinned digest.Digest = "sha256:1cb2cbcf6fb40497d896b72efeeb378d2d12ad1276cf9128b568db9f71674b58"
 
 // TestConvertPinned converts an image that no package and no tool has a part in
 // to a digest that was written down.

@@ -10,17 +10,19 @@ import (
 	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/sandbox/wire"
-	"github.com/reprise-containers/reprise/remote/registry"
 )
 
-// chunked returns an image with chunk tables.
-func chunked(t *testing.T, b image.Build) image.Layout {
+// pushConverted makes an ordinary image of what is in b, with two more layers,
+// and converts it to name.
+func (n machine) pushConverted(t *testing.T, b image.Build, name string) {
 	t.Helper()
-	l, err := built(t, b).Chunked(t.Context(), t.TempDir(), b.Args)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	l := layered(t, image.Layered{Name: "verify", Args: b.Args, Steps: []image.Step{
+		{Rootfs: b.Rootfs},
+		{Write: image.OneFile("etc/layers", "layer 2\n")},
+		{Write: image.OneFile("var/changes/3", "layer 3\n")},
+	}})
+	n.push(t, l, "originals/"+name)
+	n.convert(t, "originals/"+name, name)
 }
 
 // flipped inverts a byte of every nth answer with a part of a blob, each time
@@ -36,14 +38,13 @@ func flipped(nth int64, count *atomic.Int64) wire.Rule {
 	}
 }
 
-// TestVerify reads whole images through a wire that damages what it carries, with
-// chunk tables required. Everything that arrives in the end is right, and that
+// TestVerify reads a whole converted image through a wire that damages what it
+// carries, with chunk tables required. Everything that arrives in the end is right, and that
 // it was not is counted.
 func TestVerify(t *testing.T) {
 	n := ownNode(t, node.Options{Config: map[string]string{"registry": "verify = \"required\"\n"}})
 	b := faulty("verify")
-	b.Changes = 2
-	n.push(t, chunked(t, b), "verify:1")
+	n.pushConverted(t, b, "verify:1")
 	var flips atomic.Int64
 	n.Proxy.SetRule(flipped(9, &flips))
 	ref := n.rpull(t, "verify:1")
@@ -59,25 +60,19 @@ func TestVerify(t *testing.T) {
 	t.Logf("%d bytes inverted, %v pieces wrong", flips.Load(), failures)
 }
 
-// TestVerifyReferrers reads an image whose chunk tables lie beside it in the
-// registry, through a wire that damages what it carries.
+// TestVerifyReferrers reads an image whose chunk tables `reprise attach-chunks` put
+// beside it in the registry, through a wire that damages what it carries.
 func TestVerifyReferrers(t *testing.T) {
 	n := ownNode(t, node.Options{Config: map[string]string{"registry": "verify = \"required\"\nverify_referrers = true\n"}})
 	b := faulty("referrers")
 	b.Changes = 2
-	l := built(t, b)
-	n.push(t, l, "referrers:1")
-	client, err := registry.New(registry.Config{PlainHTTP: []string{n.Registry.Address}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	n.push(t, built(t, b), "referrers:1")
 	ref := n.rpull(t, "referrers:1")
 	if _, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, "refused"); err == nil || !strings.Contains(err.Error(), "attach-chunks") {
 		t.Errorf("before there are tables: %v", err)
 	}
 	n.Snapshotter.Stop(t.Context()) // which remembers for a while that there were none
-	if err := l.PushTables(t.Context(), client, n.Registry.Address+"/referrers"); err != nil {
+	if _, err := n.Run(t.Context(), n.Path("bin/reprise"), "attach-chunks", n.Registry.Address+"/referrers:1"); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Snapshotter.Start(t.Context()); err != nil {

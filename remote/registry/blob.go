@@ -148,20 +148,28 @@ func (b *remoteBlob) receive(ctx context.Context, resp *http.Response, origin st
 	if err := b.checkRange(resp, len(p), off); err != nil {
 		return 0, err
 	}
-	n, err := readPieces(resp.Body, p, func(at, n int) {
-		blob.OriginsOf(ctx).Served(off+int64(at), n, origin)
-	})
-	if err != nil {
-		return n, requestError(ctx, resp.Request.URL.Host, b.name,
-			fmt.Errorf("body ended after %d of %d bytes at %d: %w", n, len(p), off, err))
+	served := func(at, n int) { blob.OriginsOf(ctx).Served(off+int64(at), n, origin) }
+	open := resp.StatusCode == http.StatusPartialContent && resp.ContentLength < 0
+	report := served
+	if open {
+		report = func(int, int) {} // nothing before it is known to be taken
 	}
-	if resp.StatusCode == http.StatusPartialContent && resp.ContentLength < 0 {
+	n, err := readPieces(resp.Body, p, report)
+	if open && err == nil {
 		// Only now is it known that the body was not longer, and the
 		// connection can be used again. If it breaks here, nothing is lost.
+		// Of a longer one nothing is taken: another host fills p anew.
 		var one [1]byte
 		if extra, _ := resp.Body.Read(one[:]); extra > 0 {
 			return 0, violation(resp, b.name, "body has more than the %d bytes at %d asked for", len(p), off)
 		}
+	}
+	if open {
+		served(0, n)
+	}
+	if err != nil {
+		return n, requestError(ctx, resp.Request.URL.Host, b.name,
+			fmt.Errorf("body ended after %d of %d bytes at %d: %w", n, len(p), off, err))
 	}
 	return n, nil
 }

@@ -181,9 +181,10 @@ func (c *Client) referrersTag(ctx context.Context, e *endpoint, r reference, sub
 	return parseReferrers(text)
 }
 
-// listReferrer adds the manifest text that was pushed to the index of referrers
-// of its subject, if it has one.
-func (c *Client) listReferrer(ctx context.Context, e *endpoint, to reference, desc ocispec.Descriptor, text []byte) error {
+// Referrer returns what an index of referrers lists for the manifest or index
+// text, which desc describes, and what that refers to. Without a subject, which
+// is what everything but manifests has, too, ok is false.
+func Referrer(desc ocispec.Descriptor, text []byte) (entry, subject ocispec.Descriptor, ok bool) {
 	var m struct {
 		ArtifactType string              `json:"artifactType"`
 		Config       *ocispec.Descriptor `json:"config"`
@@ -191,27 +192,37 @@ func (c *Client) listReferrer(ctx context.Context, e *endpoint, to reference, de
 		Annotations  map[string]string   `json:"annotations"`
 	}
 	if err := json.Unmarshal(text, &m); err != nil || m.Subject == nil {
-		return nil //nolint:nilerror // what is no JSON has no subject; the registry took it
+		return entry, subject, false
 	}
-	if err := checkDescriptor(*m.Subject); err != nil {
-		return fmt.Errorf("subject of the manifest: %w", err)
-	}
-	entry := ocispec.Descriptor{
+	entry = ocispec.Descriptor{
 		MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size,
 		ArtifactType: m.ArtifactType, Annotations: m.Annotations,
 	}
 	if entry.ArtifactType == "" && m.Config != nil {
 		entry.ArtifactType = m.Config.MediaType
 	}
+	return entry, *m.Subject, true
+}
+
+// listReferrer adds the manifest text that was pushed to the index of referrers
+// of its subject, if it has one.
+func (c *Client) listReferrer(ctx context.Context, e *endpoint, to reference, desc ocispec.Descriptor, text []byte) error {
+	entry, subject, ok := Referrer(desc, text)
+	if !ok {
+		return nil
+	}
+	if err := checkDescriptor(subject); err != nil {
+		return fmt.Errorf("subject of the manifest: %w", err)
+	}
 	// Within this process, one after the other; against others, nothing but
 	// looking whether the entry is still there helps.
 	c.referring.Lock()
 	defer c.referring.Unlock()
 	err := c.cfg.Retry.Do(ctx, func(ctx context.Context) error {
-		return c.addReferrer(ctx, e, to, m.Subject.Digest, entry)
+		return c.addReferrer(ctx, e, to, subject.Digest, entry)
 	})
 	if err != nil {
-		return fmt.Errorf("listing it as a referrer of %s: %w", m.Subject.Digest, err)
+		return fmt.Errorf("listing it as a referrer of %s: %w", subject.Digest, err)
 	}
 	return nil
 }

@@ -2,6 +2,7 @@ package registry_test
 
 import (
 	"bytes"
+	"fmt"
 	"net/http"
 	"slices"
 	"sync/atomic"
@@ -113,6 +114,63 @@ func TestOriginsOfParts(t *testing.T) {
 			t.Error("nothing tells that a mirror failed")
 		}
 	})
+}
+
+// TestServedOnce has a mirror answer without a length, right and in the wrong
+// ways: each byte of the read is reported once, in order, as served by the host
+// it was taken from. Who hashes while bytes arrive relies on it.
+func TestServedOnce(t *testing.T) {
+	const size, off = 200 << 10, 1000
+	data := pattern(1 << 20)
+	right := data[off : off+size]
+	for _, c := range []struct {
+		name string
+		body []byte
+		want int // bytes taken of the mirror
+	}{
+		{"right", right, size},
+		{"shorter", right[:150<<10], 150 << 10},
+		{"longer", data[off : off+size+1], 0},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			within(t, func(t *testing.T, n *fakeNet) {
+				root := t.TempDir()
+				hostConfig(t, root, "registry.test", mirrors)
+				n.serve(t, "mirror.test", func(w http.ResponseWriter, _ *http.Request) {
+					w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", off, off+size-1, len(data)))
+					w.WriteHeader(http.StatusPartialContent)
+					w.(http.Flusher).Flush()
+					w.Write(c.body)
+				})
+				n.serve(t, "registry.test", content(data))
+				end := int64(off)
+				ctx, origins := blob.WithArrivals(t.Context(), func(at int64, n int) {
+					if at != end {
+						t.Errorf("%d bytes at %d reported after those to %d", n, at, end)
+					}
+					end = at + int64(n)
+				})
+				p := make([]byte, size)
+				_, err := open(t, n.client(t, registry.Config{HostsDir: root}), "registry.test", data).ReadAt(ctx, p, off)
+				if err != nil || !bytes.Equal(p, right) || end != off+size {
+					t.Fatalf("reported to %d, %v", end, err)
+				}
+				var from, rest []string
+				if c.want > 0 {
+					from = []string{"http://mirror.test"}
+				}
+				if c.want < size {
+					rest = []string{"http://registry.test"}
+				}
+				if got := origins.Of(off, int64(c.want)); !slices.Equal(got, from) {
+					t.Errorf("the first %d bytes came from %q", c.want, got)
+				}
+				if got := origins.Of(off+int64(c.want), int64(size-c.want)); !slices.Equal(got, rest) {
+					t.Errorf("the rest came from %q", got)
+				}
+			})
+		})
+	}
 }
 
 // TestAbsentHostHasNotFailed has a mirror without the blob: it need not be

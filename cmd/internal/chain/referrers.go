@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 	"time"
 
 	"github.com/distribution/reference"
@@ -17,10 +16,6 @@ import (
 	"github.com/reprise-containers/reprise/remote/registry"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
-
-// tableType is the artifact type of a manifest whose layers are the chunk
-// tables of an image's layers, and the media type of each.
-const tableType = "application/vnd.reprise.chunks.v1"
 
 const (
 	// maxArtifacts is how many artifacts of one image are looked at.
@@ -94,7 +89,7 @@ func (c *Chain) list(s subject) *list {
 // ask asks the registry. Of several tables for one layer the first is taken.
 func (c *Chain) ask(ctx context.Context, ref string, manifest digest.Digest) (map[digest.Digest]table, error) {
 	found := make(map[digest.Digest]table)
-	artifacts, err := c.registry.Referrers(ctx, ref, manifest, tableType)
+	artifacts, err := c.registry.Referrers(ctx, ref, manifest, labels.TablesArtifact)
 	if err != nil {
 		return nil, err
 	}
@@ -133,7 +128,7 @@ func parseArtifact(text []byte, manifest digest.Digest, found map[digest.Digest]
 		return fmt.Errorf("it does not refer to manifest %s", manifest)
 	}
 	for i, d := range m.Layers {
-		if d.MediaType != tableType {
+		if d.MediaType != labels.TablesArtifact {
 			continue
 		}
 		layer, t, err := parseTable(d)
@@ -148,15 +143,10 @@ func parseArtifact(text []byte, manifest digest.Digest, found map[digest.Digest]
 }
 
 func parseTable(d ocispec.Descriptor) (digest.Digest, table, error) {
-	layer := digest.Digest(d.Annotations[labels.BlobDigest])
-	root := digest.Digest(d.Annotations[labels.ChunksRoot])
-	size, err := strconv.ParseInt(d.Annotations[labels.BlobSize], 10, 64)
-	if err != nil || size <= 0 {
-		err = fmt.Errorf("annotation %s is no size", labels.BlobSize)
-	}
+	t, err := labels.Table(d.Annotations)
 	if d.Size <= 0 {
 		err = errors.Join(err, fmt.Errorf("its size is %d", d.Size))
 	}
-	err = errors.Join(err, layer.Validate(), root.Validate(), d.Digest.Validate())
-	return layer, table{desc: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}, root: root}, err
+	err = errors.Join(err, d.Digest.Validate())
+	return t.Blob, table{desc: ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}, root: t.Root}, err
 }

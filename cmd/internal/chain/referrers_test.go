@@ -24,7 +24,7 @@ import (
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
-const artifactType = "application/vnd.reprise.chunks.v1"
+const artifactType = labels.TablesArtifact
 
 // repository is a registry with one repository and its referrers.
 type repository struct {

@@ -29,14 +29,21 @@ type key struct {
 	Converter string        `json:"converter"` // and its options
 }
 
-// entry is a converted layer.
+// entry is a converted layer. As JSON it is a file of the cache.
 type entry struct {
 	Key    key           `json:"key"`
 	Digest digest.Digest `json:"digest"`
 	Size   int64         `json:"size"` // bytes
-	Chunks chunks.Ref    `json:"chunks"`
+	Chunks table         `json:"chunks"`
 	// Repositories have had the blob, the latest first.
 	Repositories []string `json:"repositories,omitempty"`
+}
+
+// table is a chunks.Ref with names for the file.
+type table struct {
+	Root   digest.Digest `json:"root"`
+	Offset int64         `json:"offset"` // bytes
+	Size   int64         `json:"size"`   // bytes
 }
 
 // OpenCache returns the cache in dir, which is made when it is first needed.
@@ -61,7 +68,8 @@ func (c *Cache) lookup(k key) (entry, bool) {
 
 // valid reports whether e says what a layer is and where its chunk table lies.
 func (e entry) valid() bool {
-	return e.Digest.Validate() == nil && e.Size > 0 && !e.Chunks.IsZero() && e.Chunks.Validate(e.Size) == nil
+	ref := chunks.Ref(e.Chunks)
+	return e.Digest.Validate() == nil && e.Size > 0 && !ref.IsZero() && ref.Validate(e.Size) == nil
 }
 
 // add remembers e, in addition to the repositories known already.
@@ -81,10 +89,7 @@ func (c *Cache) add(e entry) error {
 	if err != nil {
 		return err
 	}
-	if err := c.write(c.path(e.Key), text); err != nil {
-		return fmt.Errorf("remembering a converted layer: %w", err)
-	}
-	return nil
+	return c.write(c.path(e.Key), text)
 }
 
 func (c *Cache) write(path string, text []byte) error {

@@ -1,8 +1,10 @@
 package convert_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -45,6 +47,50 @@ func TestCache(t *testing.T) {
 		if _, converted, _ := r.Totals(); converted != 3 || r.Digest != want.Digest {
 			t.Errorf("%s: %d layers converted, %s", name, converted, r.Digest)
 		}
+	}
+}
+
+// The files of the cache are read by later versions.
+func TestCacheFormat(t *testing.T) {
+	cfg, dir := config(t), t.TempDir()
+	cfg.Cache = convert.OpenCache(dir)
+	l := mustRun(t, cfg, single(t, three()[0]), t.TempDir()).Images[0].Layers[0]
+	names := entries(t, dir)
+	if len(names) != 1 {
+		t.Fatalf("%q", names)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, names[0]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	form := regexp.MustCompile(`^{"key":{"chain":"` + l.Chain.String() + `","converter":"1;erofs;zstd;4096;1073741824"},"digest":"` + l.Digest.String() +
+		`","size":` + fmt.Sprint(l.Size) + `,"chunks":{"root":"sha256:[0-9a-f]{64}","offset":[0-9]+,"size":[0-9]+}}$`)
+	if !form.Match(text) {
+		t.Errorf("%s is not of the form %s", text, form)
+	}
+}
+
+// A cache that can't be written does not end a conversion that works.
+func TestCacheUnwritable(t *testing.T) {
+	from, file := single(t, three()...), t.TempDir()+"/file"
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cfg := config(t)
+	cfg.Cache = convert.OpenCache(file + "/cache") // also root can't make that
+	var notes []string
+	cfg.Note = func(s string) { notes = append(notes, s) }
+	to := t.TempDir()
+	wantStored(t, mustRun(t, cfg, from, to+":1"), "uploaded", "uploaded", "uploaded")
+	opens(t, to+":1", 3)
+	if len(notes) != 1 || !strings.Contains(notes[0], "not remembered") || !strings.Contains(notes[0], file) {
+		t.Errorf("notes %q, want one about %s", notes, file)
+	}
+	notes = nil
+	cfg.Known = []*source.Content{content(t, to+":1", source.Config{})}
+	wantStored(t, mustRun(t, cfg, from, t.TempDir()), "copied again", "copied again", "copied again")
+	if len(notes) != 1 {
+		t.Errorf("notes %q, want one", notes)
 	}
 }
 

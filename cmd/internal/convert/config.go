@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 
+	layerconvert "github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/backstore/zfile"
 	"github.com/reprise-containers/reprise/cmd/internal/destination"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
@@ -24,8 +25,14 @@ const (
 	DefaultRatioFrom = 1 << 30
 )
 
-// DefaultConcurrency is how many layers are worked on behind the one that is
-// read.
+// How layers are compressed unless Config says otherwise.
+const (
+	DefaultAlgorithm = zfile.ZSTD
+	DefaultBlockSize = 4096 // bytes
+)
+
+// DefaultConcurrency is how many layers have temporary files at a time: one that
+// is read, and two that are compressed or stored meanwhile.
 const DefaultConcurrency = 3
 
 // Limits bound what a layer of the source may decompress to.
@@ -50,7 +57,8 @@ type Config struct {
 	// the converted manifests refer to its manifests.
 	Referrer bool
 
-	// Compression is the algorithm and block size of the layers.
+	// Compression is the algorithm and block size of the layers; zeros are
+	// DefaultAlgorithm and DefaultBlockSize.
 	Compression zfile.Options
 	// VirtualSize is the size of the device in bytes; 0 is the converter's
 	// default.
@@ -63,8 +71,10 @@ type Config struct {
 
 	// Workers is how many processors are used; 0 is all that Go may use.
 	Workers int
-	// Concurrency is how many layers are worked on, in temporary files,
-	// behind the one that is read; 0 is DefaultConcurrency.
+	// Concurrency is how many layers have temporary files at a time, the
+	// one that is read included: with 1, one layer is stored before the
+	// next one is read. 0 is DefaultConcurrency. Of a source that is copied
+	// it is how many blobs are, for each image.
 	Concurrency int
 	Limits      Limits
 	// TempDir holds the temporary directory; "" is the system's.
@@ -94,18 +104,21 @@ func (c Config) Validate() error {
 		return errors.New("workers and concurrency must not be negative")
 	case c.Limits.LayerSize < 0 || c.Limits.RatioFrom < 0:
 		return errors.New("limits of layers must not be negative")
-	case c.VirtualSize < 0:
-		return fmt.Errorf("virtual size of %d bytes is negative", c.VirtualSize)
 	}
-	return nil
+	return c.layerOptions().Validate()
+}
+
+// layerOptions returns the options of the converter of layers.
+func (c Config) layerOptions() layerconvert.Options {
+	return layerconvert.Options{Compression: c.Compression, VirtualSize: c.VirtualSize}
 }
 
 func (c Config) withDefaults() Config {
 	if c.Compression.Algorithm == 0 {
-		c.Compression.Algorithm = zfile.LZ4
+		c.Compression.Algorithm = DefaultAlgorithm
 	}
 	if c.Compression.BlockSize == 0 {
-		c.Compression.BlockSize = 4096
+		c.Compression.BlockSize = DefaultBlockSize
 	}
 	if c.Workers == 0 {
 		c.Workers = runtime.GOMAXPROCS(0)

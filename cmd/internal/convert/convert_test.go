@@ -182,7 +182,7 @@ func TestReproducible(t *testing.T) {
 	for name, change := range map[string]func(*convert.Config){
 		"one worker":     func(c *convert.Config) { c.Workers, c.Concurrency = 1, 1 },
 		"many workers":   func(c *convert.Config) { c.Workers, c.Concurrency = 8, 8 },
-		"the defaults":   func(c *convert.Config) { c.Compression = zfile.Options{Algorithm: zfile.LZ4, BlockSize: 4096} },
+		"the defaults":   func(c *convert.Config) { c.Compression = zfile.Options{Algorithm: zfile.ZSTD, BlockSize: 4096} },
 		"an empty cache": func(c *convert.Config) { c.Cache = convert.OpenCache(t.TempDir()) },
 		"known layers":   func(c *convert.Config) { c.Known = []*source.Content{content(t, to+"/want", source.Config{})} },
 	} {
@@ -202,7 +202,7 @@ func TestReproducible(t *testing.T) {
 		t.Errorf("another compression of the source: %s, want %s", got, want)
 	}
 	for name, change := range map[string]func(*convert.Config){
-		"zstd":         func(c *convert.Config) { c.Compression.Algorithm = zfile.ZSTD },
+		"lz4":          func(c *convert.Config) { c.Compression.Algorithm = zfile.LZ4 },
 		"16k blocks":   func(c *convert.Config) { c.Compression.BlockSize = 16384 },
 		"another size": func(c *convert.Config) { c.VirtualSize = 2 << 30 },
 	} {

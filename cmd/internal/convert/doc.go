@@ -11,8 +11,8 @@
 //	store   what the destination has not: mounted or uploaded
 //
 // Reading and inflating the next layer goes ahead of adding, as far as their
-// buffers reach. At most Config.Concurrency layers are behind adding, which
-// bounds temporary files and memory.
+// buffers reach. At most Config.Concurrency layers are between the beginning of
+// add and the end of store, which bounds temporary files and memory.
 //
 // What is converted depends on the source's layers, compression, block size and
 // virtual size only. So layers that are known to be the conversion of a chain of

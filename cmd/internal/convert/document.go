@@ -33,24 +33,6 @@ func newDocument(mediaType string, v any) (document, error) {
 	return document{desc, text}, nil
 }
 
-// mediaType returns what a document says it is, or else what its descriptor
-// says.
-func mediaType(desc ocispec.Descriptor, text []byte) string {
-	var d struct {
-		MediaType string          `json:"mediaType"`
-		Manifests json.RawMessage `json:"manifests"`
-	}
-	switch err := json.Unmarshal(text, &d); {
-	case err == nil && d.MediaType != "":
-		return d.MediaType
-	case err == nil && d.Manifests != nil:
-		return ocispec.MediaTypeImageIndex
-	case desc.MediaType != "":
-		return desc.MediaType
-	}
-	return ocispec.MediaTypeImageManifest
-}
-
 // imageConfig is what converting needs of a config. The rest stays as it is.
 type imageConfig struct {
 	ocispec.Platform
@@ -100,4 +82,10 @@ func withDiffIDs(text []byte, ids []digest.Digest) (document, error) {
 	maps.DeleteFunc(config, func(k string, _ json.RawMessage) bool { return strings.EqualFold(k, "rootfs") })
 	config["rootfs"] = rootfs
 	return newDocument(ocispec.MediaTypeImageConfig, config)
+}
+
+// attestation reports whether an entry of an index is what BuildKit says about
+// another one, which is of no use for a converted image.
+func attestation(d ocispec.Descriptor) bool {
+	return d.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
 }

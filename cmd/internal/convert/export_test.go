@@ -5,14 +5,7 @@ import (
 	"math"
 
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
-
-// ParseManifest parses a manifest or index.
-func ParseManifest(text []byte) ([]ocispec.Descriptor, error) {
-	n, err := parseNode(ocispec.Descriptor{}, text)
-	return append(n.children, n.blobs...), err
-}
 
 // ChangeConfig parses a config and replaces its diff IDs.
 func ChangeConfig(text []byte, layers int, ids []digest.Digest) ([]byte, error) {

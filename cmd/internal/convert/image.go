@@ -10,35 +10,36 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 // image converts a manifest. Config and layers of the result are at the
 // destination, itself it is not yet.
-func (c *conversion) image(ctx context.Context, n node) (*Image, document, error) {
-	if !isConfig(n.manifest.Config.MediaType) {
-		return nil, document{}, skip{fmt.Errorf("manifest %s with a config of type %q is %w", n.desc.Digest, n.manifest.Config.MediaType, errNotImage)}
+func (c *conversion) image(ctx context.Context, n source.Document) (*Image, document, error) {
+	if !isConfig(n.Manifest.Config.MediaType) {
+		return nil, document{}, skip{fmt.Errorf("manifest %s with a config of type %q is %w", n.Desc.Digest, n.Manifest.Config.MediaType, errNotImage)}
 	}
-	overlaybd, err := isOverlaybd(n.manifest.Layers)
+	overlaybd, err := isOverlaybd(n.Manifest.Layers)
 	if err != nil {
-		return nil, document{}, fmt.Errorf("manifest %s: %w", n.desc.Digest, err)
+		return nil, document{}, fmt.Errorf("manifest %s: %w", n.Desc.Digest, err)
 	}
 	if overlaybd {
 		return c.copied(ctx, n)
 	}
-	text, err := c.cfg.Source.Read(ctx, n.manifest.Config)
+	text, err := c.cfg.Source.Read(ctx, n.Manifest.Config)
 	if err != nil {
 		return nil, document{}, fmt.Errorf("reading the config: %w", err)
 	}
-	config, err := parseConfig(text, len(n.manifest.Layers))
+	config, err := parseConfig(text, len(n.Manifest.Layers))
 	if err != nil {
-		return nil, document{}, fmt.Errorf("manifest %s: %w", n.desc.Digest, err)
+		return nil, document{}, fmt.Errorf("manifest %s: %w", n.Desc.Digest, err)
 	}
 	if config.OS != "linux" && config.OS != "" {
 		return nil, document{}, skip{fmt.Errorf("an image for %s: only those for linux can be converted", platforms.Format(config.Platform))}
 	}
-	r := &Image{Platform: platforms.Format(config.Platform), SourceManifest: n.desc.Digest}
-	layers := c.layers(n.manifest.Layers, config.RootFS.DiffIDs)
+	r := &Image{Platform: platforms.Format(config.Platform), SourceManifest: n.Desc.Digest}
+	layers := c.layers(n.Manifest.Layers, config.RootFS.DiffIDs)
 	for _, l := range layers {
 		r.Layers = append(r.Layers, l.report)
 	}
@@ -83,23 +84,23 @@ func isOverlaybd(descs []ocispec.Descriptor) (bool, error) {
 }
 
 // copied makes an image that needs no converting one of the destination.
-func (c *conversion) copied(ctx context.Context, n node) (*Image, document, error) {
-	r := &Image{SourceManifest: n.desc.Digest, Manifest: n.desc.Digest, Copied: true}
+func (c *conversion) copied(ctx context.Context, n source.Document) (*Image, document, error) {
+	r := &Image{SourceManifest: n.Desc.Digest, Manifest: n.Desc.Digest, Copied: true}
 	if c.cfg.Referrer {
-		return r, document{}, fmt.Errorf("manifest %s is an overlaybd image already: there is nothing to attach", n.desc.Digest)
+		return r, document{}, fmt.Errorf("manifest %s is an overlaybd image already: there is nothing to attach", n.Desc.Digest)
 	}
-	if n.desc.Platform != nil {
-		r.Platform = platforms.Format(*n.desc.Platform)
+	if n.Desc.Platform != nil {
+		r.Platform = platforms.Format(*n.Desc.Platform)
 	}
-	c.cfg.Note(fmt.Sprintf("%s is an overlaybd image already and is copied as it is", n.desc.Digest))
-	return r, document{plain(n.desc), n.text}, c.copyTree(ctx, n.desc, r)
+	c.cfg.Note(fmt.Sprintf("%s is an overlaybd image already and is copied as it is", n.Desc.Digest))
+	return r, document{plain(n.Desc), n.Text}, c.copyTree(ctx, n.Desc, r)
 }
 
 // manifest makes the manifest of the converted image and puts the config.
-func (c *conversion) manifest(ctx context.Context, n node, config []byte, layers []*layer) (document, error) {
+func (c *conversion) manifest(ctx context.Context, n source.Document, config []byte, layers []*layer) (document, error) {
 	out := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Annotations: n.annotations,
+		Annotations: n.Annotations,
 	}
 	var ids []digest.Digest
 	for _, l := range layers {
@@ -116,7 +117,7 @@ func (c *conversion) manifest(ctx context.Context, n node, config []byte, layers
 	}
 	out.Config = converted.desc
 	if c.cfg.Referrer {
-		out.ArtifactType, out.Subject = ArtifactType, new(plain(n.desc))
+		out.ArtifactType, out.Subject = labels.ConvertedArtifact, new(plain(n.Desc))
 	}
 	return newDocument(out.MediaType, out)
 }

@@ -8,7 +8,6 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/reprise-containers/reprise/cmd/internal/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
@@ -106,6 +105,33 @@ func TestPlatform(t *testing.T) {
 	}
 }
 
+// An image without an index is for one platform as well, which its config says,
+// and may be an entry of a layout.
+func TestPlatformOfManifest(t *testing.T) {
+	b := newBuilder(t)
+	image := b.image(amd64, three()...)
+	bare := image
+	bare.Platform = nil
+	b.tag(map[string]ocispec.Descriptor{"entry": image, "bare": bare, "index": b.index(bare)})
+	for _, tag := range []string{"entry", "bare", "index"} {
+		for _, referrer := range []bool{false, true} {
+			cfg := config(t)
+			cfg.Platform, cfg.Referrer = "linux/arm64", referrer
+			to := t.TempDir()
+			_, err := run(t, cfg, b.dir+":"+tag, to)
+			if err == nil || !strings.Contains(err.Error(), "is for linux/amd64, not for linux/arm64") {
+				t.Errorf("%s: %v", tag, err)
+			}
+			if left := entries(t, to); len(left) > 0 {
+				t.Errorf("%s: left %q", tag, left)
+			}
+		}
+		cfg := config(t)
+		cfg.Platform = "linux/amd64"
+		mustRun(t, cfg, b.dir+":"+tag, t.TempDir())
+	}
+}
+
 // With Referrer the name stands for the source, and what was converted refers
 // to it.
 func TestReferrer(t *testing.T) {
@@ -120,13 +146,13 @@ func TestReferrer(t *testing.T) {
 	}
 	var index ocispec.Index
 	document(t, c, ocispec.Descriptor{Digest: r.Digest}, &index)
-	if index.Subject == nil || index.Subject.Digest != src.Root.Digest || index.ArtifactType != convert.ArtifactType {
+	if index.Subject == nil || index.Subject.Digest != src.Root.Digest || index.ArtifactType != labels.ConvertedArtifact {
 		t.Errorf("%+v does not refer to %s", index, src.Root.Digest)
 	}
 	for i, img := range r.Images {
 		var m ocispec.Manifest
 		document(t, c, ocispec.Descriptor{Digest: img.Manifest}, &m)
-		if m.Subject == nil || m.Subject.Digest != img.SourceManifest || m.ArtifactType != convert.ArtifactType || m.Layers[0].Annotations[labels.BlobDigest] == "" {
+		if m.Subject == nil || m.Subject.Digest != img.SourceManifest || m.ArtifactType != labels.ConvertedArtifact || m.Layers[0].Annotations[labels.BlobDigest] == "" {
 			t.Errorf("image %d: %+v does not refer to %s", i, m, img.SourceManifest)
 		}
 	}

@@ -10,7 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/reprise-containers/reprise/backstore/convert"
+	layerconvert "github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
 )
 
@@ -83,9 +83,9 @@ func (e layerError) Unwrap() error { return e.err }
 
 // convertLayers converts layers, of which the first ones were before.
 func (c *conversion) convertLayers(ctx context.Context, layers []*layer, reused int) (err error) {
-	compression := c.cfg.Compression
-	compression.Workers = max(1, c.cfg.Workers/cap(c.writers))
-	chain, err := convert.NewChain(convert.Options{Compression: compression, VirtualSize: c.cfg.VirtualSize, Dir: c.dir})
+	options := c.cfg.layerOptions()
+	options.Compression.Workers, options.Dir = max(1, c.cfg.Workers/cap(c.writers)), c.dir
+	chain, err := layerconvert.NewChain(options)
 	if err != nil {
 		return err
 	}
@@ -106,7 +106,7 @@ func (c *conversion) convertLayers(ctx context.Context, layers []*layer, reused 
 
 // addLayers adds layers to the chain, one after the other, and leaves the rest
 // of each to goroutines of g.
-func (c *conversion) addLayers(ctx context.Context, g *errgroup.Group, chain *convert.Chain, layers []*layer) error {
+func (c *conversion) addLayers(ctx context.Context, g *errgroup.Group, chain *layerconvert.Chain, layers []*layer) error {
 	var ahead *stream
 	for i, l := range layers {
 		select {
@@ -138,8 +138,8 @@ func (c *conversion) addLayers(ctx context.Context, g *errgroup.Group, chain *co
 	return nil
 }
 
-func addLayer(ctx context.Context, chain *convert.Chain, s *stream, l *layer) (*convert.Layer, error) {
-	made, err := chain.Add(ctx, s.out.reader(ctx), convert.ID{ChainID: l.key.Chain, ParentChainID: l.parent})
+func addLayer(ctx context.Context, chain *layerconvert.Chain, s *stream, l *layer) (*layerconvert.Layer, error) {
+	made, err := chain.Add(ctx, s.out.reader(ctx), layerconvert.ID{ChainID: l.key.Chain, ParentChainID: l.parent})
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +160,7 @@ func (c *conversion) open(ctx context.Context, g *errgroup.Group, l *layer) (*st
 }
 
 // finish compresses and stores what was made of a layer.
-func (c *conversion) finish(ctx context.Context, l *layer, made *convert.Layer) (err error) {
+func (c *conversion) finish(ctx context.Context, l *layer, made *layerconvert.Layer) (err error) {
 	closed := false
 	defer func() {
 		if !closed {
@@ -188,15 +188,13 @@ func (c *conversion) finish(ctx context.Context, l *layer, made *convert.Layer) 
 	if err := made.Close(); err != nil { // room for others
 		return err
 	}
-	e := entry{Key: l.key, Digest: b.Digest, Size: b.Size, Chunks: b.Chunks}
+	e := entry{Key: l.key, Digest: b.Digest, Size: b.Size, Chunks: table(b.Chunks)}
 	l.become(e)
 	if l.report.Stored, err = c.upload(ctx, l.out, f, l.bar); err != nil {
 		return err
 	}
 	l.bar.Done(fmt.Sprintf("%s, %s", terminal.Bytes(b.Size), l.report.Stored))
-	if err := c.remember(e); err != nil {
-		return err
-	}
+	c.remember(e)
 	c.cfg.Stored(l.report)
 	return nil
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/registry"
 	"github.com/reprise-containers/reprise/remote/registry/registrytest"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 // remote is a way to registries.
@@ -162,7 +163,7 @@ func TestRegistry(t *testing.T) {
 	opens(t, file+":x", 3)
 
 	// The converted image is found from the source.
-	found, err := r.client.Referrers(t.Context(), host+"/plain:1", kept.SourceDigest, convert.ArtifactType)
+	found, err := r.client.Referrers(t.Context(), host+"/plain:1", kept.SourceDigest, labels.ConvertedArtifact)
 	if err != nil || len(found) != 1 || found[0].Digest != kept.Digest || kept.Tagged != kept.SourceDigest {
 		t.Errorf("referrers %+v, %v; want %s", found, err, kept.Digest)
 	}

@@ -7,6 +7,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cmd/internal/source"
+	"github.com/reprise-containers/reprise/remote/blob/chunks"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
@@ -32,18 +33,14 @@ func (c *conversion) learn(ctx context.Context) error {
 }
 
 func (c *conversion) learnFrom(ctx context.Context, from *source.Content, desc ocispec.Descriptor, depth int) error {
-	if depth > maxDepth {
-		return errDepth
+	if depth > source.MaxDepth {
+		return source.ErrDepth
 	}
-	text, err := from.Read(ctx, desc)
+	n, err := from.Document(ctx, desc)
 	if err != nil {
 		return err
 	}
-	n, err := parseNode(desc, text)
-	if err != nil {
-		return err
-	}
-	for _, d := range n.children {
+	for _, d := range n.Children {
 		if attestation(d) {
 			continue
 		}
@@ -51,7 +48,7 @@ func (c *conversion) learnFrom(ctx context.Context, from *source.Content, desc o
 			return err
 		}
 	}
-	for _, d := range n.manifest.Layers {
+	for _, d := range n.Manifest.Layers {
 		if e, ok := annotated(d); ok {
 			c.found[e.Key] = found{e, from}
 		}
@@ -65,12 +62,12 @@ func annotated(d ocispec.Descriptor) (entry, bool) {
 	if err != nil || l.Blob != d.Digest || l.BlobSize != d.Size {
 		return entry{}, false
 	}
-	table, err := labels.Chunks(d.Annotations)
+	ref, err := labels.Chunks(d.Annotations)
 	if err != nil {
 		return entry{}, false
 	}
 	o, ok := labels.ParseOrigin(d.Annotations)
-	e := entry{Key: key{o.SourceChain, o.Converter}, Digest: d.Digest, Size: d.Size, Chunks: table}
+	e := entry{Key: key{o.SourceChain, o.Converter}, Digest: d.Digest, Size: d.Size, Chunks: table(ref)}
 	return e, ok && e.valid()
 }
 
@@ -88,9 +85,7 @@ func (c *conversion) reuse(ctx context.Context, layers []*layer) (int, error) {
 		l.become(e)
 		l.report.Reused, l.report.Stored = true, stored
 		l.bar.Done("converted before, " + string(stored))
-		if err := c.remember(e); err != nil {
-			return n, err
-		}
+		c.remember(e)
 	}
 	return len(layers), nil
 }
@@ -120,12 +115,16 @@ func (c *conversion) reusable(ctx context.Context, l *layer) (_ entry, stored St
 	return f.entry, stored, nil
 }
 
-// remember writes e to the cache, as something the destination has.
-func (c *conversion) remember(e entry) error {
+// remember writes e to the cache, as something the destination has. That this
+// can't be done costs later conversions something, but this one nothing: it is
+// said once.
+func (c *conversion) remember(e entry) {
 	if r := c.destinationRepository(); r != "" {
 		e.Repositories = []string{r}
 	}
-	return c.cfg.Cache.add(e)
+	if err := c.cfg.Cache.add(e); err != nil {
+		c.forgetful.Do(func() { c.cfg.Note(fmt.Sprintf("converted layers are not remembered for later: %v", err)) })
+	}
 }
 
 // descriptor returns the descriptor of the layer, with its annotations.
@@ -136,6 +135,6 @@ func (e entry) descriptor() ocispec.Descriptor {
 	}
 	return ocispec.Descriptor{
 		MediaType: ocispec.MediaTypeImageLayer, Digest: e.Digest, Size: e.Size,
-		Annotations: origin.Annotations(labels.WithChunks(e.Chunks)),
+		Annotations: origin.Annotations(labels.WithChunks(chunks.Ref(e.Chunks))),
 	}
 }

@@ -6,23 +6,16 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"sync"
 
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/reprise-containers/reprise/backstore/convert"
+	layerconvert "github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
-
-// ArtifactType is the artifact type of converted manifests and indexes that
-// refer to their source; upstream's.
-const ArtifactType = "application/vnd.containerd.overlaybd.native.v1+json"
-
-// maxDepth bounds indexes in indexes.
-const maxDepth = 4
-
-var errDepth = fmt.Errorf("indexes in indexes more than %d deep", maxDepth)
 
 // maxWriters is how many layers are compressed at a time; each of them by
 // several workers.
@@ -39,8 +32,10 @@ type conversion struct {
 	report    *Report
 	found     map[key]found
 
-	slots   chan struct{} // one for each layer behind adding
+	slots   chan struct{} // one for each layer with temporary files
 	writers chan struct{} // one for each that is compressed
+
+	forgetful sync.Once // the note that the cache can't be written
 }
 
 // Run converts an image. When it returns, nothing temporary is left, and with an
@@ -59,7 +54,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 	}
 	c.dir, err = os.MkdirTemp(cfg.TempDir, "reprise-convert-")
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("making a temporary directory, where --temp-dir says: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
 	if err := c.learn(ctx); err != nil {
@@ -75,19 +70,18 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 func converter(cfg Config) string {
 	size := cfg.VirtualSize
 	if size == 0 {
-		size = convert.DefaultVirtualSize
+		size = layerconvert.DefaultVirtualSize
 	}
-	return fmt.Sprintf("%d;%s;%s;%d;%d", convert.Version, fsType, cfg.Compression.Algorithm, cfg.Compression.BlockSize, size)
+	return fmt.Sprintf("%d;%s;%s;%d;%d", layerconvert.Version, fsType, cfg.Compression.Algorithm, cfg.Compression.BlockSize, size)
 }
 
 func (c *conversion) run(ctx context.Context) error {
-	source := c.cfg.Source.Root
-	root, err := c.choose(ctx, source)
+	root, err := c.choose(ctx, c.cfg.Source.Root)
 	if err != nil {
 		return err
 	}
 	if c.cfg.Referrer {
-		if err := c.keep(ctx, source); err != nil {
+		if err := c.keep(ctx, c.cfg.Source.Root); err != nil {
 			return fmt.Errorf("copying the source: %w", err)
 		}
 	}
@@ -100,11 +94,11 @@ func (c *conversion) run(ctx context.Context) error {
 		if err := c.putDocument(ctx, out.document); err != nil {
 			return err
 		}
-		if tagged.text, err = c.cfg.Source.Read(ctx, source); err != nil {
+		kept, err := c.cfg.Source.Document(ctx, c.cfg.Source.Root)
+		if err != nil {
 			return err
 		}
-		tagged.desc = plain(source)
-		tagged.desc.MediaType = mediaType(source, tagged.text)
+		tagged = document{plain(kept.Desc), kept.Text}
 	}
 	if err := c.cfg.Destination.Tag(ctx, tagged.desc, tagged.text); err != nil {
 		return err
@@ -116,25 +110,25 @@ func (c *conversion) run(ctx context.Context) error {
 }
 
 // choose follows indexes to the manifest for the platform, if one was asked for.
+// A source that is for another platform is an error before anything is copied.
 func (c *conversion) choose(ctx context.Context, desc ocispec.Descriptor) (ocispec.Descriptor, error) {
 	if c.cfg.Platform == "" {
 		return desc, nil
 	}
-	for range maxDepth {
-		text, err := c.cfg.Source.Read(ctx, desc)
+	for range source.MaxDepth {
+		n, err := c.cfg.Source.Document(ctx, desc)
 		if err != nil {
 			return desc, err
 		}
-		n, err := parseNode(desc, text)
-		if err != nil || !n.index {
-			return desc, err
+		if !n.Index {
+			return desc, c.cfg.Source.CheckPlatform(ctx, desc, n.Manifest.Config, c.cfg.Platform)
 		}
-		usable := slices.DeleteFunc(slices.Clone(n.children), attestation)
+		usable := slices.DeleteFunc(slices.Clone(n.Children), attestation)
 		if desc, err = source.Choose(usable, c.cfg.Platform); err != nil {
-			return desc, fmt.Errorf("index %s: %w", n.desc.Digest, err)
+			return desc, fmt.Errorf("index %s: %w", n.Desc.Digest, err)
 		}
 	}
-	return desc, errDepth
+	return desc, source.ErrDepth
 }
 
 // keep copies the source to the destination, unless that is where it is.
@@ -161,18 +155,14 @@ type result struct {
 // node converts a manifest or index. What the result refers to is at the
 // destination, itself it is not yet.
 func (c *conversion) node(ctx context.Context, desc ocispec.Descriptor, depth int) (result, error) {
-	if depth > maxDepth {
-		return result{}, errDepth
+	if depth > source.MaxDepth {
+		return result{}, source.ErrDepth
 	}
-	text, err := c.cfg.Source.Read(ctx, desc)
+	n, err := c.cfg.Source.Document(ctx, desc)
 	if err != nil {
 		return result{}, err
 	}
-	n, err := parseNode(desc, text)
-	if err != nil {
-		return result{}, err
-	}
-	if n.index {
+	if n.Index {
 		return c.index(ctx, n, depth)
 	}
 	image, doc, err := c.image(ctx, n)
@@ -181,11 +171,11 @@ func (c *conversion) node(ctx context.Context, desc ocispec.Descriptor, depth in
 
 // index converts an index, several of its manifests at the same time if there
 // are processors for that: reading a layer keeps little more than one busy.
-func (c *conversion) index(ctx context.Context, n node, depth int) (result, error) {
-	children := make([]result, len(n.children))
+func (c *conversion) index(ctx context.Context, n source.Document, depth int) (result, error) {
+	children := make([]result, len(n.Children))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(1, min(maxImages, c.cfg.Workers/2)))
-	for i, d := range n.children {
+	for i, d := range n.Children {
 		g.Go(func() (err error) {
 			children[i], err = c.child(gctx, d, depth)
 			if s := (skip{}); errors.As(err, &s) && gctx.Err() == nil {
@@ -201,7 +191,7 @@ func (c *conversion) index(ctx context.Context, n node, depth int) (result, erro
 	}
 	out := ocispec.Index{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
-		Manifests: []ocispec.Descriptor{}, Annotations: n.annotations,
+		Manifests: []ocispec.Descriptor{}, Annotations: n.Annotations,
 	}
 	var r result
 	for i, child := range children {
@@ -209,16 +199,16 @@ func (c *conversion) index(ctx context.Context, n node, depth int) (result, erro
 		if child.text == nil {
 			continue
 		}
-		d := n.children[i]
+		d := n.Children[i]
 		d.MediaType, d.Digest, d.Size = child.desc.MediaType, child.desc.Digest, child.desc.Size
 		d.Data, d.URLs = nil, nil
 		out.Manifests = append(out.Manifests, d)
 	}
 	if len(out.Manifests) == 0 {
-		return r, skip{fmt.Errorf("index %s has nothing that can be converted", n.desc.Digest)}
+		return r, skip{fmt.Errorf("index %s has nothing that can be converted", n.Desc.Digest)}
 	}
 	if c.cfg.Referrer {
-		out.ArtifactType, out.Subject = ArtifactType, new(plain(n.desc))
+		out.ArtifactType, out.Subject = labels.ConvertedArtifact, new(plain(n.Desc))
 	}
 	var err error
 	r.document, err = newDocument(out.MediaType, out)

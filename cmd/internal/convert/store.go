@@ -147,23 +147,20 @@ func (r *progressReader) ReadAt(p []byte, off int64) (int, error) {
 // copyTree makes an image of the source, whatever its format, one of the
 // destination, without a name.
 func (c *conversion) copyTree(ctx context.Context, desc ocispec.Descriptor, report *Image) error {
-	text, err := c.cfg.Source.Read(ctx, desc)
+	n, err := c.cfg.Source.Document(ctx, desc)
 	if err != nil {
 		return err
 	}
-	n, err := parseNode(desc, text)
-	if err != nil {
-		return err
-	}
-	for _, d := range n.children {
+	for _, d := range n.Children {
 		if err := c.copyTree(ctx, d, nil); err != nil {
 			return err
 		}
 	}
-	stored := make([]Stored, len(n.blobs))
+	blobs := n.Blobs()
+	stored := make([]Stored, len(blobs))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.cfg.Concurrency)
-	for i, d := range n.blobs {
+	for i, d := range blobs {
 		if images.IsNonDistributable(d.MediaType) {
 			continue // whoever needs it fetches it elsewhere
 		}
@@ -177,7 +174,7 @@ func (c *conversion) copyTree(ctx context.Context, desc ocispec.Descriptor, repo
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	for i, d := range n.manifest.Layers {
+	for i, d := range n.Manifest.Layers {
 		if report == nil {
 			break
 		}
@@ -186,7 +183,7 @@ func (c *conversion) copyTree(ctx context.Context, desc ocispec.Descriptor, repo
 			Stored: stored[i+1], // the first one is the config
 		})
 	}
-	return c.putDocument(ctx, document{plain(n.desc), text})
+	return c.putDocument(ctx, document{plain(n.Desc), n.Text})
 }
 
 // plain returns a descriptor with what identifies content.

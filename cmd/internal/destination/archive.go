@@ -26,6 +26,12 @@ func NewArchive(file, tag string, force bool) (*Archive, error) {
 	if _, err := os.Lstat(file); err == nil && !force {
 		return nil, fmt.Errorf("%s exists already: name another file, or replace it with --force", file)
 	}
+	// Walking a directory yields cleaned names, and the working directory may
+	// change before they are compared.
+	file, err := filepath.Abs(file)
+	if err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp(filepath.Dir(file), "."+filepath.Base(file)+".")
 	if err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -137,6 +138,34 @@ func TestLayout(t *testing.T) {
 	}
 }
 
+// What refers to something is listed as a registry lists it, without a name.
+func TestLayoutReferrer(t *testing.T) {
+	dir, ctx := t.TempDir(), t.Context()
+	l := layout(t, dir, "1")
+	if err := l.Tag(ctx, describe(ocispec.MediaTypeImageManifest, "{}"), []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	text := fmt.Sprintf(`{"config":{"mediaType":"type/config"},"subject":{"digest":%q},`+
+		`"annotations":{"a":"b","org.opencontainers.image.ref.name":"1","io.containerd.image.name":"x:1"}}`, digest.FromString("{}"))
+	desc := describe(ocispec.MediaTypeImageManifest, text)
+	if err := l.Put(ctx, desc, strings.NewReader(text)); err != nil {
+		t.Fatal(err)
+	}
+	var index ocispec.Index
+	data, err := os.ReadFile(dir + "/index.json")
+	if err == nil {
+		err = json.Unmarshal(data, &index)
+	}
+	if err != nil || len(index.Manifests) != 2 {
+		t.Fatalf("%s, %v", data, err)
+	}
+	want := desc
+	want.ArtifactType, want.Annotations = "type/config", map[string]string{"a": "b"}
+	if !reflect.DeepEqual(index.Manifests[1], want) {
+		t.Errorf("referrer %+v, want %+v", index.Manifests[1], want)
+	}
+}
+
 // Many may tag at the same time; a referrer is listed without a name.
 func TestLayoutIndex(t *testing.T) {
 	dir, ctx := t.TempDir(), t.Context()
@@ -260,6 +289,39 @@ func TestArchive(t *testing.T) {
 	}
 	if _, err := os.Stat(file); err != nil {
 		t.Errorf("the old archive is gone although the new one was given up: %v", err)
+	}
+}
+
+// The archive is where its name pointed when it was opened, however that was
+// written.
+func TestArchiveRelative(t *testing.T) {
+	dir, ctx := t.TempDir(), t.Context()
+	if err := os.Mkdir(dir+"/sub", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"x.tar", "./y.tar", "sub/../z.tar", "sub/app", dir + "//sub/.//w.tar"} {
+		t.Chdir(dir)
+		a, err := destination.NewArchive(name, "1", false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Chdir(t.TempDir())
+		if err := a.Tag(ctx, describe(ocispec.MediaTypeImageManifest, "{}"), []byte("{}")); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := a.Close(); err != nil {
+			t.Error(err)
+		}
+		t.Chdir(dir)
+		c, err := source.OpenContent(ctx, "oci-archive:"+name+":1", source.Config{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		c.Close()
+	}
+	if list, err := os.ReadDir(dir); err != nil || len(list) != 4 {
+		t.Errorf("%v, %v", list, err)
 	}
 }
 

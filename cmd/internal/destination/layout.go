@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/registry"
 )
 
 // Layout is an image of an OCI image layout, a directory, as a Destination. The
@@ -88,16 +89,16 @@ func (l *Layout) Put(ctx context.Context, desc ocispec.Descriptor, c Content) er
 	if _, err := c.ReadAt(text, 0); err != nil {
 		return err
 	}
-	var m struct {
-		ArtifactType string              `json:"artifactType"`
-		Subject      *ocispec.Descriptor `json:"subject"`
+	entry, _, ok := registry.Referrer(desc, text)
+	if !ok {
+		return nil
 	}
-	if err := json.Unmarshal(text, &m); err != nil || m.Subject == nil {
-		return nil //nolint:nilerror // no JSON is no referrer
+	// In the index of a layout, these would make it an image with that name.
+	for _, name := range []string{ocispec.AnnotationRefName, images.AnnotationImageName} {
+		delete(entry.Annotations, name)
 	}
-	desc.ArtifactType, desc.Annotations = m.ArtifactType, nil
-	return l.list(desc, func(d ocispec.Descriptor) bool {
-		return d.Digest == desc.Digest && d.Annotations[ocispec.AnnotationRefName] == ""
+	return l.list(entry, func(d ocispec.Descriptor) bool {
+		return d.Digest == entry.Digest && d.Annotations[ocispec.AnnotationRefName] == ""
 	})
 }
 

@@ -6,9 +6,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
-	"strings"
 	"sync"
+	"syscall"
 
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -34,82 +33,65 @@ type Content struct {
 	layout *[]io.Closer // its open blobs
 }
 
-// Prefixes that say what an argument is, as skopeo and podman have them.
-const (
-	prefixRegistry = "docker://"
-	prefixLayout   = "oci:"
-	prefixArchive  = "oci-archive:"
-)
-
-// SplitPrefix returns what the prefix of an argument says it is, KindRegistry,
-// KindLayout or KindArchive, and the rest of it; kind is empty without one.
-func SplitPrefix(arg string) (kind Kind, rest string) {
-	for prefix, kind := range map[string]Kind{
-		prefixRegistry: KindRegistry, prefixLayout: KindLayout, prefixArchive: KindArchive,
-	} {
-		if rest, ok := strings.CutPrefix(arg, prefix); ok {
-			return kind, rest
-		}
-	}
-	return "", arg
-}
-
-// SplitTag splits PATH:TAG and PATH@DIGEST; a digest keeps its "@".
-func SplitTag(arg string) (path, tag string) { return splitTag(arg) }
-
-// OpenContent finds out what arg is, as Open does, or takes the word of its
-// prefix, and resolves it. Of a layout it needs to name one image.
+// OpenContent finds out what arg is and resolves it. A prefix says it, see
+// SplitPrefix. Without one, what exists is a layout if it is a directory and an
+// archive if it is a file; everything else is taken for a reference. Of a layout
+// arg needs to name one image.
 func OpenContent(ctx context.Context, arg string, cfg Config) (*Content, error) {
-	kind, arg := SplitPrefix(arg)
-	path, tag := arg, ""
-	st, err := os.Stat(path)
-	if err != nil && kind != KindRegistry {
-		if path, tag = splitTag(arg); tag != "" {
-			st, err = os.Stat(path)
-		}
+	t, err := parseTarget(arg)
+	if err != nil {
+		return nil, err
 	}
-	switch {
-	case arg == "":
-		return nil, errors.New("no image given: name a registry reference, an OCI layout directory or an OCI archive")
-	case kind == KindRegistry:
-		return referenceContent(ctx, arg, cfg)
-	case err == nil && st.IsDir() && kind != KindArchive:
-		return layoutContent(dirTree(path), path, KindLayout, tag, cfg)
-	case err == nil && kind != KindLayout:
-		return archiveContent(path, tag, cfg)
-	case err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errNotDir), kind != "":
-		return nil, fmt.Errorf("%s is no image: %w", arg, errors.Join(err, fs.ErrNotExist))
-	}
-	return referenceContent(ctx, arg, cfg)
+	return t.content(ctx, cfg, func(x layoutIndex, tag string) (ocispec.Descriptor, error) { return x.only(tag, cfg.Platform) })
 }
 
-func referenceContent(ctx context.Context, arg string, cfg Config) (*Content, error) {
-	if cfg.Registry == nil || strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, ".") {
-		return nil, fmt.Errorf("%s: %w", arg, fs.ErrNotExist)
+// picker returns what a tag names in the index of a layout.
+type picker func(index layoutIndex, tag string) (ocispec.Descriptor, error)
+
+// content opens what t names; files have to be archives.
+func (t target) content(ctx context.Context, cfg Config, pick picker) (*Content, error) {
+	switch t.kind {
+	case KindRegistry:
+		return t.reference(ctx, cfg)
+	case KindLayout:
+		return layoutContent(dirTree(t.path), t, KindLayout, pick)
 	}
-	named, err := reference.ParseNormalizedNamed(arg)
-	if err != nil {
-		return nil, fmt.Errorf("%s is neither a registry reference, nor an OCI layout directory, nor an archive: %w", arg, err)
+	return archiveContent(t, pick)
+}
+
+func (t target) reference(ctx context.Context, cfg Config) (*Content, error) {
+	if cfg.Registry == nil {
+		return nil, fmt.Errorf("%s is no image: %w", t.path, syscall.ENOENT)
+	}
+	named, err := reference.ParseNormalizedNamed(t.path)
+	switch {
+	case err != nil && t.guessed:
+		return nil, fmt.Errorf("%s is neither a registry reference, nor an OCI layout directory, nor a file: %w", t.path, err)
+	case err != nil:
+		return nil, fmt.Errorf("parsing reference %q: %w", t.path, err)
 	}
 	ref := reference.TagNameOnly(named).String()
 	desc, err := cfg.Registry.Resolve(ctx, ref)
+	if err != nil && t.guessed {
+		err = fmt.Errorf("%w (there is no file %s either)", err, t.path)
+	}
 	if err != nil {
 		return nil, err
 	}
 	return &Content{Name: ref, Kind: KindRegistry, Root: desc, store: remote{cfg.Registry, ref}}, nil
 }
 
-func archiveContent(path, tag string, cfg Config) (*Content, error) {
-	f, err := openFile(path)
+func archiveContent(t target, pick picker) (*Content, error) {
+	f, err := openFile(t.path)
 	if err != nil {
 		return nil, err
 	}
 	a := scanArchive(f)
 	if a == nil {
 		f.Close()
-		return nil, fmt.Errorf("%s is not an OCI archive (a tar file, not compressed, with an %s)", path, ocispec.ImageIndexFile)
+		return nil, fmt.Errorf("%s is not an OCI archive (a tar file, not compressed, with an %s)", t.path, ocispec.ImageIndexFile)
 	}
-	c, err := layoutContent(a, path, KindArchive, tag, cfg)
+	c, err := layoutContent(a, t, KindArchive, pick)
 	if err != nil {
 		f.Close()
 		return nil, err
@@ -118,19 +100,19 @@ func archiveContent(path, tag string, cfg Config) (*Content, error) {
 	return c, nil
 }
 
-// layoutContent returns what tag names in a layout.
-func layoutContent(t tree, name string, kind Kind, tag string, cfg Config) (*Content, error) {
+// layoutContent returns what t names in a layout with these files.
+func layoutContent(files tree, t target, kind Kind, pick picker) (*Content, error) {
 	var opened []io.Closer
-	l := layout{t, &opened}
+	l := layout{files, &opened}
 	index, err := l.index()
 	if err != nil {
-		return nil, fmt.Errorf("reading the index of %s: %w", name, err)
+		return nil, fmt.Errorf("reading the index of %s: %w", t.path, err)
 	}
-	root, err := index.only(tag, cfg.Platform)
+	root, err := pick(index, t.tag)
 	if err != nil {
-		return nil, fmt.Errorf("looking for an image in %s: %w", name, err)
+		return nil, fmt.Errorf("looking for an image in %s: %w", t.path, err)
 	}
-	return &Content{Name: name, Kind: kind, Root: root, store: l, layout: &opened}, nil
+	return &Content{Name: t.path, Kind: kind, Root: root, store: l, layout: &opened}, nil
 }
 
 // only returns the one image that tag names, whatever its platforms are. If

@@ -70,14 +70,19 @@ func TestContent(t *testing.T) {
 		"oci:" + archive:       "is no image",
 		"oci-archive:" + dir:   "not a regular file",
 		"oci-archive:" + filepath.Join(dir, "index.json"): "not an OCI archive",
-		"docker://" + dir:   "not exist",
-		"./none":            "not exist",
+		"docker://" + dir:   "parsing reference",
+		"./none":            "no such file",
 		"example.com/app:2": "not exist",
 		"Not/A Reference":   "neither a registry reference",
-		t.TempDir():         "reading the index",
+		t.TempDir():         "not an OCI layout",
 	} {
-		if _, err := openContent(t, arg, cfg); err == nil || !strings.Contains(err.Error(), part) {
+		_, err := openContent(t, arg, cfg)
+		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%q: %v, want %q", arg, err, part)
+		}
+		// Open says the same, but that it lists the names there are.
+		if _, same := open(t, arg, cfg); same == nil || arg != dir+":three" && same.Error() != err.Error() {
+			t.Errorf("%q: %v, but Open says %v", arg, err, same)
 		}
 	}
 	for _, arg := range []string{dir + ":three", "./none", "oci:./none", "oci-archive:none.tar"} {
@@ -145,7 +150,7 @@ func openFiles(t *testing.T) int {
 	t.Helper()
 	list, err := os.ReadDir("/proc/self/fd")
 	if err != nil {
-		t.Skip(err)
+		t.Fatal(err)
 	}
 	return len(list)
 }

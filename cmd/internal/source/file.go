@@ -2,7 +2,6 @@ package source
 
 import (
 	"archive/tar"
-	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"os"
 	"path"
 
-	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -18,42 +16,45 @@ import (
 // whether it is an OCI archive; a layer has at most three.
 const maxMembers = 100_000
 
-// openPath opens a regular file: an OCI archive, a config.v1.json or one layer.
-func openPath(ctx context.Context, name, tag string, cfg Config, match platforms.MatchComparer) (*Image, error) {
+// sniff says what a regular file is: an archive, a config.v1.json or, if it is
+// neither, one layer.
+func sniff(name string) (Kind, error) {
 	f, err := openFile(name)
 	if err != nil {
-		return nil, err
+		return "", err
 	}
+	defer f.Close()
 	var head [2]byte
 	if _, err := f.ReadAt(head[:], 0); err != nil && !errors.Is(err, io.EOF) {
-		f.Close()
-		return nil, fmt.Errorf("reading %s: %w", name, err)
+		return "", fmt.Errorf("reading %s: %w", name, err)
 	}
 	switch {
 	case head == [2]byte{0x1f, 0x8b}:
-		f.Close()
-		return nil, fmt.Errorf("%s is compressed with gzip, which neither an overlaybd layer nor an OCI archive is: decompress it first", name)
+		return "", fmt.Errorf("%s is compressed with gzip, which neither an overlaybd layer nor an OCI archive is: decompress it first", name)
 	case head[0] == '{':
+		return KindConfig, nil
+	case scanArchive(f) != nil:
+		return KindArchive, nil
+	}
+	return KindFile, nil
+}
+
+// file opens what is a file but no archive.
+func (t target) file(cfg Config) (*Image, error) {
+	if t.tag != "" {
+		return nil, fmt.Errorf("%s is not an OCI archive, so it has no image %q", t.path, t.tag)
+	}
+	f, err := openFile(t.path)
+	if err != nil {
+		return nil, err
+	}
+	if t.kind == KindConfig {
 		defer f.Close()
-		return openConfig(f, name, cfg)
-	}
-	if a := scanArchive(f); a != nil {
-		img, err := openTree(ctx, a, name, tag, match)
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
-		img.Kind = KindArchive
-		img.closers = append(img.closers, f)
-		return img, nil
-	}
-	if tag != "" {
-		f.Close()
-		return nil, fmt.Errorf("%s is not an OCI archive, so it has no image %q", name, tag)
+		return openConfig(f, t.path, cfg)
 	}
 	// Neither digest nor annotations are known, so nothing is claimed.
-	img := &Image{Name: name, Kind: KindFile, closers: []io.Closer{f}}
-	img.Layers = append(img.Layers, newNamedSection(f, name))
+	img := &Image{Name: t.path, Kind: KindFile, closers: []io.Closer{f}}
+	img.Layers = append(img.Layers, newNamedSection(f, t.path))
 	return img, nil
 }
 

@@ -2,24 +2,17 @@ package source
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
-
-// maxDocument is the largest index or manifest in bytes; registries refuse
-// larger ones.
-const maxDocument = 4 << 20
 
 // ErrNotOverlaybd is in the chain of errors of images whose layers are not in
 // overlaybd format.
@@ -33,64 +26,27 @@ type store interface {
 	open(desc ocispec.Descriptor) (blob.Blob, error)
 }
 
-// readDocument reads desc from r, which verifies the digest at its end.
-func readDocument(r io.Reader, desc ocispec.Descriptor) ([]byte, error) {
-	b, err := io.ReadAll(io.LimitReader(r, maxDocument+1))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", desc.Digest, err)
-	}
-	if len(b) > maxDocument {
-		return nil, fmt.Errorf("document %s is larger than %d bytes", desc.Digest, maxDocument)
-	}
-	return b, nil
-}
-
 // openImage opens the image that desc, a manifest or an index, describes.
 func openImage(ctx context.Context, s store, desc ocispec.Descriptor, match platforms.MatchComparer) (*Image, error) {
 	metadata := desc.Size
-	doc, err := s.read(ctx, desc)
+	doc, err := readManifest(ctx, s, desc)
 	if err != nil {
 		return nil, err
 	}
-	if images.IsIndexType(mediaType(desc, doc)) {
-		var index ocispec.Index
-		if err := json.Unmarshal(doc, &index); err != nil {
-			return nil, fmt.Errorf("parsing index %s: %w", desc.Digest, err)
-		}
-		if desc, err = choose(index.Manifests, match); err != nil {
-			return nil, fmt.Errorf("index %s: %w", desc.Digest, err)
+	if doc.Index {
+		if desc, err = choose(doc.Children, match); err != nil {
+			return nil, fmt.Errorf("index %s: %w", doc.Desc.Digest, err)
 		}
 		metadata += desc.Size
-		if doc, err = s.read(ctx, desc); err != nil {
+		if doc, err = readManifest(ctx, s, desc); err != nil {
 			return nil, err
 		}
 	}
-	if t := mediaType(desc, doc); !images.IsManifestType(t) {
-		return nil, fmt.Errorf("%s is not an image manifest but %q", desc.Digest, t)
-	}
-	var m ocispec.Manifest
-	if err := json.Unmarshal(doc, &m); err != nil {
-		return nil, fmt.Errorf("parsing manifest %s: %w", desc.Digest, err)
+	if doc.Index {
+		return nil, fmt.Errorf("%s is not an image manifest but %q", desc.Digest, doc.Desc.MediaType)
 	}
 	img := &Image{Manifest: desc, MetadataBytes: metadata}
-	return img, img.stack(s, m.Layers)
-}
-
-// mediaType returns what doc says it is, or else what desc says.
-func mediaType(desc ocispec.Descriptor, doc []byte) string {
-	var d struct {
-		MediaType string          `json:"mediaType"`
-		Manifests json.RawMessage `json:"manifests"`
-	}
-	switch err := json.Unmarshal(doc, &d); {
-	case err == nil && d.MediaType != "":
-		return d.MediaType
-	case err == nil && d.Manifests != nil:
-		return ocispec.MediaTypeImageIndex
-	case desc.MediaType != "":
-		return desc.MediaType
-	}
-	return ocispec.MediaTypeImageManifest
+	return img, img.stack(s, doc.Manifest.Layers)
 }
 
 // choose returns the best of manifests for a platform.

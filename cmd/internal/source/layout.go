@@ -6,12 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
@@ -19,10 +17,6 @@ import (
 
 	"github.com/reprise-containers/reprise/remote/blob"
 )
-
-// errNotDir is what looking for FILE/x gives; it means that there is no such
-// file, not that something is wrong with FILE.
-const errNotDir = syscall.ENOTDIR
 
 // annotationImageName is the full reference that containerd writes into the
 // index of an exported image, beside the tag of the OCI annotation.
@@ -44,45 +38,6 @@ type readAtCloser interface {
 type layout struct {
 	tree
 	opened *[]io.Closer
-}
-
-func openLayout(ctx context.Context, dir, tag string, match platforms.MatchComparer) (*Image, error) {
-	if _, err := os.Stat(filepath.Join(dir, ocispec.ImageLayoutFile)); err != nil {
-		return nil, fmt.Errorf("%s is a directory but not an OCI layout (it has no file %s)", dir, ocispec.ImageLayoutFile)
-	}
-	img, err := openTree(ctx, dirTree(dir), dir, tag, match)
-	if err != nil {
-		return nil, err
-	}
-	img.Kind = KindLayout
-	return img, nil
-}
-
-// openTree opens the image with the given tag ("", a tag, or @digest) of a layout.
-func openTree(ctx context.Context, t tree, name, tag string, match platforms.MatchComparer) (_ *Image, err error) {
-	var opened []io.Closer
-	defer func() {
-		if err != nil {
-			for _, c := range opened {
-				c.Close()
-			}
-		}
-	}()
-	l := layout{t, &opened}
-	index, err := l.index()
-	if err != nil {
-		return nil, fmt.Errorf("reading the index of %s: %w", name, err)
-	}
-	desc, err := index.find(tag, match)
-	if err != nil {
-		return nil, fmt.Errorf("looking for an image in %s: %w", name, err)
-	}
-	img, err := openImage(ctx, l, desc, match)
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", name, err)
-	}
-	img.Name, img.closers = name, opened
-	return img, nil
 }
 
 type layoutIndex []ocispec.Descriptor

@@ -12,12 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"os"
 	"strings"
 
 	"github.com/containerd/platforms"
-	"github.com/distribution/reference"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/remote/blob"
@@ -87,40 +84,37 @@ func (i *Image) Close() error {
 	return errors.Join(errs...)
 }
 
-// Open finds out what arg is and opens it. A prefix says it, see SplitPrefix.
-// Without one, what exists as a file or directory is that; everything else is
-// taken for a reference.
+// Open finds out what arg is, see OpenContent, and opens it as a stack of layers.
+// Other than there, a file may be one layer or a config.v1.json, and an index is
+// for one platform.
 func Open(ctx context.Context, arg string, cfg Config) (*Image, error) {
-	if arg == "" {
-		return nil, errors.New("no image given: name a registry reference, an OCI layout directory or a file")
-	}
 	match, err := platform(cfg.Platform)
 	if err != nil {
 		return nil, err
 	}
-	switch kind, rest := SplitPrefix(arg); kind {
-	case KindRegistry:
-		return openReference(ctx, rest, cfg, match)
-	case KindLayout, KindArchive:
-		arg, cfg.Registry = rest, nil // it is local
-	}
-	st, err := os.Stat(arg)
-	switch {
-	case err == nil && st.IsDir():
-		return openLayout(ctx, arg, "", match)
-	case err == nil:
-		return openPath(ctx, arg, "", cfg, match)
-	case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, errNotDir):
+	t, err := parseTarget(arg)
+	if err != nil {
 		return nil, err
 	}
-	if path, tag := splitTag(arg); tag != "" {
-		if st, err := os.Stat(path); err == nil && st.IsDir() {
-			return openLayout(ctx, path, tag, match)
-		} else if err == nil && st.Mode().IsRegular() {
-			return openPath(ctx, path, tag, cfg, match)
+	if t.kind == KindFile {
+		if t.kind, err = sniff(t.path); err != nil {
+			return nil, err
+		}
+		if t.kind != KindArchive {
+			return t.file(cfg)
 		}
 	}
-	return openReference(ctx, arg, cfg, match)
+	c, err := t.content(ctx, cfg, func(x layoutIndex, tag string) (ocispec.Descriptor, error) { return x.find(tag, match) })
+	if err != nil {
+		return nil, err
+	}
+	img, err := openImage(ctx, c.store, c.Root, match)
+	if err != nil {
+		_ = c.Close() // the first error counts
+		return nil, fmt.Errorf("opening %s: %w", c.Name, err)
+	}
+	img.Name, img.Kind, img.closers = c.Name, c.Kind, []io.Closer{c}
+	return img, nil
 }
 
 // OpenAll opens one argument as Open does, or several that are each a file with
@@ -149,18 +143,6 @@ func OpenAll(ctx context.Context, args []string, cfg Config) (_ *Image, err erro
 	return all, nil
 }
 
-// splitTag splits PATH:tag and PATH@digest. The tag keeps its separator "@", so
-// that both can be told apart.
-func splitTag(arg string) (path, tag string) {
-	if i := strings.LastIndexByte(arg, '@'); i > 0 {
-		return arg[:i], arg[i:]
-	}
-	if i := strings.LastIndexByte(arg, ':'); i > strings.LastIndexByte(arg, '/') && i > 0 {
-		return arg[:i], arg[i+1:]
-	}
-	return arg, ""
-}
-
 func platform(s string) (platforms.MatchComparer, error) {
 	if s == "" {
 		return platforms.Default(), nil
@@ -170,27 +152,6 @@ func platform(s string) (platforms.MatchComparer, error) {
 		return nil, fmt.Errorf("parsing platform %q: %w", s, err)
 	}
 	return platforms.Only(p), nil
-}
-
-func openReference(ctx context.Context, arg string, cfg Config, match platforms.MatchComparer) (*Image, error) {
-	if cfg.Registry == nil || strings.HasPrefix(arg, "/") || strings.HasPrefix(arg, ".") {
-		return nil, fmt.Errorf("%s: no such file or directory", arg)
-	}
-	named, err := reference.ParseNormalizedNamed(arg)
-	if err != nil {
-		return nil, fmt.Errorf("%s is neither a registry reference, nor an OCI layout directory, nor a file: %w", arg, err)
-	}
-	ref := reference.TagNameOnly(named).String()
-	desc, err := cfg.Registry.Resolve(ctx, ref)
-	if err != nil {
-		return nil, fmt.Errorf("%w (there is no file %s either)", err, arg)
-	}
-	img, err := openImage(ctx, remote{cfg.Registry, ref}, desc, match)
-	if err != nil {
-		return nil, fmt.Errorf("opening %s: %w", ref, err)
-	}
-	img.Name, img.Kind = ref, KindRegistry
-	return img, nil
 }
 
 // remote is the repository of a reference as a store.

@@ -10,10 +10,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"time"
 
-	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -28,15 +26,8 @@ import (
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
-// ArtifactType is that of the manifest that lists the tables of an image, and
-// the media type of each table.
-const ArtifactType = "application/vnd.reprise.chunks.v1"
-
 // parallel is how many layers are read at a time.
 const parallel = 4
-
-// maxDepth bounds indexes in indexes.
-const maxDepth = 4
 
 // Config says what tables are made for, and where they go.
 type Config struct {
@@ -94,31 +85,20 @@ type attacher struct {
 
 // node works on a manifest, or on those of an index.
 func (a *attacher) node(ctx context.Context, desc ocispec.Descriptor, depth int) error {
-	if depth > maxDepth {
-		return fmt.Errorf("indexes in indexes more than %d deep", maxDepth)
+	if depth > source.MaxDepth {
+		return source.ErrDepth
 	}
-	text, err := a.cfg.Image.Read(ctx, desc)
+	doc, err := a.cfg.Image.Document(ctx, desc)
 	if err != nil {
 		return err
 	}
-	var doc struct {
-		MediaType string `json:"mediaType"`
-		ocispec.Index
-		Layers []ocispec.Descriptor `json:"layers"`
+	if !doc.Index {
+		if err := a.cfg.Image.CheckPlatform(ctx, desc, doc.Manifest.Config, a.cfg.Platform); err != nil {
+			return err
+		}
+		return a.manifest(ctx, doc.Desc, doc.Manifest.Layers)
 	}
-	if err := json.Unmarshal(text, &doc); err != nil {
-		return fmt.Errorf("parsing %s: %w", desc.Digest, err)
-	}
-	if doc.MediaType != "" {
-		desc.MediaType = doc.MediaType
-	}
-	switch {
-	case images.IsManifestType(desc.MediaType):
-		return a.manifest(ctx, desc, doc.Layers)
-	case !images.IsIndexType(desc.MediaType):
-		return fmt.Errorf("%s is no manifest and no index but %q", desc.Digest, desc.MediaType)
-	}
-	children := doc.Manifests
+	children := doc.Children
 	if a.cfg.Platform != "" {
 		d, err := source.Choose(children, a.cfg.Platform)
 		if err != nil {
@@ -223,11 +203,8 @@ func (a *attacher) table(ctx context.Context, d ocispec.Descriptor, bar *termina
 		return made{}, fmt.Errorf("its bytes have digest %s", sum)
 	}
 	desc := ocispec.Descriptor{
-		MediaType: ArtifactType, Digest: digest.FromBytes(table), Size: int64(len(table)),
-		Annotations: map[string]string{
-			labels.BlobDigest: d.Digest.String(), labels.BlobSize: strconv.FormatInt(d.Size, 10),
-			labels.ChunksRoot: root.String(),
-		},
+		MediaType: labels.TablesArtifact, Digest: digest.FromBytes(table), Size: int64(len(table)),
+		Annotations: labels.WithTable(labels.DetachedTable{Blob: d.Digest, BlobSize: d.Size, Root: root}),
 	}
 	t := Table{Layer: d.Digest, LayerSize: d.Size, Digest: desc.Digest, Size: desc.Size, Root: root}
 	return made{t, desc}, a.cfg.Store.Put(ctx, desc, bytes.NewReader(table))
@@ -237,7 +214,7 @@ func (a *attacher) table(ctx context.Context, d ocispec.Descriptor, bar *termina
 func (a *attacher) artifact(ctx context.Context, subject ocispec.Descriptor, tables []made) (digest.Digest, error) {
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		ArtifactType: ArtifactType, Config: ocispec.DescriptorEmptyJSON,
+		ArtifactType: labels.TablesArtifact, Config: ocispec.DescriptorEmptyJSON,
 		Subject: &ocispec.Descriptor{MediaType: subject.MediaType, Digest: subject.Digest, Size: subject.Size},
 	}
 	for _, t := range tables {

@@ -63,9 +63,14 @@ func (l layout) layer(name string, annotations map[string]string) ocispec.Descri
 }
 
 func (l layout) image(layers ...ocispec.Descriptor) ocispec.Descriptor {
+	return l.imageFor("{}", layers...)
+}
+
+// imageFor makes an image with a config.
+func (l layout) imageFor(config string, layers ...ocispec.Descriptor) ocispec.Descriptor {
 	return l.json(ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Config: l.blob(ocispec.MediaTypeImageConfig, []byte("{}")), Layers: layers,
+		Config: l.blob(ocispec.MediaTypeImageConfig, []byte(config)), Layers: layers,
 	})
 }
 
@@ -131,7 +136,7 @@ func TestAttach(t *testing.T) {
 		if err == nil {
 			err = json.Unmarshal(text, &m)
 		}
-		if err != nil || m.ArtifactType != tables.ArtifactType || m.Subject.Digest != image.Digest || m.Config.MediaType != ocispec.MediaTypeEmptyJSON {
+		if err != nil || m.ArtifactType != labels.TablesArtifact || m.Subject.Digest != image.Digest || m.Config.MediaType != ocispec.MediaTypeEmptyJSON {
 			t.Fatalf("%s, %v", text, err)
 		}
 		for i, d := range m.Layers {
@@ -156,7 +161,7 @@ func verifies(t *testing.T, c *source.Content, d ocispec.Descriptor, said tables
 		t.Fatal(err)
 	}
 	ref := chunks.Ref{Root: digest.Digest(d.Annotations[labels.ChunksRoot]), Size: d.Size}
-	if layer.Digest != said.Layer || ref.Root != said.Root || d.MediaType != tables.ArtifactType {
+	if layer.Digest != said.Layer || ref.Root != said.Root || d.MediaType != labels.TablesArtifact {
 		t.Errorf("%+v, report %+v", d, said)
 	}
 	p := make([]byte, b.Size())
@@ -205,6 +210,26 @@ func TestAttachToIndex(t *testing.T) {
 	l.tag(deep)
 	if _, err = l.attach(""); err == nil || !strings.Contains(err.Error(), "deep") {
 		t.Errorf("indexes without end: %v", err)
+	}
+}
+
+// An image without an index is for one platform as well.
+func TestAttachPlatform(t *testing.T) {
+	l := layout{t, t.TempDir()}
+	image := l.imageFor(`{"os":"linux","architecture":"amd64"}`, l.layer("L0.lz4-4k.tar", nil))
+	entry := image
+	entry.Platform = &ocispec.Platform{OS: "linux", Architecture: "amd64"}
+	for name, d := range map[string]ocispec.Descriptor{"config": image, "descriptor": entry} {
+		l.tag(d)
+		if _, err := l.attach("linux/arm64"); err == nil || !strings.Contains(err.Error(), "is for linux/amd64, not for linux/arm64") {
+			t.Errorf("by its %s: %v", name, err)
+		}
+		if c := l.open(""); c.Root.ArtifactType != "" {
+			t.Errorf("by its %s: something was attached", name)
+		}
+		if r, err := l.attach("linux/amd64"); err != nil || len(r.Manifests) != 1 {
+			t.Errorf("by its %s: %+v, %v", name, r, err)
+		}
 	}
 }
 

@@ -17,9 +17,10 @@ type arrival struct {
 	off     int64
 	origins *blob.Origins
 
-	end  atomic.Int64  // how many bytes at the start of p have arrived
-	more chan struct{} // has something if end has grown
-	done chan struct{} // closed when the read has ended
+	end    atomic.Int64  // how many bytes at the start of p are said to have arrived
+	astray atomic.Bool   // a report did not go on where the one before ended
+	more   chan struct{} // has something if end has grown
+	done   chan struct{} // closed when the read has ended
 
 	n   int // of the read, once it is done
 	err error
@@ -40,13 +41,17 @@ func (v *verified) begin(ctx context.Context, p []byte, off int64) (context.Cont
 	return ctx, a
 }
 
-// arrived takes the report of the source.
+// arrived takes the report of the source. What is wrong with reports costs time
+// and no more: see finish.
 func (a *arrival) arrived(off int64, n int) {
-	if at := off - a.off; a.end.CompareAndSwap(at, at+int64(n)) {
-		select {
-		case a.more <- struct{}{}:
-		default:
-		}
+	at := off - a.off
+	if at+int64(n) > int64(len(a.p)) || !a.end.CompareAndSwap(at, at+int64(n)) {
+		a.astray.Store(true)
+		return
+	}
+	select {
+	case a.more <- struct{}{}:
+	default:
 	}
 }
 
@@ -66,7 +71,14 @@ func (a *arrival) follow(s span) {
 
 // finish verifies what follow did not get to, and reads again what is wrong. It
 // returns how many bytes of p are verified.
+//
+// What follow looked at counts only if the source reported each byte once and
+// in order, and the read returned all of them. Else p may have been written
+// again behind follow's back, and is verified from its start.
 func (v *verified) finish(ctx context.Context, a *arrival, s span) (int, error) {
+	if a.astray.Load() || int64(a.n) < a.end.Load() {
+		a.bad, a.whole = nil, 0
+	}
 	rest, n := s.check(a.p[a.whole:a.n], a.off+int64(a.whole))
 	done, err := v.settle(ctx, a.p, a.off, append(a.bad, rest...), a.origins)
 	if err != nil {
