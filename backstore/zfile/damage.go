@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/scratch"
 )
 
 // maxRereads is how often a damaged block is read again.
@@ -44,8 +45,8 @@ func checkStored(stored []byte) ([]byte, error) {
 // reason: a cache below may hold a bad copy of good bytes.
 func (z *Reader) readAgain(ctx context.Context, p []byte, i int64, at int, reason error) error {
 	start := z.table.offset(i)
-	buf := borrow(int(z.table.offset(i+1) - start))
-	defer giveBack(buf)
+	buf := scratch.Borrow(int(z.table.offset(i+1) - start))
+	defer scratch.Return(buf)
 	for range maxRereads {
 		blob.Discard(z.r, start, int64(len(*buf)))
 		if err := blob.ReadFull(ctx, z.r, *buf, start); err != nil {

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/scratch"
 )
 
 // Reader reads the uncompressed bytes of a ZFile. It implements
@@ -113,8 +114,8 @@ func (z *Reader) readPiece(ctx context.Context, p []byte, off, first int64) (int
 	for last > first && z.table.offset(last+1)-start > maxPiece {
 		last = first + (last-first)/2
 	}
-	buf := borrow(int(z.table.offset(last+1) - start))
-	defer giveBack(buf)
+	buf := scratch.Borrow(int(z.table.offset(last+1) - start))
+	defer scratch.Return(buf)
 	if err := blob.ReadFull(ctx, z.r, *buf, start); err != nil {
 		return 0, fmt.Errorf("reading blocks %d to %d of zfile %s: %w", first, last, z, err)
 	}

@@ -2,9 +2,10 @@ package blob
 
 import (
 	"context"
-	"math/bits"
 	"slices"
 	"sync"
+
+	"github.com/reprise-containers/reprise/remote/blob/scratch"
 )
 
 // A Demand read joins a Background fetch only if that is not much larger than
@@ -31,8 +32,6 @@ type coalesced struct {
 
 	mu      sync.Mutex
 	flights []*flight // under way and wanted; few enough to search
-
-	buffers [maxBufferBits - minBufferBits + 1]sync.Pool // of *[]byte, by power of two
 }
 
 // flight is one fetch of [off, off+len(buf)). The fields of the first group do
@@ -41,6 +40,7 @@ type coalesced struct {
 type flight struct {
 	off      int64
 	buf      []byte
+	lent     *[]byte // buf, to be returned
 	priority *Raisable
 	cancel   context.CancelFunc
 	done     chan struct{}
@@ -113,7 +113,8 @@ func (c *coalesced) join(ctx context.Context, n int, off int64) *flight {
 // start begins a fetch; c.mu is held. The goroutine ends with the fetch, which
 // has a reader waiting for it as long as it is not cancelled.
 func (c *coalesced) start(ctx context.Context, n int, off int64) *flight {
-	f := &flight{off: off, buf: c.buffer(n), done: make(chan struct{}), waiters: 1, refs: 2}
+	lent := scratch.Borrow(n)
+	f := &flight{off: off, buf: *lent, lent: lent, done: make(chan struct{}), waiters: 1, refs: 2}
 	ctx, f.priority = WithRaisable(context.WithoutCancel(ctx), PriorityOf(ctx))
 	ctx, f.cancel = context.WithCancel(ctx)
 	c.flights = append(c.flights, f)
@@ -155,38 +156,9 @@ func (c *coalesced) remove(f *flight) {
 	}
 }
 
-// Buffers of 4 KiB to 4 MiB are used again; smaller ones are cheap to make,
-// larger ones not worth keeping.
-const (
-	minBufferBits = 12
-	maxBufferBits = 22
-)
-
-// pool returns where buffers for n bytes are kept, or nil, and their capacity.
-func (c *coalesced) pool(n int) (*sync.Pool, int) {
-	class := bits.Len(uint(n - 1))
-	if class < minBufferBits || class > maxBufferBits {
-		return nil, n
-	}
-	return &c.buffers[class-minBufferBits], 1 << class
-}
-
-// buffer returns n bytes with any contents.
-func (c *coalesced) buffer(n int) []byte {
-	pool, capacity := c.pool(n)
-	if pool != nil {
-		if b, ok := pool.Get().(*[]byte); ok {
-			return (*b)[:n]
-		}
-	}
-	return make([]byte, n, capacity)
-}
-
 func (c *coalesced) unref(f *flight) {
 	if f.refs--; f.refs == 0 {
-		if pool, _ := c.pool(len(f.buf)); pool != nil {
-			pool.Put(&f.buf)
-		}
+		scratch.Return(f.lent)
 	}
 }
 

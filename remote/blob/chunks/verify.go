@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/scratch"
 )
 
 // Verify returns b with every read of the bytes that a chunk table covers
@@ -131,8 +132,8 @@ func (v *verified) readRange(ctx context.Context, p []byte, off int64, ix *index
 	if from == off && to == off+int64(len(p)) {
 		return v.readLeaves(ctx, p, off, s)
 	}
-	buf := borrow(int(to - from))
-	defer giveBack(buf)
+	buf := scratch.Borrow(int(to - from))
+	defer scratch.Return(buf)
 	n, err := v.readLeaves(ctx, *buf, from, s)
 	if from+int64(n) <= off {
 		return 0, err
@@ -154,8 +155,8 @@ const (
 func (v *verified) readFirst(ctx context.Context, p []byte, table blob.ReaderAt) (int, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	buf := borrow(int(min(int64(len(p)+spare), v.covered)))
-	defer giveBack(buf)
+	buf := scratch.Borrow(int(min(int64(len(p)+spare), v.covered)))
+	defer scratch.Return(buf)
 	_, a := v.begin(ctx, *buf, 0)
 	ix, err := v.load(ctx, table)
 	if err != nil {
@@ -244,8 +245,8 @@ func (v *verified) readBoth(ctx context.Context, p []byte, off int64, s span, ta
 func (v *verified) readEdges(ctx context.Context, p []byte, off int64, s span, origins *blob.Origins) (int, error) {
 	end := off + int64(len(p))
 	from, to := s.widen(off, end)
-	buf := borrow(int(to - from))
-	defer giveBack(buf)
+	buf := scratch.Borrow(int(to - from))
+	defer scratch.Return(buf)
 	copy((*buf)[off-from:], p)
 	g, gctx := errgroup.WithContext(ctx)
 	edge := func(from, to, at int64) {
