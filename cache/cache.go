@@ -152,8 +152,7 @@ func (c *Cache) probe() error {
 	return nil
 }
 
-// Blob is BlobFrom for a cache that has only one origin, or blobs whose bytes
-// are verified below.
+// Blob is BlobFrom for a cache that has only one origin.
 func (c *Cache) Blob(b blob.Blob) blob.Blob { return c.BlobFrom("", b) }
 
 // BlobFrom returns b read through the cache, which is keyed by b's digest and

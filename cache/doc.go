@@ -37,12 +37,12 @@
 // reads metadata only, a map is loaded when its blob is first read.
 //
 // The bytes themselves are not hashed on the way in or out: a range can't be
-// checked against the digest of its blob. Where the layer below the cache
-// verifies them by other means (remote/blob/chunks), all origins can share them.
-// Else the cache keeps apart what came from different ones (Cache.BlobFrom),
-// even under one digest: a registry that lies spoils its own images and no
-// other's. Bytes damaged on the disk are caught by the checksum of the block they belong to in the
-// layers above, and the blobs of this package have a method
+// checked against the digest of its blob. So the cache keeps apart what came
+// from different origins (Cache.BlobFrom), even under one digest: a registry that
+// lies spoils its own images and no other's. Who verifies bytes below the cache
+// (remote/blob/chunks) makes what they were verified with a part of the origin.
+// Bytes damaged on the disk are caught by the checksum of the block they belong
+// to in the layers above, and the blobs of this package have a method
 //
 //	Discard(off, n int64)
 //

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 
@@ -67,6 +69,14 @@ func (l lower) chunks() chunks.Ref {
 	return chunks.Ref{Root: l.ChunksRoot, Offset: l.ChunksOffset, Size: l.ChunksSize}
 }
 
+// table tells in messages where the chunk table of l lies.
+func (l lower) table() string {
+	if l.chunks().IsZero() {
+		return "no chunk table"
+	}
+	return fmt.Sprintf("chunk table %s (%d bytes at %d)", l.ChunksRoot, l.ChunksSize, l.ChunksOffset)
+}
+
 // remoteLower returns the lower of the blob that l describes, whose chunk table
 // is ref.
 func remoteLower(l labels.Labels, ref chunks.Ref) lower {
@@ -118,6 +128,40 @@ func (c imageConfig) layers() []lower {
 		return c.Lowers[:len(c.Lowers)-1]
 	}
 	return c.Lowers
+}
+
+// agrees returns an error if the topmost layer of c is not what a later pull of
+// the same chain ID states. A chain ID is a claim of an image's config, which
+// nobody has checked for a layer that is read lazily, and says nothing about the
+// chunk table; but all images with the same claim share the snapshot.
+//
+//   - Another blob, or another table: refused. One of the two lies, and which one
+//     can not be told here.
+//   - A table where c has none: refused. To go on would be to read without
+//     verification what the image's manifest has a table for, for no other reason
+//     than that somebody else pulled the layer without it.
+//   - No table where c has one: taken. Every byte is compared with a table,
+//     which is more than the image asks for: what is read is what that table
+//     says, or an error.
+//   - A file in the snapshot: taken. It was compared with its digest as a whole,
+//     and no table is used.
+func (c imageConfig) agrees(want lower) error {
+	layers := c.layers()
+	have := layers[len(layers)-1]
+	var was, is string
+	switch {
+	case have.Digest == "": // unpacked by containerd, which knew the digest
+		return nil
+	case have.Digest != want.Digest || have.Size != want.Size:
+		was = fmt.Sprintf("blob %s of %d bytes", have.Digest, have.Size)
+		is = fmt.Sprintf("blob %s of %d bytes", want.Digest, want.Size)
+	case layerFile(have.Dir) != "", want.chunks().IsZero(), want.chunks() == have.chunks():
+		return nil
+	default:
+		was, is = have.table(), want.table()
+	}
+	return fmt.Errorf("layer %s is here already, pulled for %s with %s, but this image states %s: remove the image that pulled it first, from all namespaces of containerd, and pull again: %w",
+		want.Digest, cmp.Or(c.ref, "an image without a name"), was, is, errdefs.ErrFailedPrecondition)
 }
 
 // check reports what cannot be right.

@@ -17,12 +17,13 @@ import (
 // devices.
 func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 	done := fmt.Errorf("layer %s needs no unpacking: %w", r.labels.Blob, errdefs.ErrAlreadyExists)
-	if _, exists, err := s.findLazy(ctx, r); err != nil || exists {
-		return firstOf(err, done)
-	}
 	table, err := labels.Chunks(r.raw)
 	if err != nil {
 		return err
+	}
+	layer := remoteLower(r.labels, table)
+	if exists, err := s.findLazy(ctx, r, layer); err != nil || exists {
+		return firstOf(err, done)
 	}
 	below, err := s.imageOn(ctx, r.parent)
 	if err != nil {
@@ -32,8 +33,7 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 	if err != nil {
 		return err
 	}
-	config := below.with(remoteLower(r.labels, table)).
-		withClaims(r.labels)
+	config := below.with(layer).withClaims(r.labels)
 	if err := config.write(staged); err != nil {
 		os.RemoveAll(staged) // it is emptied at start in any case
 		return fmt.Errorf("describing layer %s: %w", r.labels.Blob, err)
@@ -41,6 +41,10 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 	err = s.place(ctx, staged, func(ctx context.Context) (string, error) {
 		return s.commitLazy(ctx, r)
 	})
+	if errdefs.IsAlreadyExists(err) { // a concurrent request was faster
+		_, other := s.findLazy(ctx, r, layer)
+		err = firstOf(other, err)
+	}
 	return firstOf(err, done)
 }
 
@@ -60,12 +64,28 @@ func (s *Snapshotter) commitLazy(ctx context.Context, r request) (id string, err
 		snapshots.WithLabels(labels.WithRemote(r.raw)))
 }
 
-func (s *Snapshotter) findLazy(ctx context.Context, r request) (name string, exists bool, err error) {
+// findLazy reports whether the layer of r is committed already. If it is, but as
+// another one than layer, the error says so.
+func (s *Snapshotter) findLazy(ctx context.Context, r request, layer lower) (exists bool, err error) {
+	var id string
 	err = s.read(ctx, func(ctx context.Context) error {
-		name, exists, err = lazyName(ctx, r)
+		var name string
+		if name, exists, err = lazyName(ctx, r); err == nil && exists {
+			id, _, _, err = storage.GetInfo(ctx, name)
+		}
 		return err
 	})
-	return name, exists, err
+	if err != nil || !exists {
+		return false, err
+	}
+	if image, err := s.dirs.isImage(id); err != nil || !image {
+		return true, err
+	}
+	config, err := readConfig(s.dirs.snapshot(id))
+	if err != nil {
+		return true, fmt.Errorf("reading what layer %s is made of: %w", r.labels.Blob, err)
+	}
+	return true, config.agrees(layer)
 }
 
 // lazyName returns the name under which the layer of r is committed, and

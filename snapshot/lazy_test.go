@@ -1,13 +1,16 @@
 package snapshot_test
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
@@ -240,5 +243,103 @@ func TestChunkTable(t *testing.T) {
 		if err := n.pullLayer([]string{"broken"}, 0, append(slices.Clone(more), key, value)...); !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "reprise.chunks-") {
 			t.Errorf("%s = %q: %v", key, value, err)
 		}
+	}
+}
+
+// A pull that states something else of a layer than the first one did is refused
+// if it could be read by what is not its own image's word.
+func TestPullsDisagree(t *testing.T) {
+	table := func(root string) []string {
+		return []string{labels.ChunksRoot, digest.FromString(root).String(), labels.ChunksOffset, "512", labels.ChunksSize, "76"}
+	}
+	const evil = "evil.example/base:1"
+	longer := append(table("honest"), labels.ChunksSize, "77")
+	other := []string{labels.BlobDigest, digest.FromString("other").String()}
+	for name, c := range map[string]struct {
+		first, second []string
+		says          []string // none: it is taken
+	}{
+		"the same":           {table("honest"), table("honest"), nil},
+		"another table":      {table("evil"), table("honest"), []string{digest.FromString("evil").String(), digest.FromString("honest").String()}},
+		"another size of it": {table("honest"), longer, []string{"76 bytes", "77 bytes"}},
+		"none at first":      {nil, table("honest"), []string{"no chunk table", digest.FromString("honest").String()}},
+		"none any more":      {table("honest"), nil, nil},
+		"another blob":       {other, nil, []string{other[1]}},
+		"another size":       {[]string{labels.BlobSize, "77"}, nil, []string{"77 bytes"}},
+		"never had table":    {nil, nil, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			layers := []string{"base"}
+			if err := n.pullLayer(layers, 0, append(slices.Clone(c.first), labels.ImageRef, evil)...); !errdefs.IsAlreadyExists(err) {
+				t.Fatal(err)
+			}
+			err := n.pullLayer(layers, 0, c.second...)
+			if c.says == nil {
+				if !errdefs.IsAlreadyExists(err) {
+					t.Errorf("refused: %v", err)
+				}
+				return
+			}
+			dgst, _ := layerOf("base")
+			for _, part := range append(c.says, evil, dgst.String(), "remove the image") {
+				if !errdefs.IsFailedPrecondition(err) || errdefs.IsAlreadyExists(err) || !strings.Contains(err.Error(), part) {
+					t.Errorf("%v does not say %q or is of another class", err, part)
+				}
+			}
+			n.must(clearAll(t.Context(), n))
+			if err := n.pullLayer(layers, 0, c.second...); !errdefs.IsAlreadyExists(err) {
+				t.Errorf("after the first image was removed: %v", err)
+			}
+		})
+	}
+	t.Run("downloaded", func(t *testing.T) {
+		n := newNode(t)
+		layers := []string{"base"}
+		n.must(firstOther(n.pullLayer(layers, 0, table("evil")...)))
+		dirs, err := filepath.Glob(filepath.Join(n.cfg.Root, "snapshots", "*", "fs"))
+		if err != nil || len(dirs) != 1 {
+			t.Fatalf("directories %v, %v", dirs, err)
+		}
+		n.must(os.WriteFile(filepath.Join(dirs[0], backstore.LayerFile), []byte(lsmtMagic), 0o600))
+		n.must(firstOther(n.pullLayer(layers, 0, table("honest")...)))
+	})
+	t.Run("unpacked", func(t *testing.T) {
+		n := newNode(t)
+		layers := []string{"base"}
+		n.must(n.unpack(chainOf(layers...)[0], "", unpackLabels(layers, 0, labels.ImageRef, ""), map[string]string{"overlaybd.commit": lsmtMagic}))
+		n.must(firstOther(n.pullLayer(layers, 0, table("honest")...)))
+	})
+}
+
+// firstOther returns err unless it says that the layer is there.
+func firstOther(err error) error {
+	if errdefs.IsAlreadyExists(err) {
+		return nil
+	}
+	return cmp.Or(err, errors.New("no answer"))
+}
+
+// TestConcurrentPullsDisagree: whoever comes second is refused, however close.
+func TestConcurrentPullsDisagree(t *testing.T) {
+	n := newNode(t)
+	layers := []string{"base"}
+	var wg sync.WaitGroup
+	var refused atomic.Int64
+	const pulls = 8
+	for i := range pulls {
+		wg.Go(func() {
+			table := labels.WithChunks(chunks.Ref{Root: digest.FromString(fmt.Sprint(i)), Offset: 512, Size: 100})
+			l := unpackLabels(layers, 0)
+			maps.Copy(l, table)
+			_, err := n.Prepare(t.Context(), fmt.Sprintf("extract-%d", i), "", snapshots.WithLabels(l))
+			if errdefs.IsFailedPrecondition(err) && !errdefs.IsAlreadyExists(err) {
+				refused.Add(1)
+			}
+		})
+	}
+	wg.Wait()
+	if refused.Load() != pulls-1 {
+		t.Errorf("%d of %d pulls were refused", refused.Load(), pulls)
 	}
 }

@@ -34,6 +34,7 @@ type endpoint struct {
 	host, scheme, path string
 	origin             string // scheme://host
 	ns                 string // to be sent as ?ns=; empty for the registry itself
+	last               bool   // no mirror: the registry, or the server configured in its place
 	caps               docker.HostCapabilities
 	header             http.Header
 	agent              string // User-Agent
@@ -165,6 +166,7 @@ func (h *hosts) load(ctx context.Context, ns string) ([]*endpoint, error) {
 	if len(made) == 0 {
 		return nil, fmt.Errorf("no hosts in %s", dir)
 	}
+	made[len(made)-1].last = true
 	return made, nil
 }
 

@@ -31,6 +31,9 @@ const maxReferrerPages = 100
 // manifest with digest subject, of one artifact type, or of all if it is empty.
 // Registries without the referrers API are asked for the index at the tag that
 // the distribution specification names for them.
+//
+// That there are none is only believed of the registry itself: a mirror may have
+// neither API nor tag, or not have heard of them yet.
 func (c *Client) Referrers(ctx context.Context, ref string, subject digest.Digest, artifactType string) ([]ocispec.Descriptor, error) {
 	r, err := parseReference(ref)
 	if err == nil {
@@ -42,16 +45,25 @@ func (c *Client) Referrers(ctx context.Context, ref string, subject digest.Diges
 	var all []ocispec.Descriptor
 	err = c.cfg.Retry.Do(ctx, func(ctx context.Context) error {
 		return c.eachHost(ctx, r, docker.HostCapabilityPull|docker.HostCapabilityResolve, func(e *endpoint) error {
-			var err error
-			all, err = c.referrersAt(ctx, e, r, subject, artifactType)
-			return err
+			found, err := c.referrersAt(ctx, e, r, subject, artifactType)
+			if err != nil {
+				return err
+			}
+			if artifactType != "" { // registries need not filter
+				found = slices.DeleteFunc(found, func(d ocispec.Descriptor) bool { return d.ArtifactType != artifactType })
+			}
+			if len(found) == 0 && !e.last {
+				return &Error{
+					Host: e.host, Ref: r.name() + " referrers/" + subject.String(), Status: http.StatusNotFound,
+					Excerpt: "a mirror lists none, which says nothing about the registry", permanent: true,
+				}
+			}
+			all = found
+			return nil
 		})
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing referrers of %s in %s: %w", subject, r.name(), err)
-	}
-	if artifactType != "" { // registries need not filter
-		all = slices.DeleteFunc(all, func(d ocispec.Descriptor) bool { return d.ArtifactType != artifactType })
 	}
 	return all, nil
 }

@@ -170,6 +170,53 @@ func TestReferrersAnswers(t *testing.T) {
 	}
 }
 
+// TestReferrersOfMirror: what a mirror does not list may be there. Only the
+// registry, or what is configured in its place, is believed that nothing is.
+func TestReferrersOfMirror(t *testing.T) {
+	subject := digest.FromString(manifest)
+	list := func(names ...string) http.HandlerFunc {
+		var index ocispec.Index
+		for _, name := range names {
+			kind, name, _ := strings.Cut(name, " ")
+			d := manifestDescriptor(name)
+			d.ArtifactType, d.Annotations = kind, map[string]string{"name": name}
+			index.Manifests = append(index.Manifests, d)
+		}
+		return func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+			json.NewEncoder(w).Encode(index)
+		}
+	}
+	for _, c := range []struct {
+		name             string
+		mirror, registry http.HandlerFunc
+		want             string // names found
+		err              string // part of the error; "": none
+	}{
+		{"no API", status(404), list("type/a one"), "one", ""},
+		{"an empty list", list(), list("type/a one"), "one", ""},
+		{"others only", list("type/b two"), list("type/a one"), "one", ""},
+		{"mirrored", list("type/a one"), status(500), "one", ""},
+		{"none anywhere", status(404), status(404), "", ""},
+		{"a registry that is down", status(404), status(503), "", "503"},
+		{"a registry that refuses", list(), status(403), "", "403"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			root := t.TempDir()
+			hostConfig(t, root, "registry.test", fmt.Sprintf(`
+server = "http://%s"
+
+[host."http://%s"]
+  capabilities = ["pull", "resolve"]
+`, serve(t, c.registry), serve(t, c.mirror)))
+			got, err := client(t, registry.Config{HostsDir: root}).Referrers(t.Context(), "registry.test/app:1", subject, "type/a")
+			if strings.Join(names(got), " ") != c.want || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+				t.Errorf("found %q, %v; want %q and an error with %q", names(got), err, c.want, c.err)
+			}
+		})
+	}
+}
+
 // Another client that replaces the index at the same time is noticed.
 func TestReferrersRace(t *testing.T) {
 	subject := manifestDescriptor(manifest)

@@ -28,19 +28,24 @@
 //
 // # What the cache shares
 //
-// A range can't be compared with the digest of its blob. A blob without a chunk
-// table is therefore cached by digest and registry: what one registry answers
-// is never given to the image of another. Mirrors of a registry answer in its
-// name.
+// A range can't be compared with the digest of its blob. A blob is therefore
+// cached by digest and registry: what one registry answers is never given to the
+// image of another. Mirrors of a registry answer in its name.
 //
-// What a table covers is verified before it is cached, so all registries share
-// it, but only among images that name the same table: the key has the digest,
-// the root of the table, where it lies and the blob's size. The root decides
-// about every byte that the table covers. A manifest can state a table of its
-// own making for anybody's digest, and what is verified with that one is kept
-// for that root, where no honest manifest looks. The rest of the blob, which is
-// the table itself and the zeros behind it, is cached by registry as if there
-// were no table; who reads the table verifies it and has it forgotten if it is
+// A table does not change that. Who makes a manifest can state a table of his
+// own for anybody's digest, and which table a layer is read with need not be the
+// word of the image that reads it: containerd shares a layer's snapshot among
+// all images whose configs state its chain ID, and the snapshot has the table
+// that the first of them stated. If verified bytes were shared by all
+// registries, an image from one of them could put its own bytes below an image
+// from another one.
+//
+// Within a registry, the key has the table, too: the digest of its root, where
+// it lies and the blob's size. So what nothing verified, or another table let
+// pass, is never given to who verifies. That is a second copy of a blob that is
+// read with and without its table, which no two images do that were made by the
+// same converter. The table and the zeros behind it are in the same entry,
+// unverified; who reads the table verifies it and has it forgotten if it is
 // wrong.
 //
 // A table that a referrer of the image has is trusted because the operator says

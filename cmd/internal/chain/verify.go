@@ -62,19 +62,13 @@ func (c *Chain) admit(host string, desc ocispec.Descriptor) error {
 		desc.Digest, VerifyRequired, host, how, VerifyWhenPossible, errdefs.ErrFailedPrecondition)
 }
 
-// store returns b cached: what the table covers by the table, for everybody who
-// has it, and the rest by host.
+// store returns b cached: by host, and by the table if there is one.
 func (c *Chain) store(b blob.Blob, host string, ref chunks.Ref) blob.Blob {
-	plain := c.cfg.Cache.BlobFrom(host, b)
-	if ref.IsZero() {
-		return plain
+	origin := host
+	if !ref.IsZero() {
+		origin = fmt.Sprintf("%s, verified with %s, %d bytes at %d of %d", host, ref.Root, ref.Size, ref.Offset, b.Size())
 	}
-	verifier := fmt.Sprintf("verified with %s, %d bytes at %d of %d", ref.Root, ref.Size, ref.Offset, b.Size())
-	verified := c.cfg.Cache.BlobFrom(verifier, b)
-	if ref.Detached() {
-		return verified
-	}
-	return &split{Blob: verified, rest: plain, at: ref.Covered(b.Size())}
+	return c.cfg.Cache.BlobFrom(origin, b)
 }
 
 // top is a blob as its readers see it, for a decorator far below. The blob is
