@@ -17,6 +17,9 @@ import (
 // devices.
 func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 	done := fmt.Errorf("layer %s needs no unpacking: %w", r.labels.Blob, errdefs.ErrAlreadyExists)
+	if err := checkIdentity(r.labels); err != nil {
+		return err
+	}
 	table, err := labels.Chunks(r.raw)
 	if err != nil {
 		return err
@@ -46,6 +49,21 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 		err = firstOf(other, err)
 	}
 	return firstOf(err, done)
+}
+
+// checkIdentity refuses a lazy layer whose blob is not the one that its diff ID
+// names. Snapshots are shared by chain ID, which is made of diff IDs, and those
+// are what the image's config says. containerd compares them with what it
+// unpacks, but it does not unpack this layer: an image could call a blob of its
+// own by the diff ID of another image's layer, and so put it below that image.
+// The blob is a tar archive that is not compressed as a whole, so its digest is
+// its diff ID. A containerd that states no diff ID leaves this unchecked.
+func checkIdentity(l labels.Labels) error {
+	if l.DiffID == "" || l.DiffID == l.Blob {
+		return nil
+	}
+	return fmt.Errorf("layer %s: the image's config has the diff ID %s for it, which is not its digest: nothing would check that they belong together: %w",
+		l.Blob, l.DiffID, errdefs.ErrInvalidArgument)
 }
 
 // commitLazy adds the committed snapshot in one go. It needs a transaction.

@@ -165,6 +165,7 @@ func TestBadRequests(t *testing.T) {
 		"turbo":      {[]string{labels.TurboDigest, chainOf("x")[0]}, errdefs.IsNotImplemented, "TurboOCI", 1},
 		"fastoci":    {[]string{labels.TurboDigestOld, chainOf("x")[0]}, errdefs.IsNotImplemented, "TurboOCI", 1},
 		"digest":     {[]string{labels.BlobDigest, "sha256:1"}, errdefs.IsInvalidArgument, labels.BlobDigest, 1},
+		"diff ID":    {[]string{labels.BlobDigest, chainOf("x")[0]}, errdefs.IsInvalidArgument, "diff ID", 1},
 		"size":       {[]string{labels.BlobSize, "0"}, errdefs.IsInvalidArgument, labels.BlobSize, 1},
 		"lone trace": {[]string{labels.Trace, "yes"}, errdefs.IsFailedPrecondition, "no overlaybd layer below", 0},
 	} {
@@ -254,7 +255,8 @@ func TestPullsDisagree(t *testing.T) {
 	}
 	const evil = "evil.example/base:1"
 	longer := append(table("honest"), labels.ChunksSize, "77")
-	other := []string{labels.BlobDigest, digest.FromString("other").String()}
+	// A containerd that states no diff ID lets it in.
+	other := []string{labels.BlobDigest, digest.FromString("other").String(), labels.DiffID, ""}
 	for name, c := range map[string]struct {
 		first, second []string
 		says          []string // none: it is taken

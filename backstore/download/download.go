@@ -114,34 +114,55 @@ func (d *Downloader) Stats() Stats {
 func (d *Downloader) Run(ctx context.Context) error {
 	var workers sync.WaitGroup
 	defer workers.Wait()
-	stops := make(map[string]context.CancelFunc) // by image id
+	running := make(map[string]*worker) // by image id
+	ended := make(chan *worker)
 	for {
 		changed := d.images.Changed()
 		images := d.images.Images()
-		for id, stop := range stops {
+		for id, w := range running {
 			if _, ok := images[id]; !ok {
-				stop()
-				delete(stops, id)
+				w.stop()
+				delete(running, id)
 			}
 		}
 		for id, img := range images {
-			if stops[id] != nil || len(missing(img)) == 0 {
+			if running[id] != nil || len(missing(img)) == 0 {
 				continue
 			}
 			wctx, stop := context.WithCancel(ctx)
-			stops[id] = stop
-			workers.Go(func() { d.work(wctx, id) })
+			w := &worker{id, stop}
+			running[id] = w
+			workers.Go(func() {
+				d.work(wctx, id)
+				select {
+				case ended <- w:
+				case <-ctx.Done():
+				}
+			})
 		}
 		d.forget(images)
 		select {
 		case <-ctx.Done():
-			for _, stop := range stops {
-				stop()
+			for _, w := range running {
+				w.stop()
 			}
 			return nil
 		case <-changed:
+		case w := <-ended:
+			// It may have met the image while that was detached, and the
+			// image is back, with nobody who works for it.
+			w.stop()
+			if running[w.id] == w {
+				delete(running, w.id)
+			}
 		}
 	}
+}
+
+// worker is a goroutine of Run that downloads an image.
+type worker struct {
+	id   string // of the image
+	stop context.CancelFunc
 }
 
 // missing returns the layers of img that are to be downloaded.

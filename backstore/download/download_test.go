@@ -248,6 +248,31 @@ func TestDetach(t *testing.T) {
 	})
 }
 
+// An image that is detached and attached again is downloaded, also if that is so
+// fast that only its worker saw it gone.
+func TestAttachedAgain(t *testing.T) {
+	s := newSite(t)
+	data := content(mib, 1)
+	l := s.layer("layer", data)
+	s.blobs[l.Digest].Script(blobtest.Fault{Fail: true})
+	s.run(download.Config{}, func(d *download.Downloader) {
+		s.attach("1", l)
+		after(3 * time.Second)
+		if len(s.said()) != 1 {
+			t.Fatalf("said %q, want one failure", s.said())
+		}
+		s.blobs[l.Digest].Script()
+		s.mu.Lock()
+		s.blink = "1"
+		s.mu.Unlock()
+		after(time.Hour)
+		if s.blink != "" {
+			t.Fatal("nobody looked")
+		}
+		s.has(l, data)
+	})
+}
+
 // Nothing is fetched while somebody waits for the registry, or just did.
 func TestIdle(t *testing.T) {
 	s := newSite(t)

@@ -38,6 +38,7 @@ type site struct {
 	busyUntil time.Time
 	events    []string
 	useErr    error
+	blink     string // an image that the next look at them does not find
 }
 
 func newSite(t *testing.T) *site {
@@ -90,6 +91,8 @@ func (s *site) Images() map[string]backstore.Image {
 		img.Layers = append([]backstore.Layer(nil), img.Layers...)
 		images[id] = img
 	}
+	delete(images, s.blink)
+	s.blink = ""
 	return images
 }
 
