@@ -20,11 +20,19 @@
 // An archive is refused if it is cut off or has an entry
 //
 //   - whose path, or that of the file it is a hard link to, leaves the root with
-//     "..", has a name of more than 255 bytes or with a NUL, goes through more than
-//     40 symbolic links, or through what the same archive states as no directory
+//     "..", has more than 4095 bytes, a name of more than 255 or one with a NUL,
+//     goes through more than 40 symbolic links or 8190 names, or through what the
+//     same archive states as no directory
 //   - that is a hard link to a directory, or to nothing of its layer or those below
 //   - that is a symbolic link to "", or to more than 4095 bytes
 //   - that is a whiteout without the name of a file, or of a type that is not known
 //   - whose extended attributes are more than erofs can store with a file
 //   - that no longer fits on the device (Options.VirtualSize)
+//   - with which names and attributes take more than 1 GiB of memory: there are
+//     some four million files
+//
+// What an entry means is what containerd makes of it when it unpacks a layer for
+// overlayfs: attributes of the namespace trusted are dropped, for one. Where the
+// OCI image specification is clearer, as for whiteouts beside what they name, it
+// is followed.
 package convert
