@@ -54,38 +54,38 @@ const (
 	typeSymlink = 7
 )
 
-// direntsSize returns the bytes that a block with these entries has.
-func direntsSize(entries []Dirent) int {
-	n := direntSize * len(entries)
-	for _, e := range entries {
-		n += len(e.Name)
+// namesSize returns the bytes that a block with these names has.
+func namesSize(names []string) int {
+	n := direntSize * len(names)
+	for _, name := range names {
+		n += len(name)
 	}
 	return n
 }
 
-// splitDirents distributes sorted entries to blocks: one if it takes them all,
-// else several with some room left in each.
-func splitDirents(entries []Dirent) [][]Dirent {
-	if direntsSize(entries) <= BlockSize {
-		return [][]Dirent{entries}
+// splitNames distributes sorted names to blocks: one if it takes them all, else
+// several with some room left in each.
+func splitNames(names []string) [][]string {
+	if namesSize(names) <= BlockSize {
+		return [][]string{names}
 	}
-	var blocks [][]Dirent
+	var blocks [][]string
 	size, start := 0, 0
-	for i, e := range entries {
-		n := direntSize + len(e.Name)
+	for i, name := range names {
+		n := direntSize + len(name)
 		if size+n > dirFill {
-			blocks = append(blocks, entries[start:i:i])
+			blocks = append(blocks, names[start:i:i])
 			size, start = 0, i
 		}
 		size += n
 	}
-	return append(blocks, entries[start:])
+	return append(blocks, names[start:])
 }
 
 // encodeDirents returns a directory block without what fills it up.
 func encodeDirents(entries []Dirent) []byte {
-	b := make([]byte, 0, direntsSize(entries))
 	name := direntSize * len(entries)
+	b := make([]byte, 0, BlockSize)
 	for _, e := range entries {
 		b = binary.LittleEndian.AppendUint64(b, e.NID)
 		b = binary.LittleEndian.AppendUint16(b, uint16(name))

@@ -144,7 +144,7 @@ func (p *placer) settle(n *node, header, total int) (moves bool, err error) {
 	}
 	room := p.room(n)
 	switch {
-	case n.plan.inline && fits(p.base.offsetOrRoot(n.nid), room, header, total):
+	case n.plan.inline && fits(int64(n.nid)*slotSize, room, header, total):
 	case header <= room:
 		n.plan.inline = false
 	case n.nid == rootNID:
@@ -176,7 +176,7 @@ func (p *placer) planFile(dir *node, name string, n *node) error {
 	if pl.inline {
 		tail = len(n.target)
 	}
-	if r := dir.dir.replaced[name]; r != nil && r.links == 1 && fits(p.base.offset(r.nid), r.below.slot(), header, tail) {
+	if r := dir.dir.replaced[name]; r != nil && r.links == 1 && fits(int64(r.nid)*slotSize, r.below.slot(), header, tail) {
 		n.nid = r.nid
 	}
 	p.assign(n, header, tail)
@@ -192,14 +192,6 @@ func (p *placer) room(n *node) int {
 		return n.below.slot()
 	}
 	return 0
-}
-
-// offsetOrRoot is offset, also while there is no image.
-func (m *Image) offsetOrRoot(nid uint64) int64 {
-	if m == nil {
-		return int64(nid) * slotSize
-	}
-	return m.offset(nid)
 }
 
 // fits reports whether an inode with what is behind it fits into room bytes at
@@ -236,28 +228,6 @@ func (p *placer) content(n *node) error {
 	start, err := p.Allocate(n.plan.size)
 	n.plan.start = start
 	return err
-}
-
-func namesSize(names []string) int {
-	n := direntSize * len(names)
-	for _, name := range names {
-		n += len(name)
-	}
-	return n
-}
-
-// splitNames is splitDirents for what does not have numbers yet.
-func splitNames(names []string) [][]string {
-	entries := make([]Dirent, len(names))
-	for i, name := range names {
-		entries[i].Name = name
-	}
-	var groups [][]string
-	for _, block := range splitDirents(entries) {
-		groups = append(groups, names[:len(block)])
-		names = names[len(block):]
-	}
-	return groups
 }
 
 // regroup distributes sorted names to the blocks a directory has, each to the
