@@ -100,9 +100,10 @@ func (q *queue) enter(i int, needed []span) {
 			continue
 		}
 		q.group.data = appendExtent(q.group.data, i, s, maxExtent)
-		if q.group.size += s.size(); q.group.size >= groupSize {
-			q.endGroup()
-		}
+		q.group.size += s.size()
+	}
+	if q.group.size >= groupSize {
+		q.endGroup()
 	}
 }
 
