@@ -92,7 +92,18 @@ func TestRecord(t *testing.T) {
 			if got, want := order(rec.Stop()), order(recorded(t, remote, r, want)); !slices.Equal(got, want) {
 				t.Errorf("recorded is\n%v, want\n%v", got, want)
 			}
-			check(t, k.devices["rec"], want) // goes on unrecorded
+			if all := a.Images(); len(all) != 1 {
+				t.Errorf("images are %v, want the one that is not recorded", all)
+			}
+			changed := a.Changed()
+			a.Recorded("rec")
+			a.Recorded("plain")
+			a.Recorded("nothing")
+			<-changed
+			if all := a.Images(); len(all) != 2 {
+				t.Errorf("after the recording, images are %v", all)
+			}
+			check(t, k.devices["rec"], want)
 			if err := a.Record(t.Context(), "rec", img, "/rec", tracelayer.NewRecorder(0)); err == nil {
 				t.Error("what is attached already is recorded")
 			}
@@ -130,8 +141,8 @@ func TestRecordFails(t *testing.T) {
 }
 
 // TestRecordLocal has everything held locally: the kernel's readahead is turned on
-// for an image that is attached as usual and not for one that is recorded, until
-// another daemon has taken that over.
+// for an image that is attached as usual and not for one that is being recorded,
+// until that has ended, or another daemon has taken it over.
 func TestRecordLocal(t *testing.T) {
 	remote, _, r, want := images(t)
 	r.set(nil, true)
@@ -155,7 +166,15 @@ func TestRecordLocal(t *testing.T) {
 				t.Errorf("%s: readahead is %v, want %d and %d", when, k.readahead, plain, rec)
 			}
 		}
+		if err := a.Record(t.Context(), "short", remote, "/short", tracelayer.NewRecorder(0)); err != nil {
+			t.Fatal(err)
+		}
 		expect("recording", 1024, 0)
+		a.Recorded("short")
+		expect("recording", 1024, 0)
+		if k.readahead["short"] != 1024 {
+			t.Errorf("after recording, readahead is %d", k.readahead["short"])
+		}
 		stop()
 
 		for id := range k.devices {
@@ -164,8 +183,9 @@ func TestRecordLocal(t *testing.T) {
 		b := attach.New(k, r.open, cfg)
 		ids, err := b.Recover(t.Context(), []backstore.Attachment{
 			{ID: "plain", Image: remote, Target: "/plain"}, {ID: "rec", Image: remote, Target: "/rec"},
+			{ID: "short", Image: remote, Target: "/short"},
 		})
-		if err != nil || !slices.Equal(ids, []string{"plain", "rec"}) {
+		if err != nil || !slices.Equal(ids, []string{"plain", "rec", "short"}) {
 			t.Fatalf("Recover = %v, %v", ids, err)
 		}
 		stop = run(t, b)

@@ -68,8 +68,10 @@ func TestMillion(t *testing.T) {
 	size := layers[0].Size // less than that of the stream, which is not compressed
 	rng := rand.New(rand.NewPCG(3, 3))
 	for name, next := range map[string]func() tracelayer.Record{
-		"all":    func() tracelayer.Record { return tracelayer.Record{Count: size} },
-		"random": func() tracelayer.Record { return tracelayer.Record{Off: rng.Int64N(size / 2), Count: 1 + rng.Int64N(size/2)} },
+		"all": func() tracelayer.Record { return tracelayer.Record{Count: size} },
+		"random": func() tracelayer.Record {
+			return tracelayer.Record{Off: rng.Int64N(size / 2), Count: 1 + rng.Int64N(size/2)}
+		},
 		"pieces": func() tracelayer.Record { return tracelayer.Record{Off: rng.Int64N(size), Count: 1} },
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -166,4 +166,3 @@ func golden(t *testing.T, dir string) (layers []fetchplan.Layer) {
 	}
 	return layers
 }
-
