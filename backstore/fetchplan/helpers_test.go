@@ -107,6 +107,32 @@ func vector(t testing.TB, form string) (layers []fetchplan.Layer) {
 	return layers
 }
 
+// appended returns vector with chunk tables appended.
+func appended(t testing.TB, form string) (layers []fetchplan.Layer) {
+	t.Helper()
+	for i := range 3 {
+		data, err := os.ReadFile(fmt.Sprintf("%sL%d.%s", vectors, i, form))
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := filepath.Join(t.TempDir(), "layer")
+		if err := os.WriteFile(name, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(name, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ref, _, _, err := backstore.AppendChunks(t.Context(), f, int64(len(data)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		layers = append(layers, layer(t, name, ref))
+	}
+	return layers
+}
+
 // images returns images in all forms.
 func images(t testing.TB) map[string][]fetchplan.Layer {
 	twice := converted(t, zfile.ZSTD, 40)
@@ -118,6 +144,9 @@ func images(t testing.TB) map[string][]fetchplan.Layer {
 	}
 	for _, form := range []string{"lz4-4k.tar", "lz4-16k-trailer.tar", "zstd-64k.tar", "raw.lsmt", "lz4-4k.zfile", "lz4-4k.registry.tar"} {
 		all[form] = vector(t, form)
+	}
+	for _, form := range []string{"lz4-4k.tar", "lz4-16k-trailer.tar", "zstd-64k.tar"} {
+		all[form+" with tables"] = appended(t, form)
 	}
 	return all
 }
