@@ -11,6 +11,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -218,6 +220,9 @@ type arriving struct {
 	there []bool
 	used  []bool
 	all   bool // has arrived
+
+	mu     sync.Mutex // of used and unused
+	unused int        // bytes that arrived and nobody read
 }
 
 func newArriving(l fetchplan.Layer) *arriving {
@@ -238,6 +243,9 @@ func (a *arriving) put(t testing.TB, off int64, p []byte) {
 			t.Fatalf("byte %d of %s arrives twice", off+int64(i), a.desc.Digest)
 		}
 		a.there[off+int64(i)] = true
+		if !a.used[off+int64(i)] {
+			a.unused++
+		}
 	}
 	copy(a.data[off:], p)
 }
@@ -249,8 +257,14 @@ func (a *arriving) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
 		}
 	}
 	n := copy(p, a.data[off:])
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for i := range n {
-		a.used[off+int64(i)] = true
+		at := off + int64(i)
+		if !a.used[at] && a.there[at] {
+			a.unused--
+		}
+		a.used[at] = true
 	}
 	if n < len(p) {
 		return n, io.EOF
@@ -279,6 +293,16 @@ func newNode(layers []fetchplan.Layer) *node {
 		n.below, n.tops = append(n.below, a), append(n.tops, above)
 	}
 	return n
+}
+
+// unused returns how many bytes arrived and were not read so far.
+func (n *node) unused() (bytes int) {
+	for i, a := range n.below {
+		if !slices.Contains(n.below[:i], a) {
+			bytes += a.unused
+		}
+	}
+	return bytes
 }
 
 // top is a blob that is read through what is made of it.

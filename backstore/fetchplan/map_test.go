@@ -62,7 +62,7 @@ func replayMapped(t *testing.T, layers []fetchplan.Layer, trace tracelayer.Trace
 			t.Fatalf("read %d: %v", i, err)
 		}
 	}
-	if n := unused(n, p.Extents); n > 0 {
+	if n := n.unused(); n > 0 {
 		t.Errorf("%d bytes of %d extents are needed by no read", n, len(p.Extents))
 	}
 }
