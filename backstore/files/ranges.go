@@ -20,8 +20,9 @@ type Range struct{ Off, Size int64 }
 // returned as missing.
 //
 // The error wraps ext4.ErrFormat or erofs.ErrFormat if dev has no file system
-// that can be read, or if what is read of it is damaged; ErrLimit if it is
-// larger than anybody makes one.
+// that can be read, or if what is read of it is damaged, io.ErrUnexpectedEOF if
+// it leads beyond the end of dev, and ErrLimit if it is larger than anybody makes
+// one.
 func Ranges(ctx context.Context, dev blob.ReaderAt, paths []string) (ranges []Range, missing []string, err error) {
 	missing, err = each(ctx, dev, paths, func(r Range) error {
 		ranges = append(ranges, r)
