@@ -71,6 +71,7 @@ type Image struct {
 	// MetadataBytes is the size of index and manifest.
 	MetadataBytes int64
 
+	store   store // nil: there is no manifest
 	closers []io.Closer
 }
 
@@ -113,7 +114,7 @@ func Open(ctx context.Context, arg string, cfg Config) (*Image, error) {
 		_ = c.Close() // the first error counts
 		return nil, fmt.Errorf("opening %s: %w", c.Name, err)
 	}
-	img.Name, img.Kind, img.closers = c.Name, c.Kind, []io.Closer{c}
+	img.Name, img.Kind, img.store, img.closers = c.Name, c.Kind, c.store, []io.Closer{c}
 	return img, nil
 }
 
