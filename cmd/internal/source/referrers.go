@@ -30,6 +30,12 @@ func (i *Image) Referrers(ctx context.Context, artifactType string) ([]ocispec.D
 	return referrers(ctx, i.store, i.Manifest.Digest, artifactType)
 }
 
+// Read returns a document beside the image's manifest, whose digest was verified.
+// There has to be a manifest.
+func (i *Image) Read(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) {
+	return i.store.read(ctx, desc)
+}
+
 func referrers(ctx context.Context, s store, subject digest.Digest, artifactType string) ([]ocispec.Descriptor, error) {
 	switch s := s.(type) {
 	case remote:

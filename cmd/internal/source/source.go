@@ -66,6 +66,9 @@ type Image struct {
 	Layers []blob.Blob
 	// Trace is the trace layer, or nil. It is not part of the device.
 	Trace blob.Blob
+	// Stale are trace layers that other layers lie on, left by who stacked
+	// those. They are no part of the device either, and nobody replays them.
+	Stale []blob.Blob
 	// FSType is the type of the file system that the annotations name, or "".
 	FSType string
 	// MetadataBytes is the size of index and manifest.

@@ -123,7 +123,7 @@ func (a *attacher) run(ctx context.Context) (err error) {
 	}
 	a.report.Reads, a.report.Files = len(r.Trace), len(r.Paths)
 	if r.Layers != nil && !a.cfg.Again {
-		if diff := differences(a.target.plan(), r.Layers); diff != "" {
+		if diff := Differences(a.target.plan(), r.Layers); diff != "" {
 			return fmt.Errorf("%w: %s; if only the compression differs, make the plan anew (--rebuild)", ErrOtherImage, diff)
 		}
 	}
@@ -223,12 +223,12 @@ func (a *attacher) reuse(ctx context.Context, w *whole, bar *terminal.Bar) (ocis
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
-		d := a.describe(tracelayer.LayerInfo{Digest: sum.Digest(), Size: n, Plan: w.plan})
+		d := a.describe(tracelayer.LayerInfo{Digest: sum.Digest(), Size: n, Plan: a.cfg.Recording.Member})
 		_, err = a.transfer.Upload(ctx, d, f, bar)
 		return d, err
 	}
 	is := w.blob.Descriptor()
-	d := a.describe(tracelayer.LayerInfo{Digest: is.Digest, Size: is.Size, Plan: w.plan})
+	d := a.describe(tracelayer.LayerInfo{Digest: is.Digest, Size: is.Size, Plan: a.cfg.Recording.Member})
 	_, err := a.transfer.Copy(ctx, w.from, d, bar)
 	return d, err
 }

@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cmd/internal/source"
+	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
@@ -115,16 +116,25 @@ func fromImage(ctx context.Context, image *source.Content, platform string) (*Re
 		return nil, err
 	}
 	r.Layers = t.plan()
-	if r.Plan != nil && differences(r.Layers, r.Plan.Layers) != "" {
+	if r.Plan != nil && Differences(r.Layers, r.Plan.Layers) != "" {
 		r.note("the plan in %s is no use: it is of other layers than the image has", r.Name)
 		r.Plan, r.Data, r.whole = nil, nil, nil
 	}
 	return r, nil
 }
 
-// differences says which layers of a recording are not those of an image; ""
+// PlanLayers returns the layers of an image as a plan names them.
+func PlanLayers(layers []blob.Blob) []tracelayer.PlanLayer {
+	all := make([]tracelayer.PlanLayer, len(layers))
+	for i, b := range layers {
+		all[i] = tracelayer.PlanLayer{Digest: b.Descriptor().Digest, Size: b.Size()}
+	}
+	return all
+}
+
+// Differences says which layers of a recording are not those of an image; ""
 // if all are.
-func differences(image, recorded []tracelayer.PlanLayer) string {
+func Differences(image, recorded []tracelayer.PlanLayer) string {
 	var all []string
 	for i := range min(len(image), len(recorded)) {
 		if image[i] != recorded[i] {

@@ -34,6 +34,8 @@ type Recording struct {
 	// Layers are those of the image that it was recorded with, bottom first,
 	// without a trace layer; nil if nothing says which.
 	Layers []tracelayer.PlanLayer
+	// Member is where the plan lies in the trace layer that it was found in.
+	Member tracelayer.Member
 	// Time is when it was recorded, as far as that is known.
 	Time time.Time
 	// Notes say what was beside it and can not be used.
@@ -48,7 +50,6 @@ type Recording struct {
 type whole struct {
 	blob blob.Blob
 	from *source.Content // nil: blob is a file
-	plan tracelayer.Member
 }
 
 // Close closes its files.
@@ -99,7 +100,7 @@ func merged(all []*Recording) (*Recording, error) {
 			return nil, fmt.Errorf("%s is a priority list, which can not be merged with others", r.Name)
 		}
 		if out.Layers != nil && r.Layers != nil && !slices.Equal(out.Layers, r.Layers) {
-			return nil, fmt.Errorf("%s was recorded with another image than the traces before it: %s", r.Name, differences(out.Layers, r.Layers))
+			return nil, fmt.Errorf("%s was recorded with another image than the traces before it: %s", r.Name, Differences(out.Layers, r.Layers))
 		}
 		if r.Layers != nil {
 			out.Layers = r.Layers
@@ -263,7 +264,7 @@ func (r *Recording) openLayer(ctx context.Context, b blob.Blob, from *source.Con
 		return nil
 	}
 	r.Plan, r.Layers = plan, plan.Layers
-	member := tracelayer.Member{Offset: found.Plan.Off, Size: found.Plan.Size, Digest: digest.FromBytes(text)}
+	r.Member = tracelayer.Member{Offset: found.Plan.Off, Size: found.Plan.Size, Digest: digest.FromBytes(text)}
 	if n := plan.DataSize(); n != 0 {
 		r.Data = blob.Section(b, found.Data.Off, found.Data.Size)
 		if found.Data.Size != n {
@@ -281,8 +282,8 @@ func (r *Recording) openLayer(ctx context.Context, b blob.Blob, from *source.Con
 		return nil
 	}
 	// Others may lay the members out as they like, nodes expect one way.
-	if r.Data == nil || found.Data.Off == tracelayer.DataOffset(member) {
-		r.whole = &whole{b, from, member}
+	if r.Data == nil || found.Data.Off == tracelayer.DataOffset(r.Member) {
+		r.whole = &whole{b, from}
 	}
 	return nil
 }
