@@ -5,10 +5,16 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +24,7 @@ import (
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/cmd/internal/traces"
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/registry"
 	"github.com/reprise-containers/reprise/remote/registry/registrytest"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 	"github.com/reprise-containers/reprise/tracelayer"
@@ -471,3 +478,137 @@ func layerOf(t *testing.T, name string) []byte {
 	}
 	return data
 }
+
+// lister stands before a registry and adds the referrers API to it, which
+// docker-registry lacks.
+type lister struct {
+	registry *httputil.ReverseProxy
+	mu       sync.Mutex
+	all      map[string][]ocispec.Descriptor // by subject
+}
+
+func newLister(t *testing.T, host string) string {
+	t.Helper()
+	l := &lister{registry: httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host}), all: map[string][]ocispec.Descriptor{}}
+	s := httptest.NewServer(l)
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, subject, ok := strings.Cut(r.URL.Path, "/referrers/"); ok {
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+		json.NewEncoder(w).Encode(ocispec.Index{Manifests: l.all[subject]})
+		return
+	}
+	if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
+		text, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		desc := ocispec.Descriptor{MediaType: r.Header.Get("Content-Type"), Digest: digest.FromBytes(text), Size: int64(len(text))}
+		if entry, subject, ok := registry.Referrer(desc, text); ok {
+			l.all[subject.Digest.String()] = append(l.all[subject.Digest.String()], entry)
+			w.Header().Set("OCI-Subject", subject.Digest.String())
+		}
+		r.Body = io.NopCloser(bytes.NewReader(text))
+	}
+	l.registry.ServeHTTP(w, r)
+}
+
+// A registry that keeps the list of referrers lists all; the newest counts, and
+// who attaches another one is told.
+func TestAttachWhereRegistryLists(t *testing.T) {
+	r, b := newRemote(t), newBuilder(t)
+	image := newLister(t, registrytest.Start(t, "")) + "/app:1"
+	if _, _, err := r.strip(b.tag("1", b.image("amd64", b.chain3("lz4-4k.tar")...)), image); err != nil {
+		t.Fatal(err)
+	}
+	file := write(t, t.TempDir()+"/t", reads.Encode())
+	step := func(workload string, at int64, listed int, note string) {
+		t.Helper()
+		report, notes, err := r.attach(image, traces.AttachConfig{
+			Recording: recording(t, file), Workload: workload, Created: time.Unix(at, 0), NoData: true, Platform: "linux/amd64",
+		})
+		if err != nil || (len(notes) > 0) != (note != "") || len(notes) > 0 && !strings.Contains(notes[0], note) {
+			t.Errorf("%q, %v; want %q", notes, err, note)
+			return
+		}
+		all, err := r.open(image).Referrers(t.Context(), report.Manifest, labels.TraceArtifact)
+		if err != nil || len(all) != listed || all[listed-1].Digest != report.Artifact {
+			t.Errorf("%+v, %v; want %d", all, err, listed)
+		}
+	}
+	step("web", 10, 1, "")
+	step("web", 20, 2, "")
+	step("", 5, 3, "")
+	step("web", 15, 4, "has the same workload, is newer and still listed")
+	step("web", 30, 5, "")
+}
+
+// A layer that can not be read, or that is not what its image says, has no plan.
+func TestAttachToDamaged(t *testing.T) {
+	r, b := newRemote(t), newBuilder(t)
+	layers := b.chain3("lz4-4k.tar")
+	image := b.tag("1", b.image("amd64", layers...))
+	file := write(t, t.TempDir()+"/t", reads.Encode())
+	path := filepath.Join(b.dir, "blobs/sha256", layers[2].Digest.Encoded())
+	data := layerOf(t, path)
+	for part, damage := range map[string]func() error{
+		"no such file":                          func() error { return os.Remove(path) },
+		"checksum":                              func() error { data[3000] ^= 1; return os.WriteFile(path, data, 0o644) },
+		"has 100 bytes where the manifest says": func() error { return os.WriteFile(path, data[:100], 0o644) },
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := r.attach(image, traces.AttachConfig{Recording: recording(t, file), Platform: "linux/amd64"})
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%s: %+v, %v", part, got, err)
+		}
+		data = layerOf(t, vectors+"L2.lz4-4k.tar")
+	}
+	if all, err := r.open(image).Referrers(t.Context(), r.open(image).Root.Digest, labels.TraceArtifact); err != nil || len(all) > 0 {
+		t.Errorf("something is attached: %+v, %v", all, err)
+	}
+}
+
+// FuzzOpenLayer opens what may be a trace layer. What comes out fits together.
+func FuzzOpenLayer(f *testing.F) {
+	text, err := (&tracelayer.Plan{}).Encode()
+	if err != nil {
+		f.Fatal(err)
+	}
+	var b bytes.Buffer
+	if _, err := tracelayer.WriteLayer(&b, tracelayer.Contents{Slot: reads.Encode(), Plan: text}); err != nil {
+		f.Fatal(err)
+	}
+	f.Add(b.Bytes())
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := traces.OpenLayer(t.Context(), memory(data), true)
+		if err != nil {
+			return
+		}
+		if (len(r.Trace) > 0) == (len(r.Paths) > 0) {
+			t.Errorf("%d reads and %d paths", len(r.Trace), len(r.Paths))
+		}
+		if r.Plan == nil && r.Data != nil || r.Plan != nil && r.Data != nil && r.Data.Size() != r.Plan.DataSize() {
+			t.Errorf("%+v has data without a plan for them", r)
+		}
+	})
+}
+
+// memory is a blob in memory.
+type memory []byte
+
+func (m memory) Size() int64 { return int64(len(m)) }
+
+func (m memory) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	return bytes.NewReader(m).ReadAt(p, off)
+}
+
+func (m memory) Descriptor() ocispec.Descriptor { return ocispec.Descriptor{Size: int64(len(m))} }
