@@ -2,9 +2,9 @@ package traces_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -398,6 +398,19 @@ func TestAttachLayer(t *testing.T) {
 			attached(t, r.open(where), got)
 		}
 	}
+	// When it was made, the history of the image says.
+	for at, config := range map[int64]string{
+		1e9 + 1: `{"created":"2001-09-09T01:46:40Z","history":[{"created":"2001-09-09T01:46:41Z","created_by":"Acceleration Layer"},{"created":"2001-09-09T01:46:42Z"}]}`,
+		1e9:     `{"created":"2001-09-09T01:46:40Z","history":[{"created":"2001-09-09T01:46:42Z"}]}`,
+	} {
+		m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: b.blob(ocispec.MediaTypeImageConfig, []byte(config)), Layers: append(slices.Clone(layers), trace)}
+		m.SchemaVersion = 2
+		tag := fmt.Sprint(at)
+		b.tag(tag, b.json(ocispec.MediaTypeImageManifest, m))
+		if rec, err := traces.FromImage(t.Context(), r.open(b.dir+":"+tag), ""); err != nil || rec.Time.Unix() != at {
+			t.Errorf("recorded at %v, %v; want %d", rec.Time, err, at)
+		}
+	}
 	if rec, err := traces.FromImage(t.Context(), r.open(image), "linux/amd64"); err == nil || !strings.Contains(err.Error(), "has no trace layer") {
 		t.Errorf("%+v, %v", rec, err)
 	}
@@ -431,42 +444,6 @@ func TestAttachToIndex(t *testing.T) {
 	plain.Annotations = nil
 	if got, _, err := r.attach(b.tag("2", b.image("amd64", plain)), traces.AttachConfig{Recording: recording(t, file), Platform: "linux/amd64"}); !errors.Is(err, source.ErrNotOverlaybd) {
 		t.Errorf("%+v, %v", got, err)
-	}
-}
-
-// Several traces become one; what is no trace is none.
-func TestOpenRecording(t *testing.T) {
-	dir := t.TempDir()
-	one := write(t, dir+"/one", reads.Encode())
-	two := write(t, dir+"/two", reads[:2].Encode())
-	list := write(t, dir+"/list", []byte("/etc/passwd\n /usr/lib/libstdc++.so \n"))
-	both := recording(t, one, two)
-	if len(both.Trace) == 0 || both.Plan != nil || both.Name != one+"+"+two {
-		t.Errorf("%+v", both)
-	}
-	if r := recording(t, list); !slices.Equal(r.Paths, []string{"/etc/passwd", "/usr/lib/libstdc++.so"}) || r.Trace != nil {
-		t.Errorf("%+v", r)
-	}
-	wrong := reads.Encode()
-	wrong[30] ^= 1
-	for part, files := range map[string][]string{
-		"checksum":             {write(t, dir+"/wrong", wrong)},
-		"neither a trace":      {write(t, dir+"/zeros", make([]byte, 100))},
-		"there is neither":     {write(t, dir+"/empty", nil)},
-		"has no reads":         {write(t, dir+"/none", tracelayer.Trace{}.Encode())},
-		"is a priority list":   {one, list},
-		"no such file":         {one, dir + "/nothing"},
-		"no trace is given":    nil,
-		`no member named "tra`: {write(t, dir+"/layer", layerOf(t, vectors+"L0.lz4-4k.tar"))},
-	} {
-		if r, err := traces.OpenRecording(t.Context(), files); err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("%q: %+v, %v, want %q", files, r, err, part)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := traces.OpenRecording(ctx, []string{one}); !errors.Is(err, context.Canceled) {
-		t.Errorf("interrupted: %v", err)
 	}
 }
 
@@ -575,40 +552,3 @@ func TestAttachToDamaged(t *testing.T) {
 		t.Errorf("something is attached: %+v, %v", all, err)
 	}
 }
-
-// FuzzOpenLayer opens what may be a trace layer. What comes out fits together.
-func FuzzOpenLayer(f *testing.F) {
-	text, err := (&tracelayer.Plan{}).Encode()
-	if err != nil {
-		f.Fatal(err)
-	}
-	var b bytes.Buffer
-	if _, err := tracelayer.WriteLayer(&b, tracelayer.Contents{Slot: reads.Encode(), Plan: text}); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b.Bytes())
-	f.Add([]byte{})
-	f.Fuzz(func(t *testing.T, data []byte) {
-		r, err := traces.OpenLayer(t.Context(), memory(data), true)
-		if err != nil {
-			return
-		}
-		if (len(r.Trace) > 0) == (len(r.Paths) > 0) {
-			t.Errorf("%d reads and %d paths", len(r.Trace), len(r.Paths))
-		}
-		if r.Plan == nil && r.Data != nil || r.Plan != nil && r.Data != nil && r.Data.Size() != r.Plan.DataSize() {
-			t.Errorf("%+v has data without a plan for them", r)
-		}
-	})
-}
-
-// memory is a blob in memory.
-type memory []byte
-
-func (m memory) Size() int64 { return int64(len(m)) }
-
-func (m memory) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
-	return bytes.NewReader(m).ReadAt(p, off)
-}
-
-func (m memory) Descriptor() ocispec.Descriptor { return ocispec.Descriptor{Size: int64(len(m))} }
