@@ -229,7 +229,7 @@ func (c imageConfig) image() (backstore.Image, error) {
 		img.Layers = append(img.Layers, layer)
 	}
 	if c.Acceleration {
-		img.TraceDir = c.Lowers[len(c.Lowers)-1].Dir
+		img.Trace = &backstore.Trace{Dir: c.Lowers[len(c.Lowers)-1].Dir}
 	}
 	return img, nil
 }
