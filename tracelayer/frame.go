@@ -14,9 +14,9 @@ var (
 		return zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
 	})
 	unpacker = sync.OnceValues(func() (*zstd.Decoder, error) {
-		// Frames that say they need more, and windows larger than any
-		// extent, are refused before memory is taken for them.
-		return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0),
+		// Frames of more bytes than their extent has are refused, those
+		// that admit it before anything is decoded.
+		return zstd.NewReader(nil, zstd.WithDecoderConcurrency(0), zstd.WithDecodeAllCapLimit(true),
 			zstd.WithDecoderMaxMemory(MaxExtent), zstd.WithDecoderMaxWindow(2*MaxExtent))
 	})
 )

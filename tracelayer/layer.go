@@ -27,7 +27,7 @@ type Contents struct {
 	Slot []byte
 	// Plan is the encoded plan, or nil.
 	Plan []byte
-	// Data are the DataSize bytes of the plan's data, or nil.
+	// Data are the DataSize bytes of the plan's data, nil if it has none.
 	Data     io.Reader
 	DataSize int64
 }
@@ -65,9 +65,9 @@ func (c Contents) validate() error {
 		return fmt.Errorf("plan has %d bytes, more than %d", len(c.Plan), MaxPlan)
 	case c.DataSize < 0 || c.DataSize > maxTarSize:
 		return fmt.Errorf("%d bytes of data are not within 0 and %d", c.DataSize, int64(maxTarSize))
-	case (c.Data == nil) != (c.DataSize == 0):
-		return fmt.Errorf("data of %d bytes are not the data given", c.DataSize)
-	case c.Plan == nil && c.Data != nil:
+	case c.Data == nil && c.DataSize != 0:
+		return fmt.Errorf("there are no data, though %d bytes of them", c.DataSize)
+	case c.Plan == nil && c.DataSize != 0:
 		return errors.New("there are data without a plan")
 	}
 	return nil
@@ -91,7 +91,7 @@ func (c Contents) write(out *counter) (LayerInfo, error) {
 			return info, err
 		}
 	}
-	if c.Data != nil {
+	if c.DataSize != 0 {
 		if err := member(tw, DataName, c.DataSize); err != nil {
 			return info, err
 		}
