@@ -24,7 +24,8 @@ import (
 // What a trace argument can be, for the help texts.
 const traceHelp = `A trace is a trace file, with its plan and data beside it (FILE.plan, FILE.data)
 if there are any, a list of files of the image, a trace layer in a file, the
-directory that one was unpacked to, or an image with a trace layer.`
+directory that one was unpacked to, or an image with a trace layer or one attached
+to it.`
 
 func traceShowCommand() *cli.Command {
 	return &cli.Command{
@@ -39,6 +40,7 @@ been read before pale.`,
 		Flags: slices.Concat(commonFlags(), []cli.Flag{
 			&cli.BoolFlag{Name: "records", Aliases: []string{"r"}, Usage: "print every read"},
 			&cli.StringFlag{Name: "plot", Usage: "draw offsets and the sum of bytes into `FILE`.svg or .png instead"},
+			&cli.StringFlag{Name: "workload", Usage: "take the trace attached to the image for `KEY`"},
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace FILE if it exists"},
 			jsonFlag(),
 		}),
@@ -128,7 +130,7 @@ func openTrace(ctx context.Context, cmd *cli.Command, arg string) (openedTrace, 
 	if err != nil {
 		return openedTrace{}, cmp.Or(noTrace, err)
 	}
-	r, err := traces.FromImage(ctx, image, platform)
+	r, err := traces.Find(ctx, image, platform, cmd.String("workload"))
 	if err != nil {
 		return openedTrace{}, errors.Join(err, image.Close())
 	}
