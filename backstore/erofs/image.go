@@ -22,6 +22,9 @@ type Image struct {
 func Open(ctx context.Context, r blob.ReaderAt) (*Image, error) {
 	m := &Image{r: r}
 	block := make([]byte, BlockSize)
+	if r.Size() < BlockSize {
+		return nil, fmt.Errorf("%w: device of %d bytes", ErrFormat, r.Size())
+	}
 	if err := blob.ReadFull(ctx, r, block, 0); err != nil {
 		return nil, fmt.Errorf("reading superblock: %w", err)
 	}
@@ -31,6 +34,9 @@ func Open(ctx context.Context, r blob.ReaderAt) (*Image, error) {
 	}
 	return m, nil
 }
+
+// RootNID returns the number of the root directory.
+func (m *Image) RootNID() uint64 { return m.sb.root }
 
 // Root returns the root directory.
 func (m *Image) Root(ctx context.Context) (*Inode, error) { return m.Inode(ctx, m.sb.root) }
