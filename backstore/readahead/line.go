@@ -36,7 +36,7 @@ func (l *line) observe(n int64, took time.Duration) {
 }
 
 // worth returns how many bytes take as long as a request without any, at most
-// limit. While the line is not known, it is few.
+// limit; while the line is not known, minBlock.
 func (l *line) worth(limit int64) int64 {
 	switch {
 	case l.samples < fewSamples:
