@@ -68,6 +68,7 @@ func TestReferrer(t *testing.T) {
 	}
 	w.offline(img)
 	// The answer is remembered.
+	w.idle(p)
 	before := w.requests
 	p.Prefetch(first)
 	if o := w.next(); o.Outcome != prefetch.Replayed || o.stats.Prefetched.Extents > 0 || w.requests != before {
