@@ -113,6 +113,7 @@ func (r *run) open(ctx context.Context, items []item) (done int, err error) {
 	s.Close()
 	_ = f.workers.Wait() // they return no errors
 	f.horizon.clear(0)
+	f.drops.flush(0, 0)
 	return done, err
 }
 
@@ -127,6 +128,7 @@ type flow struct {
 	stall   *time.Timer // ends expectations when nothing comes
 	workers errgroup.Group
 	scrap   []byte
+	drops   drops
 }
 
 // unread returns how many bytes of the data can be read without asking for more
@@ -251,7 +253,7 @@ func (f *flow) deliver(ctx context.Context, k int, stored []byte) {
 	t.Stage.Put(i.Off, p)
 	f.horizon.end(k)
 	err = f.readThrough(ctx, i)
-	t.Stage.Drop(i.Off, i.Size)
+	f.drops.add(func() { t.Stage.Drop(i.Off, i.Size) }, i.Size)
 	if before != t.Stage.Rejections() {
 		f.skip(SkippedCorrupt, i.Size)
 	}
