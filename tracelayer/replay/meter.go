@@ -1,19 +1,26 @@
 package replay
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	// remember is for how long, at least, a shortest time to the first byte
 	// counts.
 	remember = 30 * time.Second
 	// tryAgain is how long after an attempt to have more in flight that gained
-	// nothing there is another.
-	tryAgain = 10 * time.Second
+	// nothing there is another, and twice as long after the next, up to
+	// tryRarely: on a busy machine, one may fail by chance.
+	tryAgain, tryRarely = 2 * time.Second, 30 * time.Second
 	// shortest is the least time that a bandwidth is measured over.
 	shortest = 10 * time.Millisecond
 	// worth is by what factor the bandwidth must grow when twice as much is in
 	// flight, for that to be kept.
 	worth = 1.1
+	// samples is how many measurements a bandwidth is the middle of: when this
+	// machine is busy, some are too low, and the next one is too high.
+	samples = 5
 	// limiting is the part of the window in flight that says that the window,
 	// not the line, is what limits: a kernel may allow less than it is told.
 	limiting = 0.6
@@ -35,12 +42,14 @@ type meter struct {
 	now, before time.Duration // shortest time to first byte of this and the last period, 0: none
 	since       time.Time     // begin of the period
 
-	rate   float64 // bytes a second, 0: unknown
-	window int64   // bytes, of all senders together
+	recent []float64 // bandwidths measured last, bytes a second
+	rate   float64   // the middle of them, 0: unknown
+	window int64     // bytes, of all senders together
 
-	probing bool      // the window was doubled
-	rateWas float64   // before that
-	hold    time.Time // no doubling until then
+	probing bool          // the window was doubled
+	rateWas float64       // before that
+	hold    time.Time     // no doubling until then
+	pause   time.Duration // between the last attempt and hold
 
 	// The measurement under way: bytes since start, once skip bytes have come
 	// in and it is time.
@@ -90,7 +99,7 @@ func (m *meter) read(n int, took time.Duration, now time.Time) {
 	if n <= small {
 		m.answered(max(took-m.transfer(int64(n)), took/2), now)
 	} else if r := float64(n) / took.Seconds(); r > m.rate {
-		m.rate = r
+		m.recent, m.rate = append(m.recent[:0], r), r
 		m.window = max(m.window, m.fit(r))
 	}
 }
@@ -129,27 +138,33 @@ func (m *meter) arrived(n int64, now time.Time) {
 
 // sample takes a bandwidth that was measured with the window in use.
 func (m *meter) sample(rate float64, now time.Time) {
-	switch {
-	case m.rate == 0:
-		m.rate = rate
-	case rate > m.rate:
-		m.rate += (rate - m.rate) / 2
-	default:
-		m.rate += (rate - m.rate) / 8
+	if len(m.recent) == samples {
+		m.recent = m.recent[1:]
 	}
+	m.recent = append(m.recent, rate)
 	if m.probing {
 		m.probing = false
-		m.rate = max(rate, m.rateWas)
+		best := max(rate, m.rateWas)
+		m.recent, m.rate = append(m.recent[:0], best), best
 		if rate < worth*m.rateWas {
-			m.window, m.hold = m.fit(m.rate), now.Add(tryAgain)
+			m.window = max(m.fit(best), m.window/2)
+			m.pause = min(max(2*m.pause, tryAgain), tryRarely)
+			m.hold = now.Add(m.pause)
 			return
 		}
+		m.pause = 0
 	}
-	if rate*m.roundTrip().Seconds() >= limiting*float64(m.window) && !now.Before(m.hold) && m.window < maxWindow {
-		m.probing, m.rateWas = true, rate
-		m.window = min(2*m.window, maxWindow)
-		m.from, m.skip, m.start = now.Add(m.roundTrip()), 0, time.Time{}
+	sorted := slices.Sorted(slices.Values(m.recent))
+	m.rate = sorted[len(sorted)/2]
+	if m.rate*m.roundTrip().Seconds() < limiting*float64(m.window) {
+		m.window = m.fit(m.rate)
 		return
 	}
-	m.window = m.fit(m.rate)
+	// The window limits. It stays as it is, for what is measured now says little
+	// about the line, or grows.
+	if !now.Before(m.hold) && m.window < maxWindow {
+		m.probing, m.rateWas = true, m.rate
+		m.window = min(2*m.window, maxWindow)
+		m.from, m.skip, m.start = now.Add(m.roundTrip()), 0, time.Time{}
+	}
 }
