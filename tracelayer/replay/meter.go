@@ -12,7 +12,13 @@ const (
 	// tryAgain is how long after an attempt to have more in flight that gained
 	// nothing there is another, and twice as long after the next, up to
 	// tryRarely: on a busy machine, one may fail by chance.
-	tryAgain, tryRarely = 2 * time.Second, 30 * time.Second
+	tryAgain, tryRarely = 2 * time.Second, 10 * time.Second
+	// verdict is how many measurements may fail to show a gain before there is
+	// none.
+	verdict = 3
+	// bestFor is how long a bandwidth keeps the window from getting smaller, at
+	// least.
+	bestFor = 2 * time.Second
 	// shortest is the least time that a bandwidth is measured over.
 	shortest = 10 * time.Millisecond
 	// worth is by what factor the bandwidth must grow when twice as much is in
@@ -46,7 +52,12 @@ type meter struct {
 	rate   float64   // the middle of them, 0: unknown
 	window int64     // bytes, of all senders together
 
-	probing bool          // the window was doubled
+	// best and bestBefore are the highest bandwidths of this and the last
+	// bestFor: the window gets smaller only if they do.
+	best, bestBefore float64
+	bestSince        time.Time
+
+	tries   int           // measurements left to tell whether doubling the window is worth it, 0: it is not doubled
 	rateWas float64       // before that
 	hold    time.Time     // no doubling until then
 	pause   time.Duration // between the last attempt and hold
@@ -142,29 +153,48 @@ func (m *meter) sample(rate float64, now time.Time) {
 		m.recent = m.recent[1:]
 	}
 	m.recent = append(m.recent, rate)
-	if m.probing {
-		m.probing = false
-		best := max(rate, m.rateWas)
-		m.recent, m.rate = append(m.recent[:0], best), best
-		if rate < worth*m.rateWas {
-			m.window = max(m.fit(best), m.window/2)
-			m.pause = min(max(2*m.pause, tryAgain), tryRarely)
-			m.hold = now.Add(m.pause)
-			return
-		}
-		m.pause = 0
-	}
 	sorted := slices.Sorted(slices.Values(m.recent))
 	m.rate = sorted[len(sorted)/2]
-	if m.rate*m.roundTrip().Seconds() < limiting*float64(m.window) {
-		m.window = m.fit(m.rate)
+	if now.Sub(m.bestSince) > bestFor {
+		m.bestBefore, m.best, m.bestSince = m.best, 0, now
+	}
+	m.best = max(m.best, rate)
+	if m.tries > 0 {
+		m.judge(rate, now)
+		return
+	}
+	if best := max(m.best, m.bestBefore); best*m.roundTrip().Seconds() < limiting*float64(m.window) {
+		m.window = m.fit(best)
 		return
 	}
 	// The window limits. It stays as it is, for what is measured now says little
 	// about the line, or grows.
 	if !now.Before(m.hold) && m.window < maxWindow {
-		m.probing, m.rateWas = true, m.rate
-		m.window = min(2*m.window, maxWindow)
-		m.from, m.skip, m.start = now.Add(m.roundTrip()), 0, time.Time{}
+		m.tries, m.rateWas = verdict, m.rate
+		m.grow(now)
+	}
+}
+
+// grow doubles the window. What comes until that shows is not measured.
+func (m *meter) grow(now time.Time) {
+	m.window = min(2*m.window, maxWindow)
+	m.from, m.skip, m.start = now.Add(m.roundTrip()), 0, time.Time{}
+}
+
+// judge decides whether the doubled window is worth it.
+func (m *meter) judge(rate float64, now time.Time) {
+	if rate >= worth*m.rateWas {
+		m.recent, m.rate = append(m.recent[:0], rate), rate
+		m.tries, m.pause = 0, 0
+		if rate*m.roundTrip().Seconds() >= limiting*float64(m.window) && m.window < maxWindow {
+			m.tries, m.rateWas = verdict, rate
+			m.grow(now)
+		}
+		return
+	}
+	if m.tries--; m.tries == 0 {
+		m.window = max(m.fit(m.rateWas), m.window/2)
+		m.pause = min(max(2*m.pause, tryAgain), tryRarely)
+		m.hold = now.Add(m.pause)
 	}
 }
