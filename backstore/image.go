@@ -5,6 +5,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/backstore/lsmt"
+	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 // MaxLayers is the number of layers one image can have.
@@ -21,9 +22,21 @@ type Image struct {
 	// FSType is the type of the file system in the device, as the image
 	// claims it; "" means that it has to be found out from the device.
 	FSType string
-	// TraceDir is the directory with the unpacked trace layer, which has a
-	// file "trace" in it, or "" if the image has none.
-	TraceDir string
+	// Trace is where the recorded reads of its start are, or nil if the image
+	// has none.
+	Trace *Trace
+}
+
+// Trace says where the trace layer of an image is: in a directory, in a registry,
+// or both. It is plain data, like Image.
+type Trace struct {
+	// Layer is the trace layer's blob. Its Digest is "" if only Dir is known.
+	Layer Layer
+	// Dir is the directory with the unpacked members of the layer, which has a
+	// file "trace" in it, or "" if it was not unpacked.
+	Dir string
+	// Plan says where in the blob the fetch plan is; zero if it has none.
+	Plan tracelayer.Member
 }
 
 // Layer is one layer of an Image: a local file, a blob in a registry, or both.

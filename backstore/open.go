@@ -12,6 +12,7 @@ import (
 	"github.com/reprise-containers/reprise/backstore/tarblob"
 	"github.com/reprise-containers/reprise/backstore/zfile"
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 // parallelOpens is how many layers of an image are opened at once.
@@ -40,18 +41,34 @@ func Stream(ctx context.Context, r blob.ReaderAt) (blob.ReaderAt, error) {
 // was not yet there. The error wraps lsmt.ErrFormat if r is no overlaybd
 // layer.
 func OpenLayer(ctx context.Context, r blob.ReaderAt) (*lsmt.Layer, error) {
+	return openLayer(ctx, r, func(stream blob.ReaderAt) blob.ReaderAt { return stream })
+}
+
+// openLayer is OpenLayer with the LSMT stream decorated.
+func openLayer(ctx context.Context, r blob.ReaderAt, decorate func(blob.ReaderAt) blob.ReaderAt) (*lsmt.Layer, error) {
 	w := newWindow(r)
 	defer w.close()
 	stream, err := Stream(ctx, w)
 	if err != nil {
 		return nil, err
 	}
-	return lsmt.Open(ctx, stream)
+	return lsmt.Open(ctx, decorate(stream))
 }
 
 // Open opens the layer blobs of an image in parallel, bottom first and
 // without a trace layer, and stacks them.
 func Open(ctx context.Context, layers []blob.ReaderAt) (*lsmt.Image, error) {
+	return open(ctx, layers, func(_ int, stream blob.ReaderAt) blob.ReaderAt { return stream })
+}
+
+// OpenRecorded is Open with every read that is made of the layers' LSMT streams
+// noted by r, from the headers, trailers and indexes on that opening reads: what
+// overlaybd records, in its units.
+func OpenRecorded(ctx context.Context, layers []blob.ReaderAt, r *tracelayer.Recorder) (*lsmt.Image, error) {
+	return open(ctx, layers, r.Layer)
+}
+
+func open(ctx context.Context, layers []blob.ReaderAt, decorate func(int, blob.ReaderAt) blob.ReaderAt) (*lsmt.Image, error) {
 	if len(layers) > lsmt.MaxLayers {
 		return nil, fmt.Errorf("opening image: %d layers are more than the %d the format can stack", len(layers), lsmt.MaxLayers)
 	}
@@ -61,7 +78,7 @@ func Open(ctx context.Context, layers []blob.ReaderAt) (*lsmt.Image, error) {
 	g.SetLimit(parallelOpens)
 	for i, r := range layers {
 		g.Go(func() error {
-			l, err := OpenLayer(ctx, r)
+			l, err := openLayer(ctx, r, func(stream blob.ReaderAt) blob.ReaderAt { return decorate(i, stream) })
 			if err != nil {
 				return fmt.Errorf("opening layer %d (%s): %w", i, blob.Name(r), err)
 			}

@@ -32,7 +32,7 @@ func TestTraceLayer(t *testing.T) {
 	if len(img.Layers) != 1 || img.FSType != "ext4" {
 		t.Errorf("attached %+v, want the base layer alone", img)
 	}
-	if got, err := os.ReadFile(filepath.Join(img.TraceDir, "trace")); err != nil || string(got) != "records" {
+	if got, err := os.ReadFile(filepath.Join(img.Trace.Dir, "trace")); err != nil || string(got) != "records" {
 		t.Errorf("trace is %q, %v", got, err)
 	}
 	if c, _ := config(t, target); c["accelerationLayer"] != true || len(c["lowers"].([]any)) != 2 {
@@ -45,7 +45,7 @@ func TestTraceLayer(t *testing.T) {
 		t.Fatal(err)
 	}
 	img = n.fake.image(option(t, n.run("c2", chainOf(all...)[2]), "lowerdir"))
-	if app, _ := layerOf("app"); len(img.Layers) != 2 || img.Layers[1].Digest != app || img.TraceDir != "" {
+	if app, _ := layerOf("app"); len(img.Layers) != 2 || img.Layers[1].Digest != app || img.Trace != nil {
 		t.Errorf("above a trace: %+v", img)
 	}
 }
@@ -64,7 +64,7 @@ func TestTraceLayerWithoutTrace(t *testing.T) {
 			n.must(err)
 			n.must(prepare(m[0].Source))
 			n.must(n.Commit(t.Context(), "top", "x", opt))
-			if img := n.fake.image(option(t, n.run("c", "top"), "lowerdir")); img.TraceDir != "" || len(img.Layers) != 1 {
+			if img := n.fake.image(option(t, n.run("c", "top"), "lowerdir")); img.Trace != nil || len(img.Layers) != 1 {
 				t.Errorf("attached %+v", img)
 			}
 		})

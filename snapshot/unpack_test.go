@@ -204,7 +204,7 @@ func TestUnpacker(t *testing.T) {
 					t.Errorf("fetched %v, want %d layers", c.fetched, client.fetches)
 				}
 				img := c.attached("ns", chain[len(chain)-1])
-				if len(img.Layers) != image.layers || img.FSType != image.fsType || (img.TraceDir != "") != image.trace {
+				if len(img.Layers) != image.layers || img.FSType != image.fsType || (img.Trace != nil) != image.trace {
 					t.Errorf("attached %+v", img)
 				}
 				for i, l := range img.Layers {
@@ -213,7 +213,7 @@ func TestUnpacker(t *testing.T) {
 					}
 				}
 				if image.trace {
-					checkTrace(t, img.TraceDir)
+					checkTrace(t, img.Trace.Dir)
 				}
 				if !client.local && img.Ref != ref {
 					t.Errorf("reference %q", img.Ref)

@@ -14,6 +14,7 @@ import (
 	"github.com/reprise-containers/reprise/backstore/device"
 	"github.com/reprise-containers/reprise/backstore/fusedev"
 	"github.com/reprise-containers/reprise/backstore/readahead"
+	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 // Server shows devices to the kernel; *fusedev.Server does.
@@ -62,7 +63,7 @@ type Attacher struct {
 }
 
 type attached struct {
-	img   *image
+	img   *image // recorded if it has a recorder: then nothing is ever read ahead
 	dev   *readahead.Device
 	local atomic.Bool        // the kernel's readahead is on; set by Run
 	stop  context.CancelFunc // ends readahead; nil until Run starts it
@@ -87,7 +88,27 @@ func New(server Server, open OpenBlob, cfg Config) *Attacher {
 // on the existing directory target. What is done already stays; a failed
 // Attach leaves nothing mounted.
 func (a *Attacher) Attach(ctx context.Context, id string, img backstore.Image, target string) error {
-	added, err := a.add(ctx, id, img)
+	return a.attach(ctx, id, img, target, nil)
+}
+
+// Record is Attach with the reads of the image noted by r, until Detach: those
+// that programs need and no others. Nothing is read ahead by the daemon or by the
+// kernel, which keeps no pages of it either, because it is a device of its own even
+// if the same image is attached under another id. A daemon that takes the device
+// over (Recover) serves it like any other.
+//
+// Who attached id before decides: an image that is attached already is not
+// recorded, which is an error.
+func (a *Attacher) Record(ctx context.Context, id string, img backstore.Image, target string, r *tracelayer.Recorder) error {
+	if a.has(id) {
+		return fmt.Errorf("recording device %s: it is attached already", id)
+	}
+	return a.attach(ctx, id, img, target, r)
+}
+
+// attach is Attach, recorded if there is a recorder.
+func (a *Attacher) attach(ctx context.Context, id string, img backstore.Image, target string, r *tracelayer.Recorder) error {
+	added, err := a.add(ctx, id, img, r)
 	if err != nil {
 		return err
 	}
@@ -100,11 +121,12 @@ func (a *Attacher) Attach(ctx context.Context, id string, img backstore.Image, t
 }
 
 // add serves img as device id, unless it is served, and reports whether it did.
-func (a *Attacher) add(ctx context.Context, id string, spec backstore.Image) (bool, error) {
+func (a *Attacher) add(ctx context.Context, id string, spec backstore.Image, r *tracelayer.Recorder) (bool, error) {
 	if a.has(id) {
 		return false, nil
 	}
 	img := newImage(spec, 0, a.open)
+	img.recorder = r
 	if _, err := img.load(ctx); err != nil {
 		img.close()
 		return false, err
@@ -114,7 +136,11 @@ func (a *Attacher) add(ctx context.Context, id string, spec backstore.Image) (bo
 
 // serve adds img to the server.
 func (a *Attacher) serve(ctx context.Context, id string, img *image) error {
-	at := &attached{img: img, dev: readahead.New(img, a.cfg.Readahead)}
+	cfg := a.cfg.Readahead
+	if img.recorder != nil {
+		cfg = readahead.Config{} // none
+	}
+	at := &attached{img: img, dev: readahead.New(img, cfg)}
 	if err := a.server.Add(ctx, id, at.dev); err != nil {
 		img.close()
 		return err

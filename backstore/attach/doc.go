@@ -12,5 +12,6 @@
 // of a blob is read from the registry.
 //
 // The kernel's readahead is off while an image is cold. Once all of it is held
-// locally, kernel readahead is turned on and the daemon's own goes quiet.
+// locally, kernel readahead is turned on and the daemon's own goes quiet. An image
+// that is recorded (Attacher.Record) has neither, whatever is local.
 package attach

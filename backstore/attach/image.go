@@ -10,6 +10,7 @@ import (
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/lsmt"
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 // OpenBlob opens a blob of the repository of ref without asking its registry
@@ -22,6 +23,8 @@ type image struct {
 	spec   backstore.Image
 	layers []*layer // of spec, in its order
 	size   int64    // bytes
+	// recorder notes the reads of the layers; nil if nobody does.
+	recorder *tracelayer.Recorder
 
 	opening chan struct{} // holds one token; whoever has it opens
 	merged  atomic.Pointer[lsmt.Image]
@@ -112,6 +115,9 @@ func (m *image) openLayers(ctx context.Context) (*lsmt.Image, error) {
 			return nil, fmt.Errorf("opening layer %d (%s) of %s: %w", i, l, m.spec.Ref, err)
 		}
 		readers[i] = l
+	}
+	if m.recorder != nil {
+		return backstore.OpenRecorded(ctx, readers, m.recorder)
 	}
 	return backstore.Open(ctx, readers)
 }

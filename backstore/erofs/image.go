@@ -32,6 +32,9 @@ func Open(ctx context.Context, r blob.ReaderAt) (*Image, error) {
 	return m, nil
 }
 
+// RootNID returns the number of the root directory.
+func (m *Image) RootNID() uint64 { return m.sb.root }
+
 // Root returns the root directory.
 func (m *Image) Root(ctx context.Context) (*Inode, error) { return m.Inode(ctx, m.sb.root) }
 

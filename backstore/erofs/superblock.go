@@ -26,6 +26,12 @@ const (
 	featureMTime    = 1 << 1 // times of inodes are of modification
 )
 
+// Bits of the superblock's incompatible features.
+const (
+	featureZeroPadding = 1 << 0 // LZ4 clusters are padded in front
+	featureCompression = 1 << 1 // there are compression algorithms to be configured
+)
+
 // ErrFormat is wrapped by errors about what is not an erofs file system, is
 // damaged, or uses what this package does not support.
 var ErrFormat = errors.New("not a file system this package can read")
@@ -65,6 +71,8 @@ func decodeSuperblock(block []byte) (superblock, error) {
 		return superblock{}, fmt.Errorf("%w: no erofs superblock", ErrFormat)
 	case b[12] != blockBits:
 		return superblock{}, fmt.Errorf("%w: blocks of 2^%d bytes", ErrFormat, b[12])
+	case le.Uint32(b[80:])&(featureZeroPadding|featureCompression) != 0:
+		return superblock{}, fmt.Errorf("%w: its files are compressed", ErrFormat)
 	case le.Uint32(b[80:]) != 0:
 		return superblock{}, fmt.Errorf("%w: features %#x", ErrFormat, le.Uint32(b[80:]))
 	case b[90] != 0:

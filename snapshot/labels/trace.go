@@ -36,8 +36,6 @@ const TraceArtifact = "application/vnd.reprise.trace.v1"
 const TraceWorkload = "dev.reprise.trace.workload"
 
 const (
-	// MaxPlanSize is the largest plan in bytes taken for real.
-	MaxPlanSize = 32 << 20
 	// maxRecordPath bounds RecordTracePath, so that names made from it fit.
 	maxRecordPath = 1024
 	// tarBlock is what members of a tar archive are aligned to, and the size
@@ -75,8 +73,8 @@ func (p *parser) plan(m tracelayer.Member, blob int64) {
 		p.fail(PlanDigest, "%q is not a SHA-256", m.Digest)
 	case m.Offset%tarBlock != 0:
 		p.fail(PlanOffset, "%d is not a multiple of %d", m.Offset, tarBlock)
-	case m.Size > MaxPlanSize:
-		p.fail(PlanSize, "%d bytes are more than %d", m.Size, MaxPlanSize)
+	case m.Size > tracelayer.MaxPlan:
+		p.fail(PlanSize, "%d bytes are more than %d", m.Size, tracelayer.MaxPlan)
 	case blob != 0 && m.Size > blob-m.Offset: // neither overflows: all are below MaxBlobSize
 		p.fail(PlanOffset, "%d bytes at %d are not within a blob of %d", m.Size, m.Offset, blob)
 	}
