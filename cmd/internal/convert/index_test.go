@@ -171,15 +171,14 @@ func TestReferrer(t *testing.T) {
 
 func TestOverlaybdSources(t *testing.T) {
 	b := newBuilder(t)
-	yes, trace, turbo := three(), three(), three()
+	yes, turbo := three(), three()
 	yes[1].annotations = map[string]string{labels.BlobDigest: "sha256:" + strings.Repeat("0", 64)}
-	trace[2].annotations = map[string]string{labels.Trace: "yes"}
 	turbo[0].annotations = map[string]string{labels.TurboDigest: "sha256:" + strings.Repeat("0", 64)}
 	b.tag(map[string]ocispec.Descriptor{
-		"mixed": b.image(amd64, yes...), "trace": b.image(amd64, trace...), "turbo": b.image(amd64, turbo...),
+		"mixed": b.image(amd64, yes...), "turbo": b.image(amd64, turbo...),
 	})
 	for tag, part := range map[string]string{
-		"mixed": "1 of its 3 layers are overlaybd layers already", "trace": "remove the trace layer first", "turbo": "TurboOCI",
+		"mixed": "1 of its 3 layers are overlaybd layers already", "turbo": "TurboOCI",
 	} {
 		to := t.TempDir()
 		if _, err := run(t, config(t), b.dir+":"+tag, to); err == nil || !strings.Contains(err.Error(), part) {
