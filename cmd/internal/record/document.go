@@ -14,11 +14,9 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/reprise-containers/reprise/cmd/internal/traces"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
-
-// historyEntry is what upstream calls the history entry of a trace layer.
-const historyEntry = "Acceleration Layer"
 
 // documents are manifest and config of an image. What is not known of them stays
 // as it is.
@@ -28,14 +26,22 @@ type documents struct {
 	parsed  ocispec.Manifest
 	layers  []json.RawMessage // of the manifest
 	diffIDs []digest.Digest   // one for each layer
-	history []ocispec.History
+	history []json.RawMessage
+	// replaced says that trace layers were taken off.
+	replaced bool
 }
 
+// parseDocuments parses what is left of an image without a trace.
 func parseDocuments(manifest, config []byte) (*documents, error) {
-	d := &documents{}
+	dropped, err := traces.Drop(manifest, config)
+	if err != nil {
+		return nil, fmt.Errorf("taking off the trace: %w", err)
+	}
+	manifest, config = dropped.Manifest, dropped.Config
+	d := &documents{replaced: len(dropped.Layers) > 0}
 	var image struct {
 		RootFS  ocispec.RootFS    `json:"rootfs"`
-		History []ocispec.History `json:"history"`
+		History []json.RawMessage `json:"history"`
 	}
 	var m struct {
 		Layers []json.RawMessage `json:"layers"`
@@ -64,15 +70,13 @@ func (d *documents) check() error {
 	if len(d.parsed.Layers) != len(d.diffIDs) {
 		return fmt.Errorf("the manifest has %d layers, the config %d diff IDs", len(d.parsed.Layers), len(d.diffIDs))
 	}
-	if len(d.base()) == 0 {
+	if len(d.diffIDs) == 0 {
 		return errors.New("the image has no layers")
 	}
-	for i, l := range d.base() {
+	for i, l := range d.parsed.Layers {
 		switch {
 		case !images.IsLayerType(l.MediaType):
 			return fmt.Errorf("layer %d is a %q", i, l.MediaType)
-		case labels.IsTrace(l.Annotations):
-			return fmt.Errorf("layer %d is a trace layer and not the topmost: nothing reads such a trace", i)
 		case l.Annotations[labels.BlobDigest] == "":
 			return fmt.Errorf("layer %d (%s) is no overlaybd layer, so nothing of it is read lazily: convert the image first, see reprise convert", i, l.Digest)
 		case d.diffIDs[i].Validate() != nil:
@@ -82,57 +86,36 @@ func (d *documents) check() error {
 	return nil
 }
 
-// traced reports whether the topmost layer carries a trace.
-func (d *documents) traced() bool {
-	n := len(d.parsed.Layers)
-	return n > 0 && labels.IsTrace(d.parsed.Layers[n-1].Annotations)
-}
-
-// base returns the layers of the device: all but a trace.
-func (d *documents) base() []ocispec.Descriptor {
-	if d.traced() {
-		return d.parsed.Layers[:len(d.parsed.Layers)-1]
-	}
-	return d.parsed.Layers
-}
-
-// chain returns the chain IDs of the layers of the device, bottom first.
+// chain returns the chain IDs of the layers, bottom first.
 func (d *documents) chain() []digest.Digest {
-	return identity.ChainIDs(slices.Clone(d.diffIDs[:len(d.base())]))
+	return identity.ChainIDs(slices.Clone(d.diffIDs))
 }
 
-// fsType returns the label about the file system of the topmost layer of the
-// device.
+// fsType returns the label about the file system of the topmost layer.
 func (d *documents) fsType() string {
-	all := d.base()
-	return all[len(all)-1].Annotations[labels.FSType]
+	return d.parsed.Layers[len(d.parsed.Layers)-1].Annotations[labels.FSType]
 }
 
-// withTrace returns config and manifest of the image with a trace layer in the
-// place of the one it has or has not. The second needs the first's digest.
+// withTrace returns the image with a trace layer on top.
 func (d *documents) withTrace(layer ocispec.Descriptor, now time.Time) (*traced, error) {
-	n := len(d.base())
 	text, err := json.Marshal(layer)
 	if err != nil {
 		return nil, err
 	}
 	t := &traced{
-		manifest: maps.Clone(d.manifest), config: maps.Clone(d.config), media: d.parsed.Config.MediaType,
-		layers:  append(slices.Clone(d.layers[:n]), text),
-		diffIDs: append(slices.Clone(d.diffIDs[:n]), layer.Digest), // it is not compressed
-	}
-	history := d.history
-	if d.traced() {
-		history = withoutEntry(history)
+		manifest: maps.Clone(d.manifest), config: maps.Clone(d.config), configDesc: d.parsed.Config,
+		layers:  append(slices.Clone(d.layers), text),
+		diffIDs: append(slices.Clone(d.diffIDs), layer.Digest), // it is not compressed
 	}
 	// Upstream puts its entry before all others, where it says that the
 	// bottom layer is the trace. OCI's history is in the order of the layers.
 	// An image without history stays so: one entry would be that of layer 0.
-	if len(history) > 0 {
-		history = append(history, ocispec.History{Created: &now, CreatedBy: historyEntry})
-	}
 	if len(d.history) > 0 {
-		if err := set(t.config, "history", history); err != nil {
+		entry, err := json.Marshal(ocispec.History{Created: &now, CreatedBy: traces.HistoryComment})
+		if err != nil {
+			return nil, err
+		}
+		if err := set(t.config, "history", append(slices.Clone(d.history), entry)); err != nil {
 			return nil, err
 		}
 	}
@@ -142,23 +125,10 @@ func (d *documents) withTrace(layer ocispec.Descriptor, now time.Time) (*traced,
 	)
 }
 
-// withoutEntry returns a history without that of a trace layer: ours is the last,
-// upstream's the first.
-func withoutEntry(history []ocispec.History) []ocispec.History {
-	ours := func(h ocispec.History) bool { return h.CreatedBy == historyEntry && !h.EmptyLayer }
-	switch n := len(history); {
-	case n > 0 && ours(history[n-1]):
-		return slices.Clone(history[:n-1])
-	case n > 0 && ours(history[0]):
-		return slices.Clone(history[1:])
-	}
-	return slices.Clone(history)
-}
-
 // traced is an image with a trace, on its way.
 type traced struct {
 	manifest, config map[string]json.RawMessage
-	media            string // of the config
+	configDesc       ocispec.Descriptor // the old one
 	layers           []json.RawMessage
 	diffIDs          []digest.Digest
 }
@@ -166,7 +136,9 @@ type traced struct {
 // configText returns the config.
 func (t *traced) configText() ([]byte, ocispec.Descriptor, error) {
 	text, err := json.Marshal(t.config)
-	return text, ocispec.Descriptor{MediaType: t.media, Digest: digest.FromBytes(text), Size: int64(len(text))}, err
+	desc := t.configDesc
+	desc.Digest, desc.Size, desc.Data = digest.FromBytes(text), int64(len(text)), nil
+	return text, desc, err
 }
 
 // manifestText returns the manifest. It refers to nothing that the old one

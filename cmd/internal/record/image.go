@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -117,7 +118,7 @@ func (r *recording) create(ctx context.Context, layer ocispec.Descriptor) (ocisp
 	if err != nil {
 		return desc, nil, err
 	}
-	chain := identity.ChainID(append(t.diffIDs[:0:0], t.diffIDs...))
+	chain := identity.ChainID(slices.Clone(t.diffIDs))
 	keep := map[string]string{"containerd.io/gc.ref.snapshot." + r.cfg.Snapshotter: chain.String()}
 	maps.Copy(keep, r.old.sources)
 	if err := r.write(ctx, config, text, keep); err != nil {
@@ -128,7 +129,7 @@ func (r *recording) create(ctx context.Context, layer ocispec.Descriptor) (ocisp
 	}
 	desc = ocispec.Descriptor{MediaType: r.old.manifest.MediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
 	keep = map[string]string{"containerd.io/gc.ref.content.config": config.Digest.String()}
-	for i, l := range append(r.old.base(), layer) {
+	for i, l := range append(slices.Clone(r.old.parsed.Layers), layer) {
 		keep[fmt.Sprintf("containerd.io/gc.ref.content.l.%d", i)] = l.Digest.String()
 	}
 	maps.Copy(keep, r.old.sources)

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/content"
@@ -71,7 +72,7 @@ func (r *recording) run(ctx context.Context) (err error) {
 	if r.old, err = openImage(ctx, r.cfg.Client, r.cfg.Old); err != nil {
 		return err
 	}
-	if r.summary.Replaced = r.old.traced(); r.summary.Replaced {
+	if r.summary.Replaced = r.old.replaced; r.summary.Replaced {
 		r.cfg.Note("%s has a trace already, which its copy will not have", r.cfg.Old)
 	}
 	if err := r.unpackOld(ctx); err != nil {
@@ -225,8 +226,8 @@ func (r *recording) name(ctx context.Context, layer ocispec.Descriptor) error {
 	below := t.diffIDs[:len(t.diffIDs)-1]
 	err = r.unpack(ctx, unpacking{
 		layer: layer, diffID: layer.Digest,
-		chain:  identity.ChainID(append(t.diffIDs[:0:0], t.diffIDs...)),
-		parent: identity.ChainID(append(below[:0:0], below...)),
+		chain:  identity.ChainID(slices.Clone(t.diffIDs)),
+		parent: identity.ChainID(slices.Clone(below)),
 	})
 	if err != nil {
 		return fmt.Errorf("unpacking the trace layer: %w", err)

@@ -29,7 +29,7 @@ type unpacking struct {
 func (r *recording) unpackOld(ctx context.Context) error {
 	more := map[string]string{labels.ImageRef: r.cfg.Old, labels.ManifestDigest: r.old.manifest.Digest.String()}
 	chain := r.old.chain()
-	for i, l := range r.old.base() {
+	for i, l := range r.old.parsed.Layers {
 		u := unpacking{layer: l, diffID: r.old.diffIDs[i], chain: chain[i], labels: more}
 		if i > 0 {
 			u.parent = chain[i-1]
