@@ -1,0 +1,402 @@
+package e2e_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/integration/coldstart"
+	"github.com/reprise-containers/reprise/integration/image"
+	"github.com/reprise-containers/reprise/integration/node"
+	"github.com/reprise-containers/reprise/integration/sandbox"
+	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/registry"
+	"github.com/reprise-containers/reprise/snapshot/labels"
+	"github.com/reprise-containers/reprise/tracelayer"
+)
+
+// fewerRequests is how many times fewer requests a start with a trace is to take:
+// documents, tables of the layers and one stream, where without it there are
+// hundreds.
+const fewerRequests = 4
+
+// TestTraceFlow is what a new user does: convert, record, push; and on a node that
+// has nothing, pull and run.
+func TestTraceFlow(t *testing.T) {
+	for _, flags := range [][]string{nil, {"--no-data"}} {
+		t.Run(fmt.Sprint(flags), func(t *testing.T) {
+			n := ownNode(t, node.Options{})
+			n.push(t, layered(t, image.Starts()[0].Layered()), "originals/redis:1")
+			n.convert(t, "originals/redis:1", "redis:1")
+			without, err := coldstart.Lazy(t.Context(), n.Node, "redis:1")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Log(n.record(t, flags, "redis:1", "redis:1-trace"))
+			t.Log(n.pushTraced(t, "redis:1-trace"))
+			n.forget(t)
+			with, err := coldstart.Lazy(t.Context(), n.Node, "redis:1-trace")
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("without: %d requests, %d bytes, %v; with: %d requests, %d bytes, %v",
+				without.Stats.Requests, without.Stats.Bytes, without.Ready(), with.Stats.Requests, with.Stats.Bytes, with.Ready())
+			if with.Stdout != without.Stdout || !strings.Contains(with.Stdout, "PONG") {
+				t.Errorf("with a trace the container printed %q, without %q", with.Stdout, without.Stdout)
+			}
+			if flags == nil && with.Stats.Requests*fewerRequests > without.Stats.Requests {
+				t.Errorf("%d requests with a trace, %d without", with.Stats.Requests, without.Stats.Requests)
+			}
+		})
+	}
+}
+
+// record records and removes the new image at the end of the test.
+func (n machine) record(t *testing.T, flags []string, old, name string, args ...string) string {
+	t.Helper()
+	out, err := n.Containerd.RecordTrace(t.Context(), flags, n.Ref(old), n.Ref(name), args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func (n machine) pushTraced(t *testing.T, name string) string {
+	t.Helper()
+	out, err := n.Containerd.Push(t.Context(), n.Ref(name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// forget makes the node one that has nothing.
+func (n machine) forget(t *testing.T) {
+	t.Helper()
+	if err := coldstart.Forget(t.Context(), n.Node, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// traced is the trace layer of an image in the registry.
+type traced struct {
+	layers []ocispec.Descriptor // of the image
+	slot   []byte
+	plan   *tracelayer.Plan
+}
+
+// trace reads the topmost layer of an image.
+func (n machine) trace(t *testing.T, name string) traced {
+	t.Helper()
+	client, err := registry.New(registry.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ref := n.Registry.Address + "/" + name
+	desc, err := client.Resolve(t.Context(), ref)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := client.Fetch(t.Context(), ref, desc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	var m ocispec.Manifest
+	if err := json.NewDecoder(r).Decode(&m); err != nil {
+		t.Fatal(err)
+	}
+	got := traced{layers: m.Layers}
+	top := got.layers[len(got.layers)-1]
+	if !labels.IsTrace(top.Annotations) {
+		t.Fatalf("the topmost layer of %s is no trace: %+v", name, top)
+	}
+	b, err := client.Open(ref, top)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := tracelayer.ReadLayer(t.Context(), b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got.slot = span(t, b, found.Slot)
+	if got.plan, err = tracelayer.DecodePlan(span(t, b, found.Plan)); err != nil {
+		t.Fatal(err)
+	}
+	if found.Data.Size != got.plan.DataSize() {
+		t.Errorf("%d bytes of data, the plan says %d", found.Data.Size, got.plan.DataSize())
+	}
+	return got
+}
+
+func span(t *testing.T, b blob.ReaderAt, s tracelayer.Span) []byte {
+	t.Helper()
+	p := make([]byte, s.Size)
+	if err := blob.ReadFull(t.Context(), b, p, s.Off); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// records decodes a recording as upstream does.
+func (l traced) records(t *testing.T) tracelayer.Trace {
+	t.Helper()
+	recorded, err := tracelayer.Decode(l.slot)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range recorded {
+		if r.Op != tracelayer.Read || r.Count < 1 || r.Count > tracelayer.MaxCount || int(r.Layer) >= len(l.layers)-1 {
+			t.Fatalf("record %+v in an image of %d layers", r, len(l.layers))
+		}
+	}
+	if len(recorded) == 0 || len(l.plan.Extents) == 0 {
+		t.Errorf("%d records, %d extents", len(recorded), len(l.plan.Extents))
+	}
+	return recorded
+}
+
+// TestTraceEnds ends recordings in every way: each is a usable trace, and the new
+// image runs at once.
+func TestTraceEnds(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	n.push(t, built(t, small), "ends:1")
+	n.rpull(t, "ends:1")
+	for _, c := range []struct {
+		name, command, time, want string
+		signal                    syscall.Signal
+	}{
+		{"exit", "echo started; exit 3", "60", "status 3", 0},
+		{"timeout", "echo started; sleep 1000", "2", "the time was over", 0},
+		{"deaf", "trap '' TERM; echo started; while :; do sleep 1; done", "1", "the time was over", 0},
+		{"interrupt", "echo started; sleep 1000", "600", "the user stopped it", syscall.SIGINT},
+		{"terminate", "echo started; sleep 1000", "600", "the user stopped it", syscall.SIGTERM},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			name := "ends:" + c.name
+			p, err := n.Containerd.StartRecordTrace([]string{"--time", c.time}, n.Ref("ends:1"), n.Ref(name), "/bin/sh", "-c", "cat /etc/layers; "+c.command)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n.removeLater(t, n.Ref(name))
+			awaitLog(t, p, "started")
+			if c.signal != 0 {
+				if err := p.Signal(c.signal); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := p.Await(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if out, err := p.Log(); err != nil || !strings.Contains(out, c.want) {
+				t.Errorf("printed %q, %v; want %q", out, err, c.want)
+			}
+			out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", n.Ref(name), "at-once")
+			if err != nil || out != smallOutput {
+				t.Errorf("the new image printed %q, %v", out, err)
+			}
+			n.pushTraced(t, name)
+			n.trace(t, name).records(t)
+			n.nothingLeft(t)
+		})
+	}
+}
+
+// awaitLog waits until a process has printed something.
+func awaitLog(t *testing.T, p *sandbox.Process, want string) {
+	t.Helper()
+	for {
+		out, err := p.Log()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(out, want) {
+			return
+		}
+		select {
+		case <-p.Done():
+			t.Fatalf("it ended, after %q", out)
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// nothingLeft checks that record-trace removed what it made.
+func (n machine) nothingLeft(t *testing.T) {
+	t.Helper()
+	for what, args := range map[string][]string{"task": {"task", "ls", "-q"}, "container": {"container", "ls", "-q"}} {
+		if out := n.ctr(t, args...); strings.TrimSpace(out) != "" {
+			t.Errorf("%s left: %s", what, out)
+		}
+	}
+	if out := strings.Split(strings.TrimSpace(n.ctr(t, "leases", "ls")), "\n"); len(out) > 1 {
+		t.Errorf("leases left: %s", out)
+	}
+	names, err := n.Containerd.Snapshots(t.Context(), "overlaybd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range names {
+		if strings.HasPrefix(name, "record-trace") {
+			t.Errorf("snapshot %s is left", name)
+		}
+	}
+	left, err := os.ReadDir(n.Path("traces"))
+	if err != nil || len(left) > 0 {
+		t.Errorf("files left: %v, %v", left, err)
+	}
+}
+
+// TestTraceFails records what does not start.
+func TestTraceFails(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	n.push(t, built(t, small), "fails:1")
+	n.rpull(t, "fails:1")
+	for _, c := range []struct{ flags, args []string }{
+		{nil, []string{"/bin/none"}},
+		{[]string{"--snapshotter", "overlayfs"}, nil},
+		{[]string{"--runtime", "io.containerd.none.v2"}, nil},
+		{[]string{"--time", "0"}, nil},
+	} {
+		out, err := n.Containerd.RecordTrace(t.Context(), c.flags, n.Ref("fails:1"), n.Ref("fails:2"), c.args...)
+		if err == nil {
+			t.Errorf("%v %v: no error: %s", c.flags, c.args, out)
+		}
+		t.Log(err)
+	}
+	n.nothingLeft(t)
+	if out := n.ctr(t, "image", "ls", "-q"); strings.Contains(out, n.Ref("fails:2")) {
+		t.Errorf("images %s", out)
+	}
+	// A second interrupt gives up.
+	p, err := n.Containerd.StartRecordTrace([]string{"--time", "600"}, n.Ref("fails:1"), n.Ref("fails:3"), "/bin/sh", "-c", "trap '' TERM; echo started; while :; do sleep 1; done")
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitLog(t, p, "started")
+	for range 2 {
+		if err := p.Signal(syscall.SIGINT); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(500 * time.Millisecond) // two signals at a time may arrive as one
+	}
+	if err := p.Await(t.Context()); err == nil {
+		t.Error("two interrupts are no error")
+	}
+	n.nothingLeft(t)
+}
+
+// TestTraceReplaced records an image that has a trace.
+func TestTraceReplaced(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	n.push(t, built(t, small), "replaced:1")
+	n.rpull(t, "replaced:1")
+	n.record(t, nil, "replaced:1", "replaced:2", "/bin/cat", "/etc/layers")
+	n.removeLater(t, n.Ref("replaced:2"))
+	n.record(t, nil, "replaced:2", "replaced:3", "/bin/sh", "-c", sumScript)
+	n.removeLater(t, n.Ref("replaced:3"))
+	for _, name := range []string{"replaced:2", "replaced:3"} {
+		n.pushTraced(t, name)
+	}
+	first, second := n.trace(t, "replaced:2"), n.trace(t, "replaced:3")
+	if len(first.layers) != len(second.layers) {
+		t.Errorf("%d layers, then %d", len(first.layers), len(second.layers))
+	}
+	if a, b := first.plan.Size(), second.plan.Size(); a >= b {
+		t.Errorf("reading one file: %d bytes; all: %d", a, b)
+	}
+	first.records(t)
+	second.records(t)
+	out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", n.Ref("replaced:3"), "again")
+	if err != nil || out != smallOutput {
+		t.Errorf("printed %q, %v", out, err)
+	}
+	n.nothingLeft(t)
+}
+
+// TestTraceList puts a list in the place of a recording, with names that upstream
+// does not take.
+func TestTraceList(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	text := strings.Repeat("a file to be read\n", 100_000)
+	l := layered(t, image.Layered{Name: "list", Args: []string{"/bin/cat", "/opt/a b+c.txt"}, Steps: []image.Step{
+		{Rootfs: image.Small()},
+		{Write: image.OneFile("opt/a b+c.txt", text)},
+	}})
+	n.push(t, l, "originals/list:1")
+	n.convert(t, "originals/list:1", "list:1")
+	n.rpull(t, "list:1")
+	list := filepath.Join(t.TempDir(), "list")
+	paths := "/bin/busybox\n/opt/a b+c.txt\n"
+	if err := os.WriteFile(list, []byte(paths), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	t.Log(n.record(t, []string{"--priority_list", list}, "list:1", "list:2"))
+	n.pushTraced(t, "list:2")
+	got := n.trace(t, "list:2")
+	if !bytes.Equal(got.slot, []byte(paths)) || got.plan.Size() == 0 {
+		t.Errorf("the slot has %q, the plan %d bytes", got.slot, got.plan.Size())
+	}
+	n.forget(t)
+	start, err := coldstart.Lazy(t.Context(), n.Node, "list:2")
+	if err != nil || start.Stdout != text {
+		t.Errorf("printed %d bytes, %v", len(start.Stdout), err)
+	}
+	t.Logf("%d requests, %d bytes", start.Stats.Requests, start.Stats.Bytes)
+}
+
+// TestTraceExt4 is the flow with an image that other tools made.
+func TestTraceExt4(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	n.push(t, built(t, numpy(image.Ext4)), "numpy:1")
+	without, err := coldstart.Lazy(t.Context(), n.Node, "numpy:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Log(n.record(t, nil, "numpy:1", "numpy:2"))
+	n.pushTraced(t, "numpy:2")
+	n.trace(t, "numpy:2").records(t)
+	n.forget(t)
+	with, err := coldstart.Lazy(t.Context(), n.Node, "numpy:2")
+	if err != nil || with.Stdout != without.Stdout {
+		t.Errorf("with a trace the container printed %q, %v; without %q", with.Stdout, err, without.Stdout)
+	}
+	t.Logf("without: %d requests, %d bytes; with: %d requests, %d bytes",
+		without.Stats.Requests, without.Stats.Bytes, with.Stats.Requests, with.Stats.Bytes)
+}
+
+// TestPushLazy pushes an image whose layers were never here: to another name at
+// the same registry, where they are mounted, and to another registry.
+func TestPushLazy(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	n.push(t, built(t, small), "lazy:1")
+	ref := n.rpull(t, "lazy:1")
+	other, err := n.StartRegistry(t.Context(), sandbox.RegistryConfig{Name: "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for to, want := range map[string]string{n.Ref("team/copy:1"): "mounted", other.Address + "/copy:1": "copied"} {
+		out, err := n.Containerd.Push(t.Context(), to, ref)
+		if err != nil || !strings.Contains(out, "3 "+want) {
+			t.Errorf("pushing to %s: %q, %v; want 3 layers %s", to, out, err, want)
+		}
+		if _, err := n.Containerd.Rpull(t.Context(), to); err != nil {
+			t.Fatal(err)
+		}
+		n.removeLater(t, to)
+		if out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", to, "pushed"); err != nil || out != smallOutput {
+			t.Errorf("%s printed %q, %v", to, out, err)
+		}
+	}
+}
