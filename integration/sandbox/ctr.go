@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -29,9 +30,11 @@ func (c *Containerd) RecordTrace(ctx context.Context, flags []string, old, name 
 	return c.Ours(ctx, c.recording(flags, old, name, args)...)
 }
 
-// StartRecordTrace is RecordTrace for those who end it.
+// StartRecordTrace is RecordTrace for those who end it. Each new name has a log of
+// its own.
 func (c *Containerd) StartRecordTrace(flags []string, old, name string, args ...string) (*Process, error) {
-	return c.StartOurs("record-trace", c.recording(flags, old, name, args)...)
+	tag := name[strings.LastIndexAny(name, "/:")+1:]
+	return c.StartOurs("record-trace-"+tag, c.recording(flags, old, name, args)...)
 }
 
 func (c *Containerd) recording(flags []string, old, name string, args []string) []string {
