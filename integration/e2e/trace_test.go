@@ -376,6 +376,55 @@ func TestTraceExt4(t *testing.T) {
 		without.Stats.Requests, without.Stats.Bytes, with.Stats.Requests, with.Stats.Bytes)
 }
 
+// TestTraceNetwork records a container with an address of its own, from within a
+// network namespace, so that the bridge is nowhere else.
+func TestTraceNetwork(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	plugins := n.Tools.Debian + "/usr/lib/cni"
+	if _, err := os.Stat(plugins + "/bridge"); err != nil {
+		t.Skip(err, ": make tools fetches it")
+	}
+	n.push(t, built(t, small), "network:1")
+	n.rpull(t, "network:1")
+	const show = "cat /proc/net/dev /proc/net/fib_trie"
+	for name, c := range map[string]struct {
+		flags      string
+		want, miss []string
+	}{
+		"loopback": {"--cni-plugin-dir /none", []string{"lo:", "127.0.0.1"}, []string{"10.99.0.", "eth0:"}},
+		"own":      {"--cni-plugin-dir " + plugins, []string{"lo:", "eth0:", "10.99.0."}, []string{"r-trace-br0"}},
+		"host":     {"--disable-network-isolation", []string{"marker:"}, []string{"eth0:"}},
+	} {
+		ref := n.Ref("network:" + name)
+		command := fmt.Sprintf("ip link add marker type bridge && %s --address %s --namespace %s record-trace --working-dir %s %s %s %s /bin/sh -c '%s' && echo after: && ip -o link",
+			n.Path("bin/ctr"), n.Containerd.Address, n.Namespace, n.Path("traces"), c.flags, n.Ref("network:1"), ref, show)
+		out, err := n.Run(t.Context(), "unshare", "--net", "sh", "-c", command)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		n.removeLater(t, ref)
+		in, after, _ := strings.Cut(out, "after:")
+		for _, want := range c.want {
+			if !strings.Contains(in, want) {
+				t.Errorf("%s: no %q in %s", name, want, in)
+			}
+		}
+		for _, miss := range c.miss {
+			if strings.Contains(in, miss) {
+				t.Errorf("%s: %q in %s", name, miss, in)
+			}
+		}
+		if strings.Contains(after, "r-trace") || strings.Contains(after, "veth") {
+			t.Errorf("%s: links left: %s", name, after)
+		}
+	}
+	n.nothingLeft(t)
+	if _, err := os.Stat("/run/reprise-record-trace"); !os.IsNotExist(err) {
+		t.Errorf("the addresses of the network are left: %v", err)
+	}
+}
+
 // TestPushLazy pushes an image whose layers were never here: to another name at
 // the same registry, where they are mounted, and to another registry.
 func TestPushLazy(t *testing.T) {

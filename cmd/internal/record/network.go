@@ -79,18 +79,44 @@ func (r *recording) connect(ctx context.Context, task containerd.Task) (_ *conne
 	return c, err
 }
 
+// lockNetwork locks networkDir, and makes it if need be: who uses it last removes
+// it, maybe while somebody else waits for the lock.
 func lockNetwork() (*os.File, error) {
-	if err := os.MkdirAll(networkDir, 0o700); err != nil {
-		return nil, err
+	for {
+		if err := os.MkdirAll(networkDir, 0o700); err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(filepath.Join(networkDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		there, err := lockShared(f)
+		if there && err == nil {
+			return f, nil
+		}
+		if err := errors.Join(err, f.Close()); err != nil {
+			return nil, err
+		}
 	}
-	f, err := os.OpenFile(filepath.Join(networkDir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
+}
+
+// lockShared locks f and reports whether it still has its name.
+func lockShared(f *os.File) (bool, error) {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH); err != nil {
-		return nil, errors.Join(fmt.Errorf("locking %s: %w", f.Name(), err), f.Close())
+		return false, fmt.Errorf("locking %s: %w", f.Name(), err)
 	}
-	return f, nil
+	locked, err := f.Stat()
+	if err != nil {
+		return false, err
+	}
+	named, err := os.Stat(f.Name())
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && os.SameFile(locked, named), err
 }
 
 // remove frees the address, and removes the bridge if nobody else uses it.
@@ -112,6 +138,7 @@ func (c *connection) remove(ctx context.Context) error {
 		if err := removeLink(bridge); err != nil {
 			errs = append(errs, fmt.Errorf("removing bridge %s: %w", bridge, err))
 		}
+		errs = append(errs, os.RemoveAll(networkDir))
 	}
 	return errors.Join(append(errs, c.lock.Close())...)
 }

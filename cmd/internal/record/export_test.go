@@ -1,0 +1,4 @@
+package record
+
+// For tests.
+var RemoveLink = removeLink
