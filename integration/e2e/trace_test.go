@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -393,7 +394,7 @@ func TestTraceNetwork(t *testing.T) {
 	}{
 		"loopback": {"--cni-plugin-dir /none", []string{"lo:", "127.0.0.1"}, []string{"10.99.0.", "eth0:"}},
 		"own":      {"--cni-plugin-dir " + plugins, []string{"lo:", "eth0:", "10.99.0."}, []string{"r-trace-br0"}},
-		"host":     {"--disable-network-isolation", []string{"marker:"}, []string{"eth0:"}},
+		"host":     {"--disable-network-isolation", hostLinks(t), []string{"marker:"}},
 	} {
 		ref := n.Ref("network:" + name)
 		command := fmt.Sprintf("ip link add marker type bridge && %s --address %s --namespace %s record-trace --working-dir %s %s %s %s /bin/sh -c '%s' && echo after: && ip -o link",
@@ -423,6 +424,19 @@ func TestTraceNetwork(t *testing.T) {
 	if _, err := os.Stat("/run/reprise-record-trace"); !os.IsNotExist(err) {
 		t.Errorf("the addresses of the network are left: %v", err)
 	}
+}
+
+// hostLinks returns how /proc/net/dev names the links of the machine.
+func hostLinks(t *testing.T) (names []string) {
+	t.Helper()
+	all, err := net.Interfaces()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range all {
+		names = append(names, l.Name+":")
+	}
+	return names
 }
 
 // TestPushLazy pushes an image whose layers were never here: to another name at
