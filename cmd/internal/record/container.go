@@ -23,12 +23,16 @@ func (r *recording) observe(ctx context.Context) (ended string, err error) {
 		return "", fmt.Errorf("creating the container: %w", err)
 	}
 	defer func() { err = errors.Join(err, r.removeContainer(ctx, c)) }()
-	streams := cio.WithStreams(r.cfg.Stdin, r.cfg.Stdout, r.cfg.Stderr)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	in := newStdin(ctx, r.cfg.Stdin)
+	streams := cio.WithStreams(in, r.cfg.Stdout, r.cfg.Stderr)
 	task, err := c.NewTask(ctx, cio.NewCreator(streams, cio.WithFIFODir(r.files.fifos())))
 	if err != nil {
 		return "", fmt.Errorf("creating the container's task: %w", err)
 	}
 	defer func() { err = errors.Join(err, r.removeTask(ctx, task)) }()
+	in.task <- task
 	exited, err := task.Wait(ctx)
 	if err != nil {
 		return "", err

@@ -28,6 +28,11 @@ func (r *recording) readFiles(ctx context.Context, mounts []mount.Mount) error {
 	var unknown []string
 	err = mount.WithReadonlyTempMount(ctx, mounts, func(root string) error {
 		for _, p := range paths {
+			select {
+			case <-r.cfg.Stop:
+				return errors.New("interrupted")
+			default:
+			}
 			found, err := readPath(ctx, root, p)
 			if err != nil {
 				return err

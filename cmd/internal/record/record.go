@@ -111,6 +111,11 @@ func (r *recording) record(ctx context.Context) (c tracelayer.Contents, err erro
 	if err := r.files.began(); err != nil {
 		return c, err
 	}
+	defer func() {
+		if err != nil {
+			r.giveUp(ctx)
+		}
+	}()
 	if err := r.read(ctx, mounts); err != nil {
 		return c, err
 	}
@@ -121,6 +126,16 @@ func (r *recording) record(ctx context.Context) (c tracelayer.Contents, err erro
 		return c, fmt.Errorf("waiting for the trace: %w", err)
 	}
 	return r.collect()
+}
+
+// giveUp waits for the end of a recording that nobody wants, so that nothing is
+// written after the files are removed.
+func (r *recording) giveUp(ctx context.Context) {
+	clean, cancel := cleaning(ctx)
+	defer cancel()
+	if r.files.finish() == nil {
+		_ = r.files.wait(clean)
+	}
 }
 
 // read makes somebody read the image.
