@@ -22,6 +22,9 @@ type Image struct {
 func Open(ctx context.Context, r blob.ReaderAt) (*Image, error) {
 	m := &Image{r: r}
 	block := make([]byte, BlockSize)
+	if r.Size() < BlockSize {
+		return nil, fmt.Errorf("%w: device of %d bytes", ErrFormat, r.Size())
+	}
 	if err := blob.ReadFull(ctx, r, block, 0); err != nil {
 		return nil, fmt.Errorf("reading superblock: %w", err)
 	}

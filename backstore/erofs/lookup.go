@@ -32,7 +32,7 @@ func (m *Image) Lookup(ctx context.Context, dir *Inode, name string) (Dirent, er
 	// The name is in the last block that begins with it or one before it.
 	var found []Dirent
 	for from, to := int64(0), (dir.Size+BlockSize-1)/BlockSize; from < to; {
-		mid := (from + to) / 2
+		mid := (from + to - 1) / 2
 		b := make([]byte, min(BlockSize, dir.Size-mid*BlockSize))
 		if err := m.ReadAt(ctx, dir, b, mid*BlockSize); err != nil {
 			return Dirent{}, err
@@ -43,8 +43,10 @@ func (m *Image) Lookup(ctx context.Context, dir *Inode, name string) (Dirent, er
 		}
 		if entries[0].Name > name {
 			to = mid
-		} else {
-			found, from = entries, mid+1
+			continue
+		}
+		if found, from = entries, mid+1; entries[0].Name == name {
+			break
 		}
 	}
 	for _, e := range found {

@@ -36,6 +36,7 @@ const (
 )
 
 const (
+	compatJournal       = 0x4
 	compatSparseSuper2  = 0x200
 	roCompatSparseSuper = 0x1
 
@@ -60,6 +61,7 @@ type superblock struct {
 	compat         uint32
 	incompat       uint32
 	roCompat       uint32
+	journal        uint32    // inode number
 	backups        [2]uint32 // groups, of sparse_super2
 	seed           [4]uint32
 	unsignedHash   bool
@@ -83,6 +85,7 @@ func decodeSuperblock(b []byte) (superblock, error) {
 		roCompat:       le.Uint32(b[100:]),
 		unsignedHash:   le.Uint32(b[0x160:])&flagUnsignedHash != 0,
 		firstMetaBG:    le.Uint32(b[0x104:]),
+		journal:        le.Uint32(b[0xe0:]),
 	}
 	for i := range s.seed {
 		s.seed[i] = le.Uint32(b[0xec+4*i:])
@@ -113,7 +116,7 @@ func (s *superblock) validate() error {
 		return fmt.Errorf("%w: group descriptors of %d bytes", ErrFormat, s.descSize)
 	case s.blocksPerGroup == 0 || s.inodesPerGroup == 0:
 		return fmt.Errorf("%w: groups of %d blocks and %d inodes", ErrFormat, s.blocksPerGroup, s.inodesPerGroup)
-	case s.blocks > 1<<48:
+	case s.blocks > 1<<48 || s.blocks <= uint64(s.firstData):
 		return fmt.Errorf("%w: %d blocks", ErrFormat, s.blocks)
 	}
 	return nil
@@ -138,6 +141,11 @@ func (s *superblock) descriptor(group uint32) int64 {
 		}
 	}
 	return block*s.blockSize + int64(group%perBlock)*s.descSize
+}
+
+// groups returns the number of block groups.
+func (s *superblock) groups() uint64 {
+	return (s.blocks - uint64(s.firstData) + uint64(s.blocksPerGroup) - 1) / uint64(s.blocksPerGroup)
 }
 
 // hasSuper reports whether a group begins with a copy of the superblock.

@@ -15,13 +15,14 @@ type Range struct{ Off, Size int64 }
 
 // Ranges returns where the files with the given paths lie on the device of an
 // image: in the order of paths, each file whole, up to its size rounded up to
-// sectors of 512 bytes, and each once. What of the metadata is needed to find
-// them is read from dev while they are looked up. Paths that lead nowhere are
+// sectors of 512 bytes, and each once. The metadata that a kernel reads to mount
+// dev and to find them is read from dev meanwhile. Paths that lead nowhere are
 // returned as missing.
 //
 // The error wraps ext4.ErrFormat or erofs.ErrFormat if dev has no file system
-// that can be read, or if what is read of it is damaged; ErrLimit if it is
-// larger than anybody makes one.
+// that can be read, or if what is read of it is damaged, io.ErrUnexpectedEOF if
+// it leads beyond the end of dev, and ErrLimit if it is larger than anybody makes
+// one.
 func Ranges(ctx context.Context, dev blob.ReaderAt, paths []string) (ranges []Range, missing []string, err error) {
 	missing, err = each(ctx, dev, paths, func(r Range) error {
 		ranges = append(ranges, r)
@@ -36,6 +37,9 @@ func each(ctx context.Context, dev blob.ReaderAt, paths []string, visit func(Ran
 	t, err := open(ctx, newPages(dev))
 	if err != nil {
 		return nil, err
+	}
+	if err := t.mount(ctx); err != nil {
+		return nil, fmt.Errorf("opening file system: %w", err)
 	}
 	w := newWalk(t, dev.Size(), visit)
 	for _, p := range paths {

@@ -11,6 +11,8 @@ import (
 // by their numbers.
 type tree interface {
 	root() uint64
+	// mount reads what a kernel reads before any file.
+	mount(ctx context.Context) error
 	stat(ctx context.Context, inode uint64) (info, error)
 	// lookup returns an error that wraps fs.ErrNotExist if dir, which is a
 	// directory, has no such name.
@@ -56,6 +58,8 @@ type ext4Tree struct{ m *ext4.Image }
 
 func (t ext4Tree) root() uint64 { return ext4.Root }
 
+func (t ext4Tree) mount(ctx context.Context) error { return t.m.ReadToMount(ctx) }
+
 func (t ext4Tree) stat(ctx context.Context, inode uint64) (info, error) {
 	i, err := t.m.Inode(ctx, inode)
 	if err != nil {
@@ -99,6 +103,11 @@ func (t ext4Tree) content(ctx context.Context, inode uint64, visit func(int64, R
 type erofsTree struct{ m *erofs.Image }
 
 func (t erofsTree) root() uint64 { return t.m.RootNID() }
+
+func (t erofsTree) mount(ctx context.Context) error {
+	_, err := t.m.Root(ctx) // the superblock was read
+	return err
+}
 
 func (t erofsTree) stat(ctx context.Context, inode uint64) (info, error) {
 	i, err := t.m.Inode(ctx, inode)
