@@ -63,11 +63,12 @@ func TestTraceFlow(t *testing.T) {
 // record records and removes the new image at the end of the test.
 func (n machine) record(t *testing.T, flags []string, old, name string, args ...string) string {
 	t.Helper()
+	begin := time.Now()
 	out, err := n.Containerd.RecordTrace(t.Context(), flags, n.Ref(old), n.Ref(name), args...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return out
+	return fmt.Sprintf("%sin %v", out, time.Since(begin))
 }
 
 func (n machine) pushTraced(t *testing.T, name string) string {
@@ -303,9 +304,9 @@ func TestTraceReplaced(t *testing.T) {
 	n := ownNode(t, node.Options{})
 	n.push(t, built(t, small), "replaced:1")
 	n.rpull(t, "replaced:1")
-	n.record(t, nil, "replaced:1", "replaced:2", "/bin/cat", "/etc/layers")
+	t.Log(n.record(t, nil, "replaced:1", "replaced:2", "/bin/cat", "/etc/layers"))
 	n.removeLater(t, n.Ref("replaced:2"))
-	n.record(t, nil, "replaced:2", "replaced:3", "/bin/sh", "-c", sumScript)
+	t.Log(n.record(t, nil, "replaced:2", "replaced:3", "/bin/sh", "-c", sumScript))
 	n.removeLater(t, n.Ref("replaced:3"))
 	for _, name := range []string{"replaced:2", "replaced:3"} {
 		n.pushTraced(t, name)
