@@ -391,6 +391,26 @@ func TestTraceExt4(t *testing.T) {
 		without.Stats.Requests, without.Stats.Bytes, with.Stats.Requests, with.Stats.Bytes)
 }
 
+// TestTraceDownloaded records an image whose layers are here as files: the trace is
+// for nodes where they are not.
+func TestTraceDownloaded(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	n.push(t, layered(t, image.Layered{Name: "downloaded", Args: small.Args, Steps: []image.Step{
+		{Rootfs: image.Small()}, {Write: image.OneFile("etc/layers", "layer 1\nlayer 2\n")},
+	}}), "originals/downloaded:1")
+	n.convert(t, "originals/downloaded:1", "downloaded:1")
+	n.rpull(t, "downloaded:1", "--download-blobs")
+	t.Log(n.record(t, nil, "downloaded:1", "downloaded:2"))
+	t.Log(n.pushTraced(t, "downloaded:2"))
+	n.trace(t, "downloaded:2").records(t)
+	n.forget(t)
+	start, err := coldstart.Lazy(t.Context(), n.Node, "downloaded:2")
+	if err != nil || start.Stdout != smallOutput {
+		t.Errorf("printed %q, %v", start.Stdout, err)
+	}
+	t.Logf("%d requests", start.Stats.Requests)
+}
+
 // TestTraceNetwork records a container with an address of its own, from within a
 // network namespace, so that the bridge is nowhere else.
 func TestTraceNetwork(t *testing.T) {
