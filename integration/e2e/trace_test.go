@@ -309,6 +309,33 @@ func TestTraceFails(t *testing.T) {
 	n.nothingLeft(t)
 }
 
+// TestTraceCrash kills the daemon below a recording: that can't be gone on with, and
+// is told when the daemon is back.
+func TestTraceCrash(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	n.push(t, built(t, small), "crash:1")
+	n.rpull(t, "crash:1")
+	p, err := n.Containerd.StartRecordTrace([]string{"--time", "600"}, n.Ref("crash:1"), n.Ref("crash:2"), "/bin/sh", "-c", "echo started; sleep 1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitLog(t, p, "started")
+	if err := n.Snapshotter.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Snapshotter.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err = p.Await(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "the snapshotter says:") {
+		t.Errorf("the recording of a daemon that is gone: %v", err)
+	}
+	t.Log(err)
+	n.nothingLeft(t)
+	t.Log(n.record(t, nil, "crash:1", "crash:2"))
+	n.removeLater(t, n.Ref("crash:2"))
+}
+
 // TestTraceReplaced records an image that has a trace.
 func TestTraceReplaced(t *testing.T) {
 	n := ownNode(t, node.Options{})
