@@ -15,8 +15,12 @@ const (
 	// flight, for that to be kept.
 	worth = 1.1
 	// limiting is the part of the window in flight that says that the window,
-	// not the line, is what limits.
-	limiting = 0.8
+	// not the line, is what limits: a kernel may allow less than it is told.
+	limiting = 0.6
+	// headroom is how much larger than what one round trip carries the window
+	// is: an eighth of it never is in flight (transport.Window), and a
+	// measurement that came out too low must not last.
+	headroom = 1.25
 	// leastRate is what any line is taken to carry at first, bytes a second.
 	leastRate = 25e6 / 8
 )
@@ -84,7 +88,7 @@ func (m *meter) answered(took time.Duration, now time.Time) {
 func (m *meter) read(n int, took time.Duration, now time.Time) {
 	const small = 64 << 10 // in larger ones the begin of the answer does not show
 	if n <= small {
-		m.answered(max(took-m.transfer(int64(n)), took/4), now)
+		m.answered(max(took-m.transfer(int64(n)), took/2), now)
 	} else if r := float64(n) / took.Seconds(); r > m.rate {
 		m.rate = r
 		m.window = max(m.window, m.fit(r))
@@ -93,7 +97,7 @@ func (m *meter) read(n int, took time.Duration, now time.Time) {
 
 // fit returns what one round trip carries at a rate, as a window.
 func (m *meter) fit(rate float64) int64 {
-	return min(max(int64(rate*m.roundTrip().Seconds()), minWindow), maxWindow)
+	return min(max(int64(headroom*rate*m.roundTrip().Seconds()), minWindow), maxWindow)
 }
 
 // reset ends the measurement under way. The next one begins when what piled up
