@@ -7,7 +7,10 @@ func traceCommand() *cli.Command {
 		Name:  "trace",
 		Usage: "Work with recorded starts of images",
 		Commands: []*cli.Command{
+			traceShowCommand(),
+			traceMergeCommand(),
 			traceStripCommand(),
+			traceAttachCommand(),
 		},
 	}
 }
