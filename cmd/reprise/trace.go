@@ -8,6 +8,7 @@ func traceCommand() *cli.Command {
 		Usage: "Work with recorded starts of images",
 		Commands: []*cli.Command{
 			traceStripCommand(),
+			traceAttachCommand(),
 		},
 	}
 }

@@ -23,6 +23,9 @@ type original struct {
 	config []byte
 	// dropped are the trace layers that are not in the manifest any more.
 	dropped []ocispec.Descriptor
+	// base is how many layers, from the bottom on, are overlaybd layers
+	// already.
+	base int
 	// subject is the manifest as it is in the source.
 	subject ocispec.Descriptor
 }
@@ -37,8 +40,7 @@ func (c *conversion) image(ctx context.Context, n source.Document) (*Image, docu
 	if err != nil {
 		return nil, document{}, fmt.Errorf("dropping the trace layer of manifest %s: %w", n.Desc.Digest, err)
 	}
-	overlaybd, err := isOverlaybd(o.Manifest.Layers)
-	if err != nil {
+	if o.base, err = c.overlaybd(o.Manifest.Layers); err != nil {
 		return nil, document{}, fmt.Errorf("manifest %s: %w", n.Desc.Digest, err)
 	}
 	r := &Image{SourceManifest: n.Desc.Digest}
@@ -46,7 +48,7 @@ func (c *conversion) image(ctx context.Context, n source.Document) (*Image, docu
 		r.Dropped = append(r.Dropped, d.Digest)
 		c.cfg.Note(fmt.Sprintf("%s is dropped: a trace layer is about the image that it was recorded with, and belongs on top of it only", d.Digest))
 	}
-	if overlaybd {
+	if o.base > 0 && o.base == len(o.Manifest.Layers) {
 		doc, err := c.copied(ctx, o, r)
 		return r, doc, err
 	}
@@ -96,6 +98,9 @@ func (c *conversion) converted(ctx context.Context, o original, r *Image) (docum
 	for _, l := range layers {
 		r.Layers = append(r.Layers, l.report)
 	}
+	if err := c.build(layers[:o.base], o.Manifest.Layers); err != nil {
+		return document{}, fmt.Errorf("manifest %s: %w", o.subject.Digest, err)
+	}
 	reused, err := c.reuse(ctx, layers)
 	if err == nil && reused < len(layers) {
 		err = c.convertLayers(ctx, layers, reused)
@@ -106,31 +111,6 @@ func (c *conversion) converted(ctx context.Context, o original, r *Image) (docum
 	doc, err := c.manifest(ctx, o, text, layers)
 	r.Manifest = doc.desc.Digest
 	return doc, err
-}
-
-// isOverlaybd reports whether all layers are overlaybd layers already. There is
-// no trace layer among them.
-func isOverlaybd(descs []ocispec.Descriptor) (bool, error) {
-	already := 0
-	for i, d := range descs {
-		l, err := labels.Parse(d.Annotations)
-		if err != nil {
-			return false, fmt.Errorf("layer %d (%s): %w", i, d.Digest, err)
-		}
-		if l.Turbo {
-			return false, fmt.Errorf("layer %d (%s) is a TurboOCI layer: convert the image that was made of", i, d.Digest)
-		}
-		if l.Blob != "" {
-			already++
-		}
-	}
-	switch already {
-	case 0:
-		return false, nil
-	case len(descs):
-		return true, nil
-	}
-	return false, fmt.Errorf("%d of its %d layers are overlaybd layers already: an image is converted as a whole", already, len(descs))
 }
 
 // copied makes an image that needs no converting one of the destination.

@@ -27,6 +27,7 @@ type layer struct {
 	out    ocispec.Descriptor
 	report *Layer
 	bar    *terminal.Bar
+	base   bool // it is an overlaybd layer already, and stays as it is
 }
 
 // layers returns the layers of a manifest, bottom first.
@@ -92,6 +93,9 @@ func (c *conversion) convertLayers(ctx context.Context, layers []*layer, reused 
 		}
 		if ctx.Err() != nil {
 			return l.wrap(err)
+		}
+		if err != nil && l.base {
+			return l.wrap(fmt.Errorf("it can not be built on: %w", err))
 		}
 		if err != nil { // whoever remembered it was wrong
 			c.cfg.Note(fmt.Sprintf("%s can not be built on, and is converted again: %v", l.out.Digest, err))

@@ -75,6 +75,15 @@ func annotated(d ocispec.Descriptor) (entry, bool) {
 // before, and returns for how many that was possible.
 func (c *conversion) reuse(ctx context.Context, layers []*layer) (int, error) {
 	for n, l := range layers {
+		if l.base {
+			stored, err := c.transfer.Copy(ctx, c.cfg.Source, l.source, l.bar)
+			if err != nil {
+				return n, l.wrap(err)
+			}
+			l.report.Reused, l.report.Stored = true, stored
+			l.bar.Done("as it is, " + string(stored))
+			continue
+		}
 		e, stored, err := c.reusable(ctx, l)
 		if err != nil {
 			return n, l.wrap(err)

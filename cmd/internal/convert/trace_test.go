@@ -12,7 +12,11 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/backstore/zfile"
+	"github.com/reprise-containers/reprise/cmd/internal/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
+	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/registry/registrytest"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
@@ -144,4 +148,106 @@ func TestTraceLayerIsNoBase(t *testing.T) {
 	if again := mustRun(t, config(t), recorded.dir+":1", t.TempDir()); again.Images[0].Manifest == "" || len(again.Images[0].Layers) != 2 || !again.Images[0].Copied {
 		t.Errorf("%+v", again.Images[0])
 	}
+}
+
+// Ordinary layers that were stacked on an image with a trace are converted on
+// what is below it, as if it had never been there.
+func TestStackedOnTraceLayer(t *testing.T) {
+	to := t.TempDir()
+	base := mustRun(t, config(t), single(t, three()...), to+":base")
+	c := content(t, to+":base", source.Config{})
+	var m ocispec.Manifest
+	document(t, c, c.Root, &m)
+	var layers []layer
+	for _, d := range m.Layers {
+		text, err := os.ReadFile(to + "/blobs/sha256/" + d.Digest.Encoded())
+		if err != nil {
+			t.Fatal(err)
+		}
+		layers = append(layers, layer{tar: text, annotations: d.Annotations})
+	}
+	top := gzipLayer(archive(map[string]int{"child": 5000, "etc/passwd": 10, "usr/bin": 70_003}))
+	stacked := single(t, append(append(slices.Clone(layers), traceLayer(nil)), top)...)
+	cfg := config(t)
+	known := t.TempDir()
+	cfg.Cache = convert.OpenCache(known)
+	cfg.Compression.Algorithm = zfile.LZ4 // of what is converted
+	r := mustRun(t, cfg, stacked, to+":1")
+	wantStored(t, r, "present again", "present again", "present again", "uploaded")
+	for i, l := range base.Images[0].Layers {
+		if got := r.Images[0].Layers[i]; got.Digest != l.Digest || got.Digest != got.Source {
+			t.Errorf("layer %d became %s, want %s", i, got.Digest, l.Digest)
+		}
+	}
+	if len(r.Images[0].Dropped) != 1 {
+		t.Errorf("dropped %q", r.Images[0].Dropped)
+	}
+	opens(t, to+":1", 4)
+	// All of it converted at once is the same, but for the file system's UUID.
+	all := append(three(), top)
+	mustRun(t, config(t), single(t, all...), to+":2")
+	a, b := device(t, to+":1"), device(t, to+":2")
+	if n := len(a); n != len(b) || n == 0 {
+		t.Fatalf("devices of %d and %d blocks", n, len(b))
+	}
+	other := 0
+	for at, p := range a {
+		if p != b[at] {
+			other++
+		}
+	}
+	if other > 1 {
+		t.Errorf("%d of %d blocks differ", other, len(a))
+	}
+	// Again, and without the trace: nothing is left to do.
+	wantStored(t, mustRun(t, cfg, stacked, to+":3"), "present again", "present again", "present again", "present again")
+	again := mustRun(t, cfg, single(t, append(slices.Clone(layers), top)...), to+":4")
+	if again.Digest != r.Digest {
+		t.Errorf("with a trace %s, without %s", r.Digest, again.Digest)
+	}
+	// What the base says it was converted from is not remembered as true.
+	if n := len(entries(t, known)); n != 1 {
+		t.Errorf("%d layers are remembered", n)
+	}
+	// One that lies about being convertible on is an error, not an archive.
+	lie := slices.Clone(layers)
+	lie[1].tar = []byte("no layer")
+	lie[1].annotations = labels.Converted{
+		Blob: digest.FromBytes(lie[1].tar), BlobSize: 8, FSType: "erofs", SourceChain: base.Images[0].Layers[1].Chain,
+		Converter: layers[1].annotations[labels.Converter],
+	}.Annotations(nil)
+	if r, err := run(t, config(t), single(t, append(lie, top)...), to+":5"); err == nil || !strings.Contains(err.Error(), "layer 1 (") || !strings.Contains(err.Error(), "can not be built on") {
+		t.Errorf("%+v, %v", r, err)
+	}
+}
+
+// device returns what is on the device of an image, by block.
+func device(t *testing.T, arg string) map[int64]string {
+	t.Helper()
+	img, err := source.Open(t.Context(), arg, source.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer img.Close()
+	var readers []blob.ReaderAt
+	for _, l := range img.Layers {
+		readers = append(readers, l)
+	}
+	disk, err := backstore.Open(t.Context(), readers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[int64]string{}
+	for s := range disk.Segments() {
+		p := make([]byte, s.Length*512)
+		if err := blob.ReadFull(t.Context(), disk, p, s.Offset*512); err != nil {
+			t.Fatal(err)
+		}
+		for at := 0; at < len(p); at += 512 {
+			if block := string(p[at : at+512]); strings.Trim(block, "\x00") != "" {
+				all[s.Offset*512+int64(at)] = block
+			}
+		}
+	}
+	return all
 }
