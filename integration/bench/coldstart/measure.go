@@ -93,10 +93,7 @@ func (b *bench) warm(ctx context.Context, s *subject, line link.Line) (float64, 
 	if err := coldstart.Forget(ctx, b.n, nil); err != nil {
 		return 0, err
 	}
-	kinds := []variant{{name: "warm", image: (*subject).lazy}}
-	if s.traced() != "" {
-		kinds = append(kinds, variant{name: "warm, trace", image: (*subject).traced})
-	}
+	kinds := []variant{{name: "warm", image: (*subject).lazy}, {name: "warm, trace", image: (*subject).traced}}
 	// The first one of each fills the cache.
 	var took []float64
 	for round := range b.pairs + 1 {
