@@ -15,8 +15,11 @@ const (
 	// flight, for that to be kept.
 	worth = 1.1
 	// limiting is the part of the window in flight that says that the window,
-	// not the line, is what limits.
-	limiting = 0.8
+	// not the line, is what limits: a kernel may allow less than it is told.
+	limiting = 0.5
+	// headroom is how much more than one round trip carries may be in flight,
+	// so that a measurement that came out too low does not last.
+	headroom = 1.05
 	// leastRate is what any line is taken to carry at first, bytes a second.
 	leastRate = 25e6 / 8
 )
@@ -26,13 +29,15 @@ const (
 //
 // What is measured with too little in flight is the window and not the line. So
 // the window is doubled as long as that gains something; when it does not, it
-// becomes what one round trip carries.
+// becomes what one round trip carries. How much of a window really is in flight
+// shows as long as it limits.
 type meter struct {
 	now, before time.Duration // shortest time to first byte of this and the last period, 0: none
 	since       time.Time     // begin of the period
 
 	rate   float64 // bytes a second, 0: unknown
 	window int64   // bytes, of all senders together
+	yield  float64 // part of the window that is in flight, at most
 
 	probing bool      // the window was doubled
 	rateWas float64   // before that
@@ -46,7 +51,7 @@ type meter struct {
 	bytes int64
 }
 
-func newMeter() meter { return meter{window: minWindow} }
+func newMeter() meter { return meter{window: minWindow, yield: 1} }
 
 // roundTrip returns the shortest time to a first byte lately, 0 if unknown.
 func (m *meter) roundTrip() time.Duration {
@@ -84,7 +89,7 @@ func (m *meter) answered(took time.Duration, now time.Time) {
 func (m *meter) read(n int, took time.Duration, now time.Time) {
 	const small = 64 << 10 // in larger ones the begin of the answer does not show
 	if n <= small {
-		m.answered(max(took-m.transfer(int64(n)), took/4), now)
+		m.answered(max(took-m.transfer(int64(n)), took/2), now)
 	} else if r := float64(n) / took.Seconds(); r > m.rate {
 		m.rate = r
 		m.window = max(m.window, m.fit(r))
@@ -93,7 +98,7 @@ func (m *meter) read(n int, took time.Duration, now time.Time) {
 
 // fit returns what one round trip carries at a rate, as a window.
 func (m *meter) fit(rate float64) int64 {
-	return min(max(int64(rate*m.roundTrip().Seconds()), minWindow), maxWindow)
+	return min(max(int64(headroom*rate*m.roundTrip().Seconds()/m.yield), minWindow), maxWindow)
 }
 
 // reset ends the measurement under way. The next one begins when what piled up
@@ -140,6 +145,7 @@ func (m *meter) sample(rate float64, now time.Time) {
 			m.window, m.hold = m.fit(m.rate), now.Add(tryAgain)
 			return
 		}
+		m.yield = min(max(m.rateWas*m.roundTrip().Seconds()/float64(m.window/2), limiting), 1)
 	}
 	if rate*m.roundTrip().Seconds() >= limiting*float64(m.window) && !now.Before(m.hold) && m.window < maxWindow {
 		m.probing, m.rateWas = true, rate

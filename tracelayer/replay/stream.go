@@ -17,9 +17,12 @@ import (
 const (
 	// workers is how many extents are verified at a time.
 	workers = 4
-	// pieceSize is how many bytes of the data are read at most between two
-	// looks at who goes first.
-	pieceSize = 32 << 10
+	// leastPiece and mostPiece bound how many bytes of the data are read at
+	// most between two looks at who goes first: an eighth of the window, as
+	// what is read makes room for as much to be sent.
+	leastPiece, mostPiece = 8 << 10, 64 << 10
+	// scrapSize is how many bytes that nobody needs are read at a time.
+	scrapSize = 64 << 10
 	// maxWrong is how many extents with a wrong sum make the data useless.
 	maxWrong = 8
 	// tries is how often the data are asked for without an extent arriving.
@@ -102,7 +105,7 @@ func (r *run) open(ctx context.Context, items []item) (done int, err error) {
 	}
 	f := &flow{run: r, s: s, pos: items[0].at, items: items, horizon: newHorizon(0)}
 	if !r.Local {
-		f.gate = gate{line: r.Line, urgent: r.urgent}
+		f.gate = gate{line: r.Line, urgent: r.urgent, grant: f.unread}
 	}
 	f.stall = time.AfterFunc(time.Hour, func() { f.horizon.clear(0) })
 	f.stall.Stop()
@@ -127,6 +130,16 @@ type flow struct {
 	stall   *time.Timer // ends expectations when nothing comes
 	workers errgroup.Group
 	scrap   []byte
+}
+
+// unread returns how many bytes of the data can be read without asking for more
+// than was in flight, at least 1, for one read of whatever comes.
+func (f *flow) unread() int {
+	n := 0
+	if u, ok := f.s.(Buffered); ok {
+		n = u.Unread()
+	}
+	return max(n, 1)
 }
 
 // consume hands items to the workers as they arrive and returns how many it did.
@@ -181,10 +194,10 @@ func (f *flow) skipTo(ctx context.Context, at int64) error {
 		return errFar
 	}
 	if f.scrap == nil && f.pos < at {
-		f.scrap = make([]byte, pieceSize)
+		f.scrap = make([]byte, scrapSize)
 	}
 	for f.pos < at {
-		if err := f.read(ctx, f.scrap[:min(at-f.pos, pieceSize)]); err != nil {
+		if err := f.read(ctx, f.scrap[:min(at-f.pos, scrapSize)]); err != nil {
 			return err
 		}
 	}
@@ -204,7 +217,7 @@ func (f *flow) read(ctx context.Context, p []byte) error {
 		}
 		f.horizon.extend(f.run, f.items, f.pos+int64(window))
 		f.stall.Reset(f.Line.late(window))
-		n, err := f.s.Read(p[:min(len(p), pieceSize)])
+		n, err := f.s.Read(p[:min(len(p), max(window/8, leastPiece), mostPiece)])
 		f.stall.Stop()
 		p, f.pos = p[n:], f.pos+int64(n)
 		f.count.received.Add(int64(n))

@@ -56,3 +56,14 @@ func (c *Chain) Quiet(ref string) time.Duration {
 	defer c.mu.Unlock()
 	return c.host(reference.Domain(named)).quiet()
 }
+
+// Line returns what is known of the way to the registry of ref.
+func (c *Chain) Line(ref string) replay.LineStats {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return replay.LineStats{}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.host(reference.Domain(named)).line.Stats()
+}

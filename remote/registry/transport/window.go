@@ -7,36 +7,54 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SetWindow bounds the bytes that the far end of a TCP connection may have sent
-// and nobody read yet, and reports whether it could. conn may be a connection
-// of TLS. The bound is the kernel's: it counts memory, so what is in flight is
-// less when it comes in small packets.
+// Window bounds the bytes that the far end of a TCP connection may have sent and
+// nobody read yet.
 //
-// Both limits are needed: the buffer's ends the kernel's own tuning, which
-// would raise the other, and counts what lies unread; the window's does not
-// depend on how packets are put together.
-func SetWindow(conn any, n int) bool {
+// What the kernel bounds is the memory that packets take until they are read. It
+// allows twice the buffer it is asked for, and packets that are put together well
+// fill nearly all of that with their bytes; those that are not, about half. So
+// the bound is what it is said to be at best, and two thirds of that at worst.
+type Window struct {
+	raw  syscall.RawConn
+	want int // bytes
+}
+
+// NewWindow returns the window of a connection, which may be one of TLS, and
+// false if it has none.
+func NewWindow(conn any) (*Window, bool) {
 	if c, ok := conn.(interface{ NetConn() net.Conn }); ok {
 		conn = c.NetConn()
 	}
 	s, ok := conn.(syscall.Conn)
 	if !ok {
-		return false
+		return nil, false
 	}
 	raw, err := s.SyscallConn()
-	if err != nil {
-		return false
+	return &Window{raw: raw}, err == nil
+}
+
+// Set sets the number of bytes. What the far end was allowed to send before is not
+// taken back.
+func (w *Window) Set(n int) {
+	if n == w.want || n <= 0 {
+		return
 	}
-	var set error
-	err = raw.Control(func(fd uintptr) {
-		// The kernel doubles the buffer for its own needs. Beyond
-		// net.core.rmem_max it takes privileges.
-		if set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, n); set != nil {
-			set = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, n)
+	w.want = n
+	_ = w.raw.Control(func(fd uintptr) {
+		// This ends the kernel's own tuning. Beyond net.core.rmem_max it takes
+		// privileges.
+		buffer := n/2 + n/32
+		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, buffer) != nil {
+			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, buffer)
 		}
-		if err := unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, n); err != nil {
-			set = err
-		}
+		_ = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_WINDOW_CLAMP, n)
 	})
-	return err == nil && set == nil
+}
+
+// Unread returns how many bytes have come that nobody read.
+func (w *Window) Unread() (n int) {
+	_ = w.raw.Control(func(fd uintptr) {
+		n, _ = unix.IoctlGetInt(int(fd), unix.TIOCINQ) // 0 with an error
+	})
+	return n
 }
