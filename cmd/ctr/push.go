@@ -17,6 +17,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cmd/internal/push"
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
+	"github.com/reprise-containers/reprise/cmd/internal/transfer"
 )
 
 // pushCommand pushes an image whose layers may never have been here.
@@ -111,7 +112,7 @@ func pushShown(ctx context.Context, cmd *cli.Command, cfg push.Config) error {
 // printPush writes for people what a push did.
 func printPush(w io.Writer, ref string, r *push.Report) error {
 	fmt.Fprintf(w, "%s@%s\n", ref, r.Target.Digest)
-	ways := []push.Stored{push.Present, push.Mounted, push.Uploaded, push.Copied}
+	ways := []transfer.Stored{transfer.Present, transfer.Mounted, transfer.Uploaded, transfer.Copied}
 	text := ""
 	for _, way := range ways {
 		count, bytes := 0, int64(0)

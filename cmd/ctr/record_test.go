@@ -15,6 +15,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cmd/internal/push"
 	"github.com/reprise-containers/reprise/cmd/internal/record"
+	"github.com/reprise-containers/reprise/cmd/internal/transfer"
 )
 
 // parseRecord returns what a command line of record-trace asks for.
@@ -90,12 +91,12 @@ func TestPrints(t *testing.T) {
 	if err := printRecord(&out, &record.Summary{Name: "app:3", Target: d, Files: 2, Layer: 2048}); err != nil {
 		t.Fatal(err)
 	}
-	blob := func(size int64, way push.Stored) push.Blob {
+	blob := func(size int64, way transfer.Stored) push.Blob {
 		return push.Blob{Descriptor: ocispec.Descriptor{Size: size}, Stored: way}
 	}
 	err = printPush(&out, "app:2", &push.Report{
 		Target: ocispec.Descriptor{Digest: d},
-		Blobs:  []push.Blob{blob(1024, push.Uploaded), blob(2048, push.Mounted), blob(1024, push.Uploaded)},
+		Blobs:  []push.Blob{blob(1024, transfer.Uploaded), blob(2048, transfer.Mounted), blob(1024, transfer.Uploaded)},
 	})
 	if err != nil {
 		t.Fatal(err)

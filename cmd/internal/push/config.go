@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
+	"github.com/reprise-containers/reprise/cmd/internal/transfer"
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/registry"
 )
@@ -83,16 +84,6 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// Stored says how a blob came to its place.
-type Stored string
-
-const (
-	Present  Stored = "present"  // was there
-	Mounted  Stored = "mounted"  // from another repository of the registry
-	Uploaded Stored = "uploaded" // from the content store
-	Copied   Stored = "copied"   // streamed from where it is
-)
-
 // Report is what a push did.
 type Report struct {
 	// Target is what the tag stands for now.
@@ -104,7 +95,7 @@ type Report struct {
 // Blob is one of them.
 type Blob struct {
 	ocispec.Descriptor
-	Stored Stored
+	Stored transfer.Stored
 	// From is the repository it was mounted or copied from.
 	From string
 }
@@ -112,7 +103,7 @@ type Blob struct {
 // Transferred returns how many bytes were sent.
 func (r *Report) Transferred() (bytes int64) {
 	for _, b := range r.Blobs {
-		if b.Stored == Uploaded || b.Stored == Copied {
+		if b.Stored == transfer.Uploaded || b.Stored == transfer.Copied {
 			bytes += b.Size
 		}
 	}

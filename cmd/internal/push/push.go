@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
+	"github.com/reprise-containers/reprise/cmd/internal/transfer"
 )
 
 // push is one run.
@@ -85,21 +86,16 @@ func (p *push) run(ctx context.Context) (*Report, error) {
 		if i == len(t.documents)-1 {
 			to, r.Target = p.tag, doc.Desc
 		}
-		if err := p.cfg.Registry.Push(ctx, to, plain(doc.Desc), bytes.NewReader(doc.Text)); err != nil {
+		if err := p.cfg.Registry.Push(ctx, to, transfer.Plain(doc.Desc), bytes.NewReader(doc.Text)); err != nil {
 			return nil, err
 		}
 	}
 	return r, nil
 }
 
-// plain returns a descriptor with what identifies content.
-func plain(d ocispec.Descriptor) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
-}
-
 // blob makes b one of the destination.
 func (p *push) blob(ctx context.Context, b item) (Blob, error) {
-	bar := p.cfg.Bars.Add(name(b))
+	bar := p.cfg.Bars.Add(transfer.Short(b.Digest))
 	done, err := p.place(ctx, b, bar)
 	if err != nil {
 		return done, fmt.Errorf("%s %s (%s): %w", kind(b), b.Digest, terminal.Bytes(b.Size), err)
@@ -115,13 +111,9 @@ func kind(b item) string {
 	return "layer"
 }
 
-func name(b item) string {
-	return b.Digest.Algorithm().String() + ":" + b.Digest.Encoded()[:12]
-}
-
 // place finds the cheapest way.
 func (p *push) place(ctx context.Context, b item, bar *terminal.Bar) (Blob, error) {
-	done := Blob{Descriptor: plain(b.Descriptor), Stored: Present}
+	done := Blob{Descriptor: transfer.Plain(b.Descriptor), Stored: transfer.Present}
 	there, err := p.cfg.Registry.Exists(ctx, p.repo, b.Descriptor)
 	if err != nil || there {
 		return done, err
@@ -142,7 +134,7 @@ func (p *push) place(ctx context.Context, b item, bar *terminal.Bar) (Blob, erro
 		mounted, err := p.cfg.Registry.Mount(ctx, p.repo, b.Descriptor, from)
 		switch {
 		case mounted:
-			done.Stored, done.From = Mounted, from
+			done.Stored, done.From = transfer.Mounted, from
 			return done, nil
 		case ctx.Err() != nil:
 			return done, err
@@ -151,10 +143,10 @@ func (p *push) place(ctx context.Context, b item, bar *terminal.Bar) (Blob, erro
 		}
 	}
 	if local {
-		done.Stored = Uploaded
+		done.Stored = transfer.Uploaded
 		return done, p.upload(ctx, b.Descriptor, bar)
 	}
-	done.Stored = Copied
+	done.Stored = transfer.Copied
 	done.From, err = p.copy(ctx, b.Descriptor, sources, bar)
 	return done, err
 }
@@ -191,7 +183,7 @@ func (p *push) upload(ctx context.Context, desc ocispec.Descriptor, bar *termina
 		return fmt.Errorf("the content store has %d bytes of it, its descriptor says %d", r.Size(), desc.Size)
 	}
 	bar.Phase("uploading", desc.Size)
-	return p.cfg.Registry.Push(ctx, p.repo, plain(desc), &shown{io.NewSectionReader(r, 0, desc.Size), bar})
+	return p.cfg.Registry.Push(ctx, p.repo, transfer.Plain(desc), &shown{io.NewSectionReader(r, 0, desc.Size), bar})
 }
 
 // shown tells a bar what is read.
@@ -236,7 +228,7 @@ func (p *push) stream(ctx context.Context, desc ocispec.Descriptor, from string,
 		return false, err
 	}
 	s := newStream(ctx, b, bar)
-	err = p.cfg.Registry.Push(ctx, p.repo, plain(desc), io.NewSectionReader(s, 0, desc.Size))
+	err = p.cfg.Registry.Push(ctx, p.repo, transfer.Plain(desc), io.NewSectionReader(s, 0, desc.Size))
 	s.close()
 	if lost := s.failure(); lost != nil {
 		return false, lost

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"math/rand/v2"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -22,6 +23,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cmd/internal/chain"
 	"github.com/reprise-containers/reprise/cmd/internal/push"
+	"github.com/reprise-containers/reprise/cmd/internal/transfer"
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/blob/blobtest"
 	"github.com/reprise-containers/reprise/remote/registry"
@@ -139,7 +141,7 @@ func (w *world) push(cfg push.Config) *push.Report {
 }
 
 // check compares what a tag stands for, and how its blobs came there.
-func (w *world) check(r *push.Report, ref string, want digest.Digest, config, layers push.Stored) {
+func (w *world) check(r *push.Report, ref string, want digest.Digest, config, layers transfer.Stored) {
 	w.t.Helper()
 	if got, err := w.client.Resolve(w.ctx, ref); err != nil || got.Digest != want {
 		w.t.Errorf("%s is %v, %v; want %s", ref, got.Digest, err, want)
@@ -163,16 +165,16 @@ func TestPush(t *testing.T) {
 	host, other := registrytest.Start(t, ""), registrytest.Start(t, "")
 	i := w.image(1)
 	home := host + "/team/app:1"
-	w.check(w.push(w.config(home, i.desc, home)), home, i.desc.Digest, push.Uploaded, push.Uploaded)
-	w.check(w.push(w.config(home, i.desc, host+"/team/app:again")), host+"/team/app:again", i.desc.Digest, push.Present, push.Present)
+	w.check(w.push(w.config(home, i.desc, home)), home, i.desc.Digest, transfer.Uploaded, transfer.Uploaded)
+	w.check(w.push(w.config(home, i.desc, host+"/team/app:again")), host+"/team/app:again", i.desc.Digest, transfer.Present, transfer.Present)
 	w.label(i.desc.Digest, host, "team/none,team/app")
 	w.forget(i)
 	// Where it was pulled from is known by labels, whatever its name is.
 	copied := host + "/copies/app:1"
-	w.check(w.push(w.config("something", i.desc, copied)), copied, i.desc.Digest, push.Uploaded, push.Mounted)
+	w.check(w.push(w.config("something", i.desc, copied)), copied, i.desc.Digest, transfer.Uploaded, transfer.Mounted)
 	away := other + "/app:1"
 	r := w.push(w.config("something", i.desc, away))
-	w.check(r, away, i.desc.Digest, push.Uploaded, push.Copied)
+	w.check(r, away, i.desc.Digest, transfer.Uploaded, transfer.Copied)
 	if r.Blobs[1].From == "" || r.Transferred() != i.config.Size+i.layers[0].Size+i.layers[1].Size {
 		t.Errorf("%+v, %d bytes", r, r.Transferred())
 	}
@@ -187,7 +189,7 @@ func TestPushByName(t *testing.T) {
 	w.push(w.config(home, i.desc, home))
 	w.forget(i)
 	to := host + "/elsewhere:1"
-	w.check(w.push(w.config(home, i.desc, to)), to, i.desc.Digest, push.Uploaded, push.Mounted)
+	w.check(w.push(w.config(home, i.desc, to)), to, i.desc.Digest, transfer.Uploaded, transfer.Mounted)
 }
 
 func TestPushOfWhatIsNowhere(t *testing.T) {
@@ -198,7 +200,8 @@ func TestPushOfWhatIsNowhere(t *testing.T) {
 	ref := host + "/app:1"
 	for name, want := range map[string]string{"Not A Reference": "pull the image again", host + "/gone:1": "404"} {
 		_, err := push.Run(w.ctx, w.config(name, i.desc, ref))
-		if err == nil || !strings.Contains(err.Error(), i.layers[0].Digest.String()) || !strings.Contains(err.Error(), want) {
+		named := func(l ocispec.Descriptor) bool { return strings.Contains(err.Error(), l.Digest.String()) }
+		if err == nil || !slices.ContainsFunc(i.layers, named) || !strings.Contains(err.Error(), want) {
 			t.Errorf("from %s: %v", name, err)
 		}
 	}
@@ -269,7 +272,7 @@ func TestPushIndex(t *testing.T) {
 		t.Errorf("something was moved before the error: %v, %v", there, err)
 	}
 	cfg.Platform = "linux/amd64"
-	w.check(w.push(cfg), ref, here.desc.Digest, push.Uploaded, push.Uploaded)
+	w.check(w.push(cfg), ref, here.desc.Digest, transfer.Uploaded, transfer.Uploaded)
 	// A manifest that the destination has is not needed here.
 	cfg.Platform = ""
 	for _, b := range append(gone.layers, gone.config) {

@@ -11,8 +11,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -130,6 +132,9 @@ func (w *world) checkLabels(m ocispec.Manifest, c ocispec.Image) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	if err := w.ImageService().Delete(w.ctx, oldName); err != nil {
+		w.t.Fatal(err)
+	}
 	if _, err := w.db.GarbageCollect(w.ctx); err != nil {
 		w.t.Fatal(err)
 	}
@@ -184,6 +189,33 @@ func TestRecordReplaces(t *testing.T) {
 		t.Errorf("%+v, %+v", again.Layers, c.History)
 	}
 	w.clean(second)
+}
+
+// Of an index, the manifest for this host is taken; those for others may never
+// have been here.
+func TestRecordIndex(t *testing.T) {
+	w := newWorld(t)
+	w.image(oldName, nil)
+	img, err := w.GetImage(w.ctx, oldName)
+	if err != nil {
+		t.Fatal(err)
+	}
+	here, other := img.Target(), ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("other"), Size: 1}
+	here.Platform, other.Platform = new(platforms.Normalize(platforms.DefaultSpec())), &ocispec.Platform{OS: "linux", Architecture: "s390x"}
+	index := w.add(ocispec.MediaTypeImageIndex, marshal(t, ocispec.Index{
+		MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{other, here},
+	}), nil)
+	if _, err := w.ImageService().Create(w.ctx, images.Image{Name: "multi:1", Target: index}); err != nil {
+		t.Fatal(err)
+	}
+	cfg := w.config()
+	cfg.Old = "multi:1"
+	if _, err := record.Run(w.ctx, cfg); err != nil {
+		t.Fatal(err)
+	}
+	if m, _, _, _ := w.documents(newName); len(m.Layers) != 3 {
+		t.Errorf("%+v", m.Layers)
+	}
 }
 
 func TestRecordWithoutHistory(t *testing.T) {
