@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/integration/coldstart"
+	"github.com/reprise-containers/reprise/integration/coldstart/report"
 	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/reference"
@@ -52,8 +53,8 @@ type variant struct {
 
 var variants = []variant{
 	{name: "full", image: (*subject).ordinary, start: coldstart.Full, once: true},
-	{name: "lazy", image: (*subject).lazy, start: coldstart.Lazy},
-	{name: "trace", image: (*subject).traced, start: coldstart.Lazy},
+	{name: report.Lazy, image: (*subject).lazy, start: coldstart.Lazy},
+	{name: report.Traced, image: (*subject).traced, start: coldstart.Lazy},
 	{name: "referrer", image: (*subject).referred, start: coldstart.Lazy, config: map[string]string{"trace": "referrers = true\n"}},
 	{name: "no-data", image: (*subject).noData, start: coldstart.Lazy},
 	{name: "list", image: (*subject).listed, start: coldstart.Lazy},
@@ -143,7 +144,7 @@ func (b *bench) record(ctx context.Context, s *subject) error {
 	}{
 		{s.traced(), nil}, {s.noData(), []string{"--no-data"}}, {s.listed(), []string{"--priority_list", list}},
 	} {
-		out, err := b.n.Containerd.RecordTrace(ctx, i.flags, ref(s.lazy()), ref(i.name))
+		out, err := b.n.Containerd.RecordTrace(ctx, append(i.flags, "--time", "120"), ref(s.lazy()), ref(i.name))
 		if err != nil {
 			return err
 		}
