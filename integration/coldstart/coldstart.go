@@ -17,6 +17,8 @@ import (
 
 // Start is what one start took.
 type Start struct {
+	// Begin is when the pull began.
+	Begin time.Time
 	// Pull is the time of the pull, Output from then to the first output,
 	// Run from then to the end of the container.
 	Pull, Output, Run time.Duration
@@ -88,7 +90,7 @@ func measure(ctx context.Context, n *node.Node, snapshotter, name string, pull f
 	if out.first.IsZero() {
 		return s, fmt.Errorf("starting %s: it printed nothing", name)
 	}
-	s.Pull, s.Output, s.Run = pulled.Sub(begin), out.first.Sub(pulled), time.Since(pulled)
+	s.Begin, s.Pull, s.Output, s.Run = begin, pulled.Sub(begin), out.first.Sub(pulled), time.Since(pulled)
 	s.Stdout, s.Reads = out.text.String(), s.Reads.since(before)
 	s.Stats = settle(n.Proxy)
 	return s, nil

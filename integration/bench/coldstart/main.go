@@ -66,7 +66,7 @@ func parse(args []string) (c choice, err error) {
 	f.IntVar(&c.runs, "runs", 3, "cold `runs` of each variant; a full pull is done once")
 	f.IntVar(&c.pairs, "pairs", 5, "warm runs, with a trace and without in turns")
 	f.StringVar(&c.out, "out", "bin/bench-coldstart", "`folder` for runs.csv, report.json and report.svg")
-	f.BoolVar(&c.verbose, "v", false, "print the daemon's log of each cold run")
+	f.BoolVar(&c.verbose, "v", false, "print what the daemon notes of each cold run")
 	if err := f.Parse(args); err != nil {
 		return c, err
 	}

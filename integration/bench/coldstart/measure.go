@@ -75,9 +75,18 @@ func (b *bench) cold(ctx context.Context, s *subject, line link.Line, v variant)
 	if err := coldstart.Forget(ctx, b.n, v.config); err != nil {
 		return err
 	}
+	t, err := newTimeline(b.n)
+	if err != nil {
+		return err
+	}
 	start, err := v.start(ctx, b.n, v.image(s))
 	if err != nil {
 		return err
+	}
+	if b.verbose {
+		if err := t.print(ctx, b.n, start); err != nil {
+			return err
+		}
 	}
 	if start.Stdout != s.stdout {
 		return fmt.Errorf("it printed %q, on a plain loop device %q", start.Stdout, s.stdout)
@@ -93,10 +102,7 @@ func (b *bench) warm(ctx context.Context, s *subject, line link.Line) (float64, 
 	if err := coldstart.Forget(ctx, b.n, nil); err != nil {
 		return 0, err
 	}
-	kinds := []variant{{name: "warm", image: (*subject).lazy}}
-	if s.traced() != "" {
-		kinds = append(kinds, variant{name: "warm, trace", image: (*subject).traced})
-	}
+	kinds := []variant{{name: report.Warm, image: (*subject).lazy}, {name: report.WarmTrace, image: (*subject).traced}}
 	// The first one of each fills the cache.
 	var took []float64
 	for round := range b.pairs + 1 {
@@ -112,7 +118,7 @@ func (b *bench) warm(ctx context.Context, s *subject, line link.Line) (float64, 
 				continue
 			}
 			b.add(s, line, v.name, start)
-			if v.name == "warm" {
+			if v.name == report.Warm {
 				took = append(took, start.Ready().Seconds())
 			}
 		}

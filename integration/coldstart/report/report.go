@@ -91,6 +91,30 @@ func (r Report) floor(image, line string) (Floor, bool) {
 	return Floor{}, false
 }
 
+// Paired returns the median of what the runs of one variant took, each divided by
+// what the run of another one took that was made just before or after it, and the
+// number of such pairs; 0 if there are none. The variants are to have taken turns.
+func (r Report) Paired(image, line, variant, other string) (ratio float64, pairs int) {
+	var a, b, ratios []float64
+	for _, run := range r.Runs {
+		switch {
+		case run.Image != image || run.Line != line:
+		case run.Variant == variant:
+			a = append(a, run.Ready)
+		case run.Variant == other:
+			b = append(b, run.Ready)
+		}
+	}
+	for i := range min(len(a), len(b)) {
+		ratios = append(ratios, a[i]/b[i])
+	}
+	if len(ratios) == 0 {
+		return 0, 0
+	}
+	slices.Sort(ratios)
+	return ratios[len(ratios)/2], len(ratios)
+}
+
 // group is what was measured of an image over a line.
 type group struct {
 	image, line string

@@ -42,6 +42,22 @@ func TestSummaries(t *testing.T) {
 	}
 }
 
+func TestPaired(t *testing.T) {
+	var r report.Report
+	for _, took := range [][2]float64{{1, 2}, {8, 8}, {6, 2}, {3, 2}} {
+		r.Runs = append(r.Runs,
+			report.Run{Image: "i", Line: "l", Variant: "warm", Ready: took[1]},
+			report.Run{Image: "i", Line: "other", Variant: "warm", Ready: 1000},
+			report.Run{Image: "i", Line: "l", Variant: "warm, trace", Ready: took[0]})
+	}
+	if ratio, pairs := r.Paired("i", "l", "warm, trace", "warm"); ratio != 1.5 || pairs != 4 {
+		t.Errorf("%v of %d pairs, want 1.5, the upper median of 0.5, 1, 1.5 and 3", ratio, pairs)
+	}
+	if ratio, pairs := r.Paired("i", "l", "warm", "none"); ratio != 0 || pairs != 0 {
+		t.Errorf("%v of %d pairs where there are none", ratio, pairs)
+	}
+}
+
 func TestTable(t *testing.T) {
 	var b bytes.Buffer
 	if err := measured().Table(&b); err != nil {

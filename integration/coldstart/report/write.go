@@ -31,8 +31,38 @@ func (r Report) Table(w io.Writer) error {
 				float64(s.Bytes)/1e6, s.Requests, s.Asked, missed)
 		}
 	}
+	r.traces(&b)
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// Variants that make up the table of starts with and without a trace.
+const (
+	Lazy      = "lazy"
+	Traced    = "trace"
+	Warm      = "warm"
+	WarmTrace = "warm, trace"
+)
+
+// traces writes what a trace does, cold and warm.
+func (r Report) traces(b *strings.Builder) {
+	fmt.Fprintf(b, "\n%-28s %12s %12s %12s %12s %24s\n", "ready s", "cold, none", "cold, trace", "warm, none", "warm, trace", "trace / none, in pairs")
+	for _, g := range r.groups() {
+		fmt.Fprintf(b, "%-28s", g.image+", "+g.line)
+		for _, variant := range []string{Lazy, Traced, Warm, WarmTrace} {
+			cell := ""
+			for _, s := range g.summaries {
+				if s.Variant == variant {
+					cell = fmt.Sprintf("%.2f", s.Ready)
+				}
+			}
+			fmt.Fprintf(b, " %12s", cell)
+		}
+		if ratio, pairs := r.Paired(g.image, g.line, WarmTrace, Warm); pairs > 0 {
+			fmt.Fprintf(b, " %24s", fmt.Sprintf("%.2f (%d)", ratio, pairs))
+		}
+		b.WriteString("\n")
+	}
 }
 
 // CSV writes a line for each run.

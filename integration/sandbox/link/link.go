@@ -114,7 +114,11 @@ func (l *Link) join(ctx context.Context, roundTrip time.Duration) error {
 	if l.delay, err = newDelay(l.near, l.far, roundTrip/2); err != nil {
 		return err
 	}
-	return run(ctx, "ip link set "+l.far+" netns "+l.Netns)
+	// A burst of TCP's must fit into an interface's queue, as it does into that
+	// of a real one; TUN's is short.
+	return run(ctx, "ip link set "+l.far+" netns "+l.Netns,
+		"ip link set "+l.near+" txqueuelen 10000",
+		"ip -n "+l.Netns+" link set "+l.far+" txqueuelen 10000")
 }
 
 // Shape changes the rate; "" removes the limit.
