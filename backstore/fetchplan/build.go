@@ -32,11 +32,16 @@ const (
 // What is needed to open all layers comes first. Of reads that would take more than
 // a million extents, the first are in the plan.
 func Build(ctx context.Context, layers []Layer, t tracelayer.Trace, data io.Writer) (_ *tracelayer.Plan, skipped int, err error) {
+	return build(ctx, layers, t, data, maxExtents)
+}
+
+// build is Build for about most extents.
+func build(ctx context.Context, layers []Layer, t tracelayer.Trace, data io.Writer, most int) (_ *tracelayer.Plan, skipped int, err error) {
 	all, plan, err := openAll(ctx, layers, openFresh)
 	if err != nil {
 		return nil, 0, fmt.Errorf("planning what to fetch: %w", err)
 	}
-	q := newQueue(layers)
+	q := newQueue(layers, most)
 	first := firstOf(layers)
 	for i, o := range all {
 		if first[i] == i {

@@ -1,6 +1,22 @@
 package fetchplan
 
-import "iter"
+import (
+	"context"
+	"io"
+	"iter"
+
+	"github.com/reprise-containers/reprise/tracelayer"
+)
+
+// BuildMost is Build for at most some extents, about.
+func BuildMost(ctx context.Context, layers []Layer, t tracelayer.Trace, data io.Writer, most int) (*tracelayer.Plan, int, error) {
+	return build(ctx, layers, t, data, most)
+}
+
+// MapMost is Map for at most some extents, about.
+func MapMost(ctx context.Context, layers []Layer, t tracelayer.Trace, most int) (*tracelayer.Plan, int, error) {
+	return mapped(ctx, layers, t, most)
+}
 
 // Marks is marks.
 type Marks struct{ m marks }

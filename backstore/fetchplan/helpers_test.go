@@ -215,14 +215,15 @@ var errMissing = errors.New("has not arrived")
 
 // arriving is a blob that has only what arrived of it.
 type arriving struct {
-	desc  ocispec.Descriptor
+	desc ocispec.Descriptor
+
+	mu    sync.Mutex // of what follows: joined reads go on after who asked has left
 	data  []byte
 	there []bool
 	used  []bool
 	all   bool // has arrived
 
-	mu     sync.Mutex // of used and unused
-	unused int        // bytes that arrived and nobody read
+	unused int // bytes that arrived and nobody read
 }
 
 func newArriving(l fetchplan.Layer) *arriving {
@@ -238,6 +239,8 @@ func (a *arriving) Descriptor() ocispec.Descriptor { return a.desc }
 // put has p arrive; no byte arrives twice.
 func (a *arriving) put(t testing.TB, off int64, p []byte) {
 	t.Helper()
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for i := range p {
 		if a.there[off+int64(i)] {
 			t.Fatalf("byte %d of %s arrives twice", off+int64(i), a.desc.Digest)
@@ -251,14 +254,14 @@ func (a *arriving) put(t testing.TB, off int64, p []byte) {
 }
 
 func (a *arriving) ReadAt(_ context.Context, p []byte, off int64) (int, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for i := range p {
 		if at := off + int64(i); at < a.Size() && !a.all && !a.there[at] {
 			return 0, blob.Permanent(fmt.Errorf("byte %d of a read of %d at %d %w", at, len(p), off, errMissing))
 		}
 	}
 	n := copy(p, a.data[off:])
-	a.mu.Lock()
-	defer a.mu.Unlock()
 	for i := range n {
 		at := off + int64(i)
 		if !a.used[at] && a.there[at] {
@@ -299,7 +302,9 @@ func newNode(layers []fetchplan.Layer) *node {
 func (n *node) unused() (bytes int) {
 	for i, a := range n.below {
 		if !slices.Contains(n.below[:i], a) {
+			a.mu.Lock()
 			bytes += a.unused
+			a.mu.Unlock()
 		}
 	}
 	return bytes

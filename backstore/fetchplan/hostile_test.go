@@ -98,6 +98,33 @@ func TestMillion(t *testing.T) {
 	}
 }
 
+// TestMost has more reads than a plan is to have extents: the first are in it.
+func TestMost(t *testing.T) {
+	layers := converted(t, zfile.ZSTD, 300)
+	trace, _, _ := record(t, layers, 600)
+	whole, _ := build(t, layers, trace)
+	mapped, _, err := fetchplan.Map(t.Context(), layers, trace)
+	if err != nil {
+		t.Fatal(err)
+	}
+	half, skipped, err := fetchplan.BuildMost(t.Context(), layers, trace, nil, len(whole.Extents)/2)
+	n := len(half.Extents)
+	if err != nil || skipped == 0 || n < len(whole.Extents)/4 || n > len(whole.Extents)*3/4 {
+		t.Errorf("%d of %d extents, %d of %d records skipped, %v", n, len(whole.Extents), skipped, len(trace), err)
+	}
+	for i, e := range half.Extents[:n/2] {
+		if want := whole.Extents[i]; e.Layer != want.Layer || e.Off != want.Off || e.Size != want.Size || e.Sum != want.Sum {
+			t.Errorf("extent %d is %v, want %v", i, e, want)
+		}
+	}
+	half, skipped, err = fetchplan.MapMost(t.Context(), layers, trace, len(mapped.Extents)/2)
+	n = len(half.Extents)
+	// The last one would have become longer.
+	if err != nil || skipped == 0 || n < len(mapped.Extents)/2 || !slices.Equal(half.Extents[:n-1], mapped.Extents[:n-1]) {
+		t.Errorf("%d of %d extents are mapped, %d records skipped, %v", n, len(mapped.Extents), skipped, err)
+	}
+}
+
 // TestErrors has layers and writers that nothing can be planned with.
 func TestErrors(t *testing.T) {
 	layers := converted(t, zfile.ZSTD, 60)

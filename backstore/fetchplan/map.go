@@ -14,6 +14,11 @@ import (
 //
 // Of reads that would take more than a million extents, the first are in the plan.
 func Map(ctx context.Context, layers []Layer, t tracelayer.Trace) (_ *tracelayer.Plan, skipped int, err error) {
+	return mapped(ctx, layers, t, maxExtents)
+}
+
+// mapped is Map for about most extents.
+func mapped(ctx context.Context, layers []Layer, t tracelayer.Trace, most int) (_ *tracelayer.Plan, skipped int, err error) {
 	all, plan, err := openAll(ctx, layers, func(ctx context.Context, l Layer) (*opened, error) {
 		return openBlob(ctx, l.Blob)
 	})
@@ -25,7 +30,7 @@ func Map(ctx context.Context, layers []Layer, t tracelayer.Trace) (_ *tracelayer
 		if err := ctx.Err(); err != nil {
 			return nil, 0, fmt.Errorf("mapping a trace: %w", context.Cause(ctx))
 		}
-		if len(plan.Extents) >= maxExtents {
+		if len(plan.Extents) >= most {
 			return plan, skipped + len(t) - n, nil
 		}
 		if int64(r.Layer) >= int64(len(all)) || !all[r.Layer].fits(r) {

@@ -26,6 +26,7 @@ const (
 // queue puts what is needed in order. Each byte of a layer is entered once.
 type queue struct {
 	layers []Layer
+	most   int // extents
 	covers []cover
 	group  struct {
 		tables, data []tracelayer.Extent
@@ -34,13 +35,13 @@ type queue struct {
 	out []tracelayer.Extent
 }
 
-func newQueue(layers []Layer) *queue {
-	return &queue{layers: layers, covers: make([]cover, len(layers))}
+func newQueue(layers []Layer, most int) *queue {
+	return &queue{layers: layers, most: most, covers: make([]cover, len(layers))}
 }
 
 // crowded reports whether nothing more is to be entered.
 func (q *queue) crowded() bool {
-	return len(q.out)+len(q.group.data)+len(q.group.tables) >= maxExtents
+	return len(q.out)+len(q.group.data)+len(q.group.tables) >= q.most
 }
 
 // tableFrom returns where in layer i its chunk table begins.
