@@ -13,12 +13,13 @@ import (
 	"golang.org/x/image/math/fixed"
 )
 
-// raster is a canvas that becomes a PNG image.
+// raster is a canvas that becomes a PNG image. Packages draw and png know the
+// image within, and are quick with that.
 type raster struct{ *image.RGBA }
 
 func newRaster(width, height int) raster {
 	r := raster{image.NewRGBA(image.Rect(0, 0, width, height))}
-	draw.Draw(r, r.Bounds(), image.White, image.Point{}, draw.Src)
+	draw.Draw(r.RGBA, r.Bounds(), image.White, image.Point{}, draw.Src)
 	return r
 }
 
@@ -27,7 +28,7 @@ func (r raster) rectangles(all []box, c color.RGBA) {
 	for _, b := range all {
 		x0, y0 := int(math.Floor(b.x0)), int(math.Floor(b.y0))
 		x1, y1 := int(math.Round(b.x1)), int(math.Round(b.y1))
-		draw.Draw(r, image.Rect(x0, y0, max(x1, x0+1), max(y1, y0+1)), fill, image.Point{}, draw.Src)
+		draw.Draw(r.RGBA, image.Rect(x0, y0, max(x1, x0+1), max(y1, y0+1)), fill, image.Point{}, draw.Src)
 	}
 }
 
@@ -47,7 +48,7 @@ func (r raster) line(points []Point, c color.RGBA) {
 // text writes s in a font of the size that SVG has; what is not ASCII becomes
 // a box.
 func (r raster) text(x, y float64, a align, s string) {
-	d := font.Drawer{Dst: r, Src: image.Black, Face: basicfont.Face7x13}
+	d := font.Drawer{Dst: r.RGBA, Src: image.Black, Face: basicfont.Face7x13}
 	d.Dot = fixed.P(int(x), int(y))
 	switch w := d.MeasureString(s); a {
 	case middle:
@@ -59,4 +60,4 @@ func (r raster) text(x, y float64, a align, s string) {
 	d.DrawString(s)
 }
 
-func (r raster) write(w io.Writer) error { return png.Encode(w, r) }
+func (r raster) write(w io.Writer) error { return png.Encode(w, r.RGBA) }
