@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -49,6 +50,7 @@ func TestTraceFlow(t *testing.T) {
 			}
 			t.Log(n.record(t, flags, "redis:1", "redis:1-trace"))
 			t.Log(n.pushTraced(t, "redis:1-trace"))
+			n.checkTraced(t, "redis:1", "redis:1-trace")
 			n.forget(t)
 			with, err := coldstart.Lazy(t.Context(), n.Node, "redis:1-trace")
 			if err != nil {
@@ -67,6 +69,27 @@ func TestTraceFlow(t *testing.T) {
 				t.Errorf("%d requests with a trace, %d without", with.Stats.Requests, without.Stats.Requests)
 			}
 		})
+	}
+}
+
+// checkTraced has reprise look at an image with a trace, and take that off.
+func (n machine) checkTraced(t *testing.T, old, name string) {
+	t.Helper()
+	reprise := func(args ...string) string {
+		out, err := n.Run(t.Context(), append([]string{n.Path("bin/reprise")}, args...)...)
+		if err != nil {
+			t.Error(err)
+		}
+		return out
+	}
+	ref := n.Registry.Address + "/"
+	if out := reprise("check", ref+name); !strings.Contains(out, "0 problems") {
+		t.Error(out)
+	}
+	reprise("trace", "strip", ref+name, ref+old+"-stripped")
+	was, is := n.manifest(t, old), n.manifest(t, old+"-stripped")
+	if !reflect.DeepEqual(was.Layers, is.Layers) || !reflect.DeepEqual(was.Annotations, is.Annotations) {
+		t.Errorf("without the trace again: %+v, was %+v", is, was)
 	}
 }
 
@@ -105,8 +128,8 @@ type traced struct {
 	plan   *tracelayer.Plan
 }
 
-// trace reads the topmost layer of an image.
-func (n machine) trace(t *testing.T, name string) traced {
+// manifest reads the manifest of an image in the registry.
+func (n machine) manifest(t *testing.T, name string) (m ocispec.Manifest) {
 	t.Helper()
 	client, err := registry.New(registry.Config{})
 	if err != nil {
@@ -123,11 +146,22 @@ func (n machine) trace(t *testing.T, name string) traced {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	var m ocispec.Manifest
 	if err := json.NewDecoder(r).Decode(&m); err != nil {
 		t.Fatal(err)
 	}
-	got := traced{layers: m.Layers}
+	return m
+}
+
+// trace reads the topmost layer of an image.
+func (n machine) trace(t *testing.T, name string) traced {
+	t.Helper()
+	client, err := registry.New(registry.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ref := n.Registry.Address + "/" + name
+	got := traced{layers: n.manifest(t, name).Layers}
 	top := got.layers[len(got.layers)-1]
 	if !labels.IsTrace(top.Annotations) {
 		t.Fatalf("the topmost layer of %s is no trace: %+v", name, top)
