@@ -97,6 +97,7 @@ func TestRegistryFlags(t *testing.T) {
 	}{
 		{at, "", []string{"--user", "u:p"}},
 		{at, "", []string{"--plain-http", "--user", "u:p"}},
+		{at, "", []string{"--http-dump", "--user", "u:p"}},
 		{at, "none are configured", nil},
 		{at, "401", []string{"--user", "u:wrong"}},
 		{host + "/app:1", "certificate", https},
