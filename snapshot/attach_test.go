@@ -2,6 +2,7 @@ package snapshot_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -475,12 +476,25 @@ func idOf(n *node, name string) string {
 	n.t.Helper()
 	ref, err := n.Stat(context.Background(), name)
 	n.must(err)
+	if ref.Kind != snapshots.KindCommitted {
+		m, err := n.Mounts(context.Background(), name)
+		n.must(err)
+		if ref.Kind == snapshots.KindActive {
+			return filepath.Base(filepath.Dir(upperOf(n.t, m)))
+		}
+		lowers := strings.Split(option(n.t, m, "lowerdir"), ":")
+		return filepath.Base(filepath.Dir(lowers[len(lowers)-1]))
+	}
 	dirs, err := filepath.Glob(filepath.Join(n.cfg.Root, "snapshots", "*", "block", "config.v1.json"))
 	n.must(err)
 	for _, d := range dirs {
 		data, err := os.ReadFile(d)
 		n.must(err)
-		if strings.Contains(string(data), ref.Labels[labels.BlobDigest]+`","size":`+ref.Labels[labels.BlobSize]+"}]") {
+		var c struct{ Lowers []struct{ Digest string } }
+		if json.Unmarshal(data, &c) != nil || len(c.Lowers) == 0 {
+			continue // broken by a test
+		}
+		if c.Lowers[len(c.Lowers)-1].Digest == ref.Labels[labels.BlobDigest] {
 			return filepath.Base(filepath.Dir(filepath.Dir(d)))
 		}
 	}

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/reprise-containers/reprise/backstore"
 )
 
 // attachments mounts images once each, however many users they have, and
@@ -19,9 +21,11 @@ import (
 // before an image is detached: so an image is detached under nobody, and
 // whoever comes late attaches it again.
 type attachments struct {
-	devices Devices
-	dirs    layout
-	timeout time.Duration
+	devices    Devices
+	prefetcher Prefetcher // nil if the devices are none
+	recorder   Recorder   // nil if the devices are none
+	dirs       layout
+	timeout    time.Duration
 
 	mu     sync.Mutex
 	images map[string]*attachment
@@ -43,34 +47,48 @@ type attachment struct {
 }
 
 func newAttachments(d Devices, dirs layout, timeout time.Duration) *attachments {
-	return &attachments{devices: d, dirs: dirs, timeout: timeout, images: map[string]*attachment{}}
+	a := &attachments{devices: d, dirs: dirs, timeout: timeout, images: map[string]*attachment{}}
+	a.prefetcher, _ = d.(Prefetcher)
+	a.recorder, _ = d.(Recorder)
+	return a
 }
 
 // attach mounts the image snapshot id unless it is mounted and returns the
 // directory it is mounted on.
 func (a *attachments) attach(ctx context.Context, id string) (string, error) {
+	return a.attachAs(ctx, id, id, func(ctx context.Context, img backstore.Image, target string, first bool) error {
+		if first && a.prefetcher != nil {
+			a.prefetcher.Prefetch(img) // what attaching reads is a part of it
+		}
+		return a.devices.Attach(ctx, id, img, target)
+	})
+}
+
+// attachAs mounts the image snapshot image as attachment id, by a call of do,
+// and returns the directory it is mounted on. do is told whether there can be
+// nothing of it yet.
+func (a *attachments) attachAs(ctx context.Context, id, image string,
+	do func(ctx context.Context, img backstore.Image, target string, first bool) error,
+) (string, error) {
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
-	image := a.enter(id)
-	defer a.leave(id, image)
+	state := a.enter(id)
+	defer a.leave(id, state)
 	select {
-	case image.lock <- struct{}{}:
+	case state.lock <- struct{}{}:
 	case <-ctx.Done():
 		return "", fmt.Errorf("waiting for image %s to be attached: %w", id, context.Cause(ctx))
 	}
-	defer image.unlock()
+	defer state.unlock()
 
-	config, err := readConfig(a.dirs.snapshot(id))
-	if err != nil {
-		return "", fmt.Errorf("attaching image %s: %w", id, err)
-	}
-	img, err := config.image()
+	img, err := a.dirs.image(image)
 	if err != nil {
 		return "", fmt.Errorf("attaching image %s: %w", id, err)
 	}
 	target := a.dirs.mountpoint(id)
-	a.set(image, true)
-	if err := a.devices.Attach(ctx, id, img, target); err != nil {
+	first := !state.attached
+	a.set(state, true)
+	if err := do(ctx, img, target, first); err != nil {
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 		}
@@ -131,6 +149,15 @@ func (a *attachments) use(id string, n int) {
 	image := a.enter(id)
 	a.mu.Lock()
 	image.users += n
+	a.mu.Unlock()
+	a.leave(id, image)
+}
+
+// unuse forgets all users of attachment id.
+func (a *attachments) unuse(id string) {
+	image := a.enter(id)
+	a.mu.Lock()
+	image.users = 0
 	a.mu.Unlock()
 	a.leave(id, image)
 }

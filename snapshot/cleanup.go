@@ -43,6 +43,9 @@ func (s *Snapshotter) sweep(ctx context.Context) error {
 			if err := s.images.detach(ctx, id, image); err != nil {
 				return err
 			}
+			if err := s.endRecording(ctx, id); err != nil {
+				return err
+			}
 			return s.dirs.remove(id)
 		})
 		if !errors.Is(err, errBusy) { // then it is being removed
@@ -78,23 +81,27 @@ func (s *Snapshotter) leftovers(ctx context.Context) (ids []string, err error) {
 // waits for no registry, and one image that is broken stops nothing: its users
 // are told when they ask for their mounts.
 func (s *Snapshotter) reconcile(ctx context.Context) error {
-	used, err := s.users(ctx)
+	users, err := s.users(ctx)
 	if err != nil {
 		return err
 	}
-	var wanted []backstore.Attachment
-	for id, n := range used {
-		s.images.use(id, n)
-		config, err := readConfig(s.dirs.snapshot(id))
-		a := backstore.Attachment{ID: id, Target: s.dirs.mountpoint(id)}
-		if err == nil {
-			a.Image, err = config.image()
+	images := map[string]string{} // by attachment
+	for _, u := range users {
+		s.images.use(u.image, 1)
+		images[u.image] = u.image
+		if u.recorded {
+			s.images.use(recordID(u.id), 1)
+			images[recordID(u.id)] = u.image
 		}
+	}
+	var wanted []backstore.Attachment
+	for id, image := range images {
+		img, err := s.dirs.image(image)
 		if err != nil {
-			log.G(ctx).WithError(err).WithField("image", id).Error("an image that is in use cannot be brought back")
+			log.G(ctx).WithError(err).WithField("image", image).Error("an image that is in use cannot be brought back")
 			continue
 		}
-		wanted = append(wanted, a)
+		wanted = append(wanted, backstore.Attachment{ID: id, Image: img, Target: s.dirs.mountpoint(id)})
 	}
 	slices.SortFunc(wanted, func(a, b backstore.Attachment) int { return compareIDs(a.ID, b.ID) })
 	attached, err := s.images.devices.Recover(ctx, wanted)
@@ -102,6 +109,7 @@ func (s *Snapshotter) reconcile(ctx context.Context) error {
 		return err
 	}
 	s.images.adopt(attached)
+	s.abandonRecordings(users)
 	if err := s.sweep(ctx); err != nil {
 		log.G(ctx).WithError(err).Warn("leaving directories to be cleaned up later")
 	}

@@ -3,14 +3,11 @@ package snapshot
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/log"
 
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
@@ -56,10 +53,15 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 		_, err := storage.CommitActive(ctx, key, name, snapshots.Usage(usage), opts...)
 		return err
 	})
-	if err == nil {
-		s.images.use(below.image, -1) // Cleanup detaches it, not to be slow here
+	if err != nil {
+		return err
 	}
-	return err
+	s.images.use(below.image, -1) // Cleanup detaches it, not to be slow here
+	s.images.unuse(recordID(id))  // and so if it has one for itself
+	if config.Acceleration {
+		s.prefetch(ctx, config)
+	}
+	return nil
 }
 
 // describe looks at what was unpacked into a snapshot. It returns false for an
@@ -70,7 +72,7 @@ func (s *Snapshotter) describe(ctx context.Context, id string, info snapshots.In
 		return imageConfig{}, false, err
 	}
 	switch class(l, info.Name) {
-	case labels.TraceLayer:
+	case labels.TraceLayer, labels.LazyTrace: // the latter was prepared by an older version
 		config, err := s.describeTrace(ctx, id, info, l)
 		return config, true, err
 	case labels.DownloadLayer:
@@ -95,19 +97,4 @@ func (s *Snapshotter) describe(ctx context.Context, id string, info snapshots.In
 		here.Digest = ""
 	}
 	return below.with(here).withClaims(l), true, nil
-}
-
-func (s *Snapshotter) describeTrace(ctx context.Context, id string, info snapshots.Info, l labels.Labels) (imageConfig, error) {
-	below, err := s.imageOn(ctx, info.Parent)
-	if err != nil {
-		return imageConfig{}, err
-	}
-	config := below.withClaims(l)
-	trace := filepath.Join(s.dirs.fs(id), "trace")
-	if st, err := os.Lstat(trace); err != nil || !st.Mode().IsRegular() {
-		// The image runs as well without it, only slower.
-		log.G(ctx).WithField("layer", l.Blob).Warn("the trace layer has no file named trace, it is ignored")
-		return config.withoutTrace(), nil
-	}
-	return config.withTrace(s.dirs.fs(id)), nil
 }

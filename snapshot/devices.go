@@ -30,6 +30,41 @@ type Devices interface {
 	Recover(ctx context.Context, images []backstore.Attachment) (attached []string, err error)
 }
 
+// Prefetcher is an optional ability of Devices: it fetches what an image needs
+// before somebody waits for it.
+type Prefetcher interface {
+	// Prefetch is told of an image that is being pulled or attached. It returns
+	// at once, and nobody learns what comes of it. While an image is pulled,
+	// layers above may still be missing; it is told again with them.
+	Prefetch(img backstore.Image)
+}
+
+// Recorder is an optional ability of Devices: it records what is read of an
+// image, for a trace.
+type Recorder interface {
+	// Wanted reports whether containers on the image ref are to be recorded
+	// without being asked.
+	Wanted(ref string) bool
+
+	// Record is Attach, with another device than the image has, from whose
+	// reads a trace is made until Detach at the latest. If opts can not be
+	// met, nothing is left attached.
+	Record(ctx context.Context, id string, img backstore.Image, target string, opts RecordOptions) error
+
+	// Abandon is called, after Recover, for a recording of an earlier process,
+	// whose attachment may go on without it.
+	Abandon(id string, opts RecordOptions)
+}
+
+// RecordOptions say what is to become of a recording.
+type RecordOptions struct {
+	// Asked says that a label of the container asks for it, and not the node.
+	Asked bool
+	// File is the empty file that takes the trace, "" if the node is to choose
+	// one.
+	File string
+}
+
 // CacheUser is an optional ability of Devices: it knows what remote layers
 // occupy on this node.
 type CacheUser interface {

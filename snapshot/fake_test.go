@@ -14,6 +14,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/snapshot"
 )
 
 // fakeDevices is a Devices without kernel: it stands for devices that fail,
@@ -27,13 +28,19 @@ type fakeDevices struct {
 	calls     []string
 	recovered []backstore.Attachment
 	cache     map[digest.Digest]int64
+	// prefetched has what Prefetch was told, recorded what Record was by id.
+	prefetched []backstore.Image
+	recorded   map[string]snapshot.RecordOptions
+	abandoned  map[string]snapshot.RecordOptions
+	wanted     string // image that is recorded without being asked
 
 	// fail, if set, decides the outcome of a call; it may block.
 	fail func(ctx context.Context, call, id string) error
 }
 
 func newFake(t *testing.T) *fakeDevices {
-	return &fakeDevices{t: t, mounted: map[string]backstore.Image{}, busy: map[string]bool{}, cache: map[digest.Digest]int64{}}
+	return &fakeDevices{t: t, mounted: map[string]backstore.Image{}, busy: map[string]bool{}, cache: map[digest.Digest]int64{},
+		recorded: map[string]snapshot.RecordOptions{}, abandoned: map[string]snapshot.RecordOptions{}}
 }
 
 func (f *fakeDevices) begin(ctx context.Context, call, id string) error {
@@ -92,6 +99,48 @@ func (f *fakeDevices) Recover(_ context.Context, images []backstore.Attachment) 
 	}
 	f.mounted = keep
 	return ids, nil
+}
+
+func (f *fakeDevices) Prefetch(img backstore.Image) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.prefetched = append(f.prefetched, img)
+}
+
+// takePrefetched returns what Prefetch was told since the last call.
+func (f *fakeDevices) takePrefetched() []backstore.Image {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	told := f.prefetched
+	f.prefetched = nil
+	return told
+}
+
+func (f *fakeDevices) Wanted(ref string) bool { return ref == f.wanted }
+
+func (f *fakeDevices) Record(ctx context.Context, id string, img backstore.Image, target string, opts snapshot.RecordOptions) error {
+	if err := f.begin(ctx, "record", id); err != nil {
+		f.mu.Lock()
+		defer f.end(id)
+		return err
+	}
+	f.mu.Lock()
+	defer f.end(id)
+	if _, ok := f.mounted[target]; ok {
+		f.t.Errorf("%s is recorded, and attached already", id)
+	}
+	if entries, err := os.ReadDir(target); err != nil || len(entries) > 0 {
+		f.t.Errorf("target %s is not an empty directory: %v %v", target, entries, err)
+	}
+	f.mounted[target] = img
+	f.recorded[id] = opts
+	return nil
+}
+
+func (f *fakeDevices) Abandon(id string, opts snapshot.RecordOptions) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.abandoned[id] = opts
 }
 
 func (f *fakeDevices) CacheUsage(d digest.Digest) int64 { return f.cache[d] }

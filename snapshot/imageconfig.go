@@ -62,6 +62,11 @@ type lower struct {
 	ChunksRoot   digest.Digest `json:"chunksRoot,omitempty"`
 	ChunksOffset int64         `json:"chunksOffset,omitempty"`
 	ChunksSize   int64         `json:"chunksSize,omitempty"`
+	// Where the plan lies in the blob of a trace layer, if it has one. Not
+	// upstream's.
+	PlanDigest digest.Digest `json:"planDigest,omitempty"`
+	PlanOffset int64         `json:"planOffset,omitempty"`
+	PlanSize   int64         `json:"planSize,omitempty"`
 }
 
 // chunks returns where the chunk table of l lies.
@@ -101,9 +106,9 @@ func (c imageConfig) withoutTrace() imageConfig {
 	return c
 }
 
-// withTrace returns c with the trace layer unpacked in dir.
-func (c imageConfig) withTrace(dir string) imageConfig {
-	c = c.with(lower{Dir: dir})
+// withTrace returns c with a trace layer, in place of the one it may have.
+func (c imageConfig) withTrace(trace lower) imageConfig {
+	c = c.with(trace)
 	c.Acceleration = true
 	return c
 }
@@ -145,11 +150,14 @@ func (c imageConfig) layers() []lower {
 //     says, or an error.
 //   - A file in the snapshot: taken. It was compared with its digest as a whole,
 //     and no table is used.
+//   - A trace layer where c has a layer of the device, or the other way round:
+//     refused, for what is above would be read from another device.
 func (c imageConfig) agrees(want lower) error {
-	layers := c.layers()
-	have := layers[len(layers)-1]
+	have := c.Lowers[len(c.Lowers)-1]
 	var was, is string
 	switch {
+	case c.Acceleration:
+		was, is = "a trace in it", "a layer of the file system"
 	case have.Digest == "": // unpacked by containerd, which knew the digest
 		return nil
 	case have.Digest != want.Digest || have.Size != want.Size:
@@ -162,6 +170,18 @@ func (c imageConfig) agrees(want lower) error {
 	}
 	return fmt.Errorf("layer %s is here already, pulled for %s with %s, but this image states %s: remove the image that pulled it first, from all namespaces of containerd, and pull again: %w",
 		want.Digest, cmp.Or(c.ref, "an image without a name"), was, is, errdefs.ErrFailedPrecondition)
+}
+
+// agreesOnTrace does the same for a trace layer. What the image says of its plan
+// is not compared: a plan is advice, and the first one is taken.
+func (c imageConfig) agreesOnTrace(want lower) error {
+	have := c.Lowers[len(c.Lowers)-1]
+	// One that was unpacked without a trace in it left the image below.
+	if c.Acceleration || have.Digest != want.Digest {
+		return nil
+	}
+	return fmt.Errorf("layer %s is here already, pulled for %s as a layer of the file system, but this image calls it a trace: remove the image that pulled it first, from all namespaces of containerd, and pull again: %w",
+		want.Digest, cmp.Or(c.ref, "an image without a name"), errdefs.ErrFailedPrecondition)
 }
 
 // check reports what cannot be right.
@@ -229,7 +249,9 @@ func (c imageConfig) image() (backstore.Image, error) {
 		img.Layers = append(img.Layers, layer)
 	}
 	if c.Acceleration {
-		img.Trace = &backstore.Trace{Dir: c.Lowers[len(c.Lowers)-1].Dir}
+		if t := c.Lowers[len(c.Lowers)-1].trace(); t.Dir != "" || t.Layer.Digest != "" {
+			img.Trace = t
+		}
 	}
 	return img, nil
 }

@@ -6,8 +6,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/containerd/containerd/v2/core/snapshots"
+
+	"github.com/reprise-containers/reprise/backstore"
 )
 
 // layout knows where things lie below the root. A snapshot's directory is
@@ -21,6 +24,8 @@ import (
 //	snapshots/<id>/block/config.v1.json
 //	snapshots/<id>/block/mountpoint/
 //	snapshots/<id>/image_ref    reference of the image, if known
+//	snapshots/<id>/record/      only if the snapshot has a device of its own,
+//	                            whose reads are recorded; it is mounted there
 type layout struct{ root string }
 
 func (l layout) metadata() string          { return filepath.Join(l.root, "metadata.db") }
@@ -30,8 +35,40 @@ func (l layout) snapshot(id string) string { return filepath.Join(l.root, "snaps
 func (l layout) fs(id string) string       { return filepath.Join(l.snapshot(id), "fs") }
 func (l layout) work(id string) string     { return filepath.Join(l.snapshot(id), "work") }
 func (l layout) block(id string) string    { return filepath.Join(l.snapshot(id), "block") }
+func (l layout) record(id string) string   { return filepath.Join(l.snapshot(id), "record") }
+
+// mountpoint returns where the attachment id is mounted: an image snapshot of
+// that id, or what recordID gives.
 func (l layout) mountpoint(id string) string {
+	if snapshot, ok := strings.CutSuffix(id, recordSuffix); ok {
+		return l.record(snapshot)
+	}
 	return filepath.Join(l.block(id), "mountpoint")
+}
+
+// recordSuffix makes the name of an attachment from the id of a snapshot that
+// has it for itself.
+const recordSuffix = "-record"
+
+// recordID names the attachment of a snapshot that is recorded.
+func recordID(snapshot string) string { return snapshot + recordSuffix }
+
+// recorded reports whether the snapshot id has an attachment of its own.
+func (l layout) recorded(id string) (bool, error) {
+	_, err := os.Lstat(l.record(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// image returns what the image snapshot id is made of now.
+func (l layout) image(id string) (backstore.Image, error) {
+	config, err := readConfig(l.snapshot(id))
+	if err != nil {
+		return backstore.Image{}, err
+	}
+	return config.image()
 }
 
 // create makes the directories below root. What an earlier process had not
@@ -79,8 +116,10 @@ func (l layout) isImage(id string) (bool, error) {
 // anything if an image is still mounted in it: Rmdir says so without a look
 // at the mounted file system, which may hang.
 func (l layout) remove(id string) error {
-	if err := os.Remove(l.mountpoint(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	for _, mountpoint := range []string{l.mountpoint(id), l.record(id)} {
+		if err := os.Remove(mountpoint); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
 	}
 	return os.RemoveAll(l.snapshot(id))
 }

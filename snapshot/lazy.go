@@ -20,15 +20,17 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 	if err := checkIdentity(r.labels); err != nil {
 		return err
 	}
-	table, err := labels.Chunks(r.raw)
+	layer, err := lazyLower(r)
 	if err != nil {
 		return err
 	}
-	layer := remoteLower(r.labels, table)
-	if exists, err := s.findLazy(ctx, r, layer); err != nil || exists {
+	if found, exists, err := s.findLazy(ctx, r, layer); err != nil || exists {
+		if err == nil {
+			s.prefetch(ctx, found.withClaims(r.labels))
+		}
 		return firstOf(err, done)
 	}
-	below, err := s.imageOn(ctx, r.parent)
+	config, err := s.lazyImage(ctx, r, layer)
 	if err != nil {
 		return err
 	}
@@ -36,7 +38,6 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 	if err != nil {
 		return err
 	}
-	config := below.with(layer).withClaims(r.labels)
 	if err := config.write(staged); err != nil {
 		os.RemoveAll(staged) // it is emptied at start in any case
 		return fmt.Errorf("describing layer %s: %w", r.labels.Blob, err)
@@ -45,10 +46,33 @@ func (s *Snapshotter) prepareLazy(ctx context.Context, r request) error {
 		return s.commitLazy(ctx, r)
 	})
 	if errdefs.IsAlreadyExists(err) { // a concurrent request was faster
-		_, other := s.findLazy(ctx, r, layer)
+		_, _, other := s.findLazy(ctx, r, layer)
 		err = firstOf(other, err)
 	}
+	if err == nil {
+		s.prefetch(ctx, config)
+	}
 	return firstOf(err, done)
+}
+
+// lazyLower returns the lower of the layer that r is about.
+func lazyLower(r request) (lower, error) {
+	if r.labels.Trace {
+		return traceLower(r.labels), nil
+	}
+	table, err := labels.Chunks(r.raw)
+	return remoteLower(r.labels, table), err
+}
+
+// lazyImage returns the image that r and what is below it make. Only the topmost
+// layer is ever a trace.
+func (s *Snapshotter) lazyImage(ctx context.Context, r request, layer lower) (imageConfig, error) {
+	if r.labels.Trace {
+		below, err := s.imageBelowTrace(ctx, r.parent)
+		return below.withTrace(layer).withClaims(r.labels), err
+	}
+	below, err := s.imageOn(ctx, r.parent)
+	return below.with(layer).withClaims(r.labels), err
 }
 
 // checkIdentity refuses a lazy layer whose blob is not the one that its diff ID
@@ -82,9 +106,9 @@ func (s *Snapshotter) commitLazy(ctx context.Context, r request) (id string, err
 		snapshots.WithLabels(labels.WithRemote(r.raw)))
 }
 
-// findLazy reports whether the layer of r is committed already. If it is, but as
-// another one than layer, the error says so.
-func (s *Snapshotter) findLazy(ctx context.Context, r request, layer lower) (exists bool, err error) {
+// findLazy reports whether the layer of r is committed already, and as what. If
+// it is, but as another one than layer, the error says so.
+func (s *Snapshotter) findLazy(ctx context.Context, r request, layer lower) (config imageConfig, exists bool, err error) {
 	var id string
 	err = s.read(ctx, func(ctx context.Context) error {
 		var name string
@@ -94,16 +118,19 @@ func (s *Snapshotter) findLazy(ctx context.Context, r request, layer lower) (exi
 		return err
 	})
 	if err != nil || !exists {
-		return false, err
+		return config, false, err
 	}
 	if image, err := s.dirs.isImage(id); err != nil || !image {
-		return true, err
+		return config, true, err
 	}
-	config, err := readConfig(s.dirs.snapshot(id))
+	config, err = readConfig(s.dirs.snapshot(id))
 	if err != nil {
-		return true, fmt.Errorf("reading what layer %s is made of: %w", r.labels.Blob, err)
+		return config, true, fmt.Errorf("reading what layer %s is made of: %w", r.labels.Blob, err)
 	}
-	return true, config.agrees(layer)
+	if r.labels.Trace {
+		return config, true, config.agreesOnTrace(layer)
+	}
+	return config, true, config.agrees(layer)
 }
 
 // lazyName returns the name under which the layer of r is committed, and

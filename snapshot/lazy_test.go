@@ -176,7 +176,7 @@ func TestBadRequests(t *testing.T) {
 			}
 		})
 	}
-	for _, l := range []map[string]string{{labels.Writable: "dir"}, {labels.Writable: "dev"}, {labels.RecordTrace: "yes"}} {
+	for _, l := range []map[string]string{{labels.Writable: "dir"}, {labels.Writable: "dev"}} {
 		if _, err := n.Prepare(t.Context(), "c", top, snapshots.WithLabels(l)); !errdefs.IsNotImplemented(err) {
 			t.Errorf("%v: %v", l, err)
 		}

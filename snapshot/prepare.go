@@ -14,14 +14,9 @@ import (
 )
 
 // prepareTrace makes room for containerd to unpack a trace layer into fs/.
-// It isn't a layer of the device, so there must be one below it.
 func (s *Snapshotter) prepareTrace(ctx context.Context, r request) ([]mount.Mount, error) {
-	below, err := s.imageOn(ctx, r.parent)
-	if err != nil {
+	if _, err := s.imageBelowTrace(ctx, r.parent); err != nil {
 		return nil, err
-	}
-	if len(below.Lowers) == 0 {
-		return nil, fmt.Errorf("there is no overlaybd layer below it: %w", errdefs.ErrFailedPrecondition)
 	}
 	return s.prepareDirectory(ctx, r)
 }
@@ -52,7 +47,10 @@ func (s *Snapshotter) prepareRoot(ctx context.Context, r request) ([]mount.Mount
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := s.mountsOf(ctx, snap, r.labels)
+	var mounts []mount.Mount
+	if err = s.record(ctx, snap, r); err == nil {
+		mounts, err = s.mountsOf(ctx, snap, r.labels)
+	}
 	if err != nil {
 		s.abandon(ctx, r.key)
 		return nil, err
@@ -100,7 +98,7 @@ func (s *Snapshotter) mountsAgain(ctx context.Context, snap storage.Snapshot, in
 	}
 	if snap.Kind == snapshots.KindActive {
 		switch l.Class() {
-		case labels.TraceLayer, labels.DownloadLayer:
+		case labels.TraceLayer, labels.LazyTrace, labels.DownloadLayer:
 			return bind(s.dirs.fs(snap.ID), "rw"), nil
 		}
 	}
@@ -124,7 +122,7 @@ func (s *Snapshotter) mountsOf(ctx context.Context, snap storage.Snapshot, l lab
 		lowers = append(lowers, s.dirs.fs(id))
 	}
 	if below.image != "" {
-		target, err := s.images.attach(ctx, below.image)
+		target, err := s.attach(ctx, snap.ID, below.image)
 		if err != nil {
 			return nil, err
 		}
@@ -133,14 +131,11 @@ func (s *Snapshotter) mountsOf(ctx context.Context, snap storage.Snapshot, l lab
 	return s.rootMounts(snap.ID, snap.Kind, lowers), nil
 }
 
-// unsupported refuses wishes that only a writable device or a recorder of
-// reads could meet; to ignore them would surprise later and elsewhere.
+// unsupported refuses wishes that only a writable device could meet; to ignore
+// them would surprise later and elsewhere.
 func unsupported(l labels.Labels) error {
-	switch {
-	case l.Writable != labels.WritableOverlay:
+	if l.Writable != labels.WritableOverlay {
 		return fmt.Errorf("label %s: writable devices are not supported, containers write to overlayfs: %w", labels.Writable, errdefs.ErrNotImplemented)
-	case l.RecordTrace:
-		return fmt.Errorf("label %s: recording is not supported: %w", labels.RecordTrace, errdefs.ErrNotImplemented)
 	}
 	return nil
 }

@@ -86,14 +86,20 @@ func (s *Snapshotter) removeUser(ctx context.Context, key, id, image string) err
 }
 
 // drop removes a snapshot from the metastore and then, unless that is left to
-// Cleanup, its directory.
+// Cleanup, its directory. If it has a device of its own, that goes first.
 func (s *Snapshotter) drop(ctx context.Context, key, id string) error {
 	err := s.write(ctx, func(ctx context.Context) error {
 		_, _, err := storage.Remove(ctx, key)
 		return err
 	})
-	if err != nil || s.cfg.AsyncRemove {
+	if err != nil {
 		return err
+	}
+	if err := s.endRecording(ctx, id); err != nil { // sweep tries again
+		log.G(ctx).WithError(err).WithField("path", s.dirs.snapshot(id)).Info("leaving a recorded image attached for the time being")
+	}
+	if s.cfg.AsyncRemove {
+		return nil
 	}
 	if err := s.dirs.remove(id); err != nil { // the name is gone, so nobody could try again
 		log.G(ctx).WithError(err).WithField("path", s.dirs.snapshot(id)).Warn("leaving a directory to be cleaned up later")

@@ -72,7 +72,7 @@ func (s *Snapshotter) Prepare(ctx context.Context, key, parent string, opts ...s
 	class := class(r.labels, key)
 	var mounts []mount.Mount
 	switch class {
-	case labels.Lazy:
+	case labels.Lazy, labels.LazyTrace:
 		err = s.prepareLazy(ctx, r)
 	case labels.TraceLayer:
 		mounts, err = s.prepareTrace(ctx, r)

@@ -99,16 +99,32 @@ func (s *Snapshotter) imageOn(ctx context.Context, parent string) (imageConfig, 
 	return config, nil
 }
 
-// users counts the active and view snapshots on each image that has any, by the
-// id of the image.
-func (s *Snapshotter) users(ctx context.Context) (map[string]int, error) {
-	var parents [][]string
+// user is an active or view snapshot on an image.
+type user struct {
+	id     string
+	labels map[string]string
+	image  string // id
+	// recorded says that the image is attached for this snapshot alone.
+	recorded bool
+}
+
+// users returns the active and view snapshots that lie on an image.
+func (s *Snapshotter) users(ctx context.Context) ([]user, error) {
+	var (
+		found   []user
+		parents [][]string
+	)
 	err := s.read(ctx, func(ctx context.Context) error {
 		return storage.WalkInfo(ctx, func(ctx context.Context, info snapshots.Info) error {
 			if info.Kind == snapshots.KindCommitted {
 				return nil
 			}
+			id, _, _, err := storage.GetInfo(ctx, info.Name)
+			if err != nil {
+				return err
+			}
 			ids, err := ancestry(ctx, info.Parent)
+			found = append(found, user{id: id, labels: info.Labels})
 			parents = append(parents, ids)
 			return err
 		})
@@ -116,15 +132,20 @@ func (s *Snapshotter) users(ctx context.Context) (map[string]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	users := map[string]int{}
-	for _, ids := range parents {
-		below, err := s.stackOf(ids)
+	var users []user
+	for i, u := range found {
+		below, err := s.stackOf(parents[i])
 		if err != nil {
 			return nil, err
 		}
-		if below.image != "" {
-			users[below.image]++
+		if below.image == "" {
+			continue
 		}
+		u.image = below.image
+		if u.recorded, err = s.dirs.recorded(u.id); err != nil {
+			return nil, err
+		}
+		users = append(users, u)
 	}
 	return users, nil
 }

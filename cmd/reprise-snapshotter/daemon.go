@@ -43,7 +43,12 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 	}
 	defer server.Close()
 	m := metrics.New()
-	blobs, stored, err := openBlobs(ctx, cfg, m)
+	client, err := openClient(cfg)
+	if err != nil {
+		return err
+	}
+	counts := m.Prefetch(outcomes())
+	blobs, stored, err := openBlobs(ctx, cfg, client, m, counts)
 	if err != nil {
 		return err
 	}
@@ -54,16 +59,22 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 		LocalReadahead: attach.DefaultConfig.LocalReadahead,
 	})
 	attaching := program.Stage{{Name: "attaching images", Run: attacher.Run}}
+	prefetcher := newPrefetcher(ctx, cfg, blobs, client, counts)
+	if prefetcher != nil {
+		attaching = append(attaching, program.Task{Name: "fetching ahead", Run: prefetcher.Run})
+	}
+	recorder := newRecordings(ctx, cfg, attacher, blobs, m)
+	attaching = append(attaching, program.Task{Name: "recording containers", Run: recorder.Run})
 	if cfg.Download.Enabled {
 		limits := downloadConfig(cfg)
 		if err := limits.Validate(); err != nil {
 			return fmt.Errorf("configuring downloads: %w", err)
 		}
-		downloader := download.New(attacher, blobs, downloads{ctx}, limits)
+		downloader := download.New(attacher, quiet{blobs, prefetcher}, downloads{ctx}, limits)
 		exportDownloads(m, downloader)
 		attaching = append(attaching, program.Task{Name: "downloading images", Run: downloader.Run})
 	}
-	api := &api{cfg: cfg, devices: devices{attacher, stored}, calls: m.Calls()}
+	api := &api{cfg: cfg, devices: devices{attacher, stored, prefetcher, recorder}, calls: m.Calls()}
 	export(m, stored, attacher, server)
 	stages := []program.Stage{
 		{{Name: "serving devices", Run: server.Run}},
@@ -104,8 +115,7 @@ func openServer(ctx context.Context, cfg config.Snapshotter, observer fusedev.Ob
 	return server, nil
 }
 
-// openBlobs returns the read chain and the cache in it.
-func openBlobs(ctx context.Context, cfg config.Snapshotter, m *metrics.Metrics) (*chain.Chain, *cache.Cache, error) {
+func openClient(cfg config.Snapshotter) (*registry.Client, error) {
 	client, err := registry.New(registry.Config{
 		HostsDir:              cfg.Registry.HostsDir,
 		DockerConfig:          cfg.Registry.DockerConfig,
@@ -116,8 +126,13 @@ func openBlobs(ctx context.Context, cfg config.Snapshotter, m *metrics.Metrics) 
 		IdleTimeout:           time.Duration(cfg.Registry.Response),
 	})
 	if err != nil {
-		return nil, nil, fmt.Errorf("configuring the registry client: %w", err)
+		return nil, fmt.Errorf("configuring the registry client: %w", err)
 	}
+	return client, nil
+}
+
+// openBlobs returns the read chain and the cache in it.
+func openBlobs(ctx context.Context, cfg config.Snapshotter, client *registry.Client, m *metrics.Metrics, counts *metrics.Prefetch) (*chain.Chain, *cache.Cache, error) {
 	stored, err := cache.Open(cache.Config{
 		Dir:          cfg.CacheDir(),
 		MaxBytes:     int64(cfg.Cache.Max),
@@ -146,6 +161,9 @@ func openBlobs(ctx context.Context, cfg config.Snapshotter, m *metrics.Metrics) 
 		Verify:          chain.Policy(cfg.Registry.Verify),
 		VerifyHosts:     verifyHosts(cfg.Registry.Hosts),
 		VerifyReferrers: cfg.Registry.Referrers,
+
+		Prefetch:       counts,
+		PrefetchBudget: int64(cfg.Cache.Max),
 	}), stored, nil
 }
 

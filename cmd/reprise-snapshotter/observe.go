@@ -7,17 +7,56 @@ import (
 	"github.com/containerd/log"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/attach"
 	"github.com/reprise-containers/reprise/backstore/fusedev"
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/cmd/internal/metrics"
+	"github.com/reprise-containers/reprise/cmd/internal/prefetch"
+	"github.com/reprise-containers/reprise/cmd/internal/recordings"
+	"github.com/reprise-containers/reprise/snapshot"
 )
 
-// devices is what the snapshotter knows of devices: how to attach them, and
-// what their blobs take of the cache.
+// devices is what the snapshotter knows of devices: how to attach them, what is
+// to be fetched ahead, how their reads are recorded, and what their blobs take of
+// the cache.
 type devices struct {
 	*attach.Attacher
-	cache *cache.Cache
+	cache      *cache.Cache
+	prefetcher *prefetch.Prefetcher // nil: nothing is fetched ahead
+	recordings *recordings.Recordings
+}
+
+var (
+	_ snapshot.Devices    = devices{}
+	_ snapshot.Prefetcher = devices{}
+	_ snapshot.Recorder   = devices{}
+	_ snapshot.CacheUser  = devices{}
+)
+
+// Prefetch implements snapshot.Prefetcher.
+func (d devices) Prefetch(img backstore.Image) {
+	if d.prefetcher != nil {
+		d.prefetcher.Prefetch(img)
+	}
+}
+
+// Wanted implements snapshot.Recorder.
+func (d devices) Wanted(ref string) bool { return d.recordings.Wanted(ref) }
+
+// Record implements snapshot.Recorder.
+func (d devices) Record(ctx context.Context, id string, img backstore.Image, target string, opts snapshot.RecordOptions) error {
+	return d.recordings.Record(ctx, id, img, target, opts)
+}
+
+// Abandon implements snapshot.Recorder.
+func (d devices) Abandon(id string, opts snapshot.RecordOptions) { d.recordings.Abandon(id, opts) }
+
+// Detach implements snapshot.Devices. A device that goes has been recorded to the
+// end.
+func (d devices) Detach(ctx context.Context, id, target string) error {
+	d.recordings.Ended(id)
+	return d.Attacher.Detach(ctx, id, target)
 }
 
 // CacheUsage implements snapshot.CacheUser.

@@ -75,6 +75,9 @@ func NewLimiter(cfg LimitConfig) *Limiter {
 	return l
 }
 
+// Background returns how many requests for background reads may be in flight.
+func (l *Limiter) Background() int { return l.cfg.Background }
+
 // Stats returns how busy the limiter is.
 func (l *Limiter) Stats() LimiterStats {
 	l.mu.Lock()

@@ -42,6 +42,10 @@ type endpoint struct {
 	data    http.RoundTripper
 	foreign http.RoundTripper // the same for other hosts: without client certificates
 	tokens  *http.Client
+
+	// streaming is the endpoint with transports for Client.Stream; nil in
+	// that one itself.
+	streaming *endpoint
 }
 
 // trusts reports whether credentials for e may be shown to a token server.
@@ -147,7 +151,7 @@ func (h *hosts) load(ctx context.Context, ns string) ([]*endpoint, error) {
 	}
 	options := config.HostOptions{
 		HostDir:      func(string) (string, error) { return dir, nil },
-		UpdateClient: h.tuner(),
+		UpdateClient: h.tuner(h.transport),
 	}
 	if loopback(ns) || listed(h.cfg.PlainHTTP, ns) {
 		options.DefaultScheme = "http"
@@ -159,9 +163,21 @@ func (h *hosts) load(ctx context.Context, ns string) ([]*endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	// Once more, for the connections of streams.
+	options.UpdateClient = h.tuner(h.streamTransport)
+	streaming, err := config.ConfigureHosts(ctx, options)(ns)
+	if err != nil {
+		return nil, err
+	}
+	if len(streaming) != len(found) {
+		return nil, fmt.Errorf("%s changes while it is read", dir)
+	}
 	var made []*endpoint
-	for _, f := range found {
-		made = append(made, h.endpoint(f, ns))
+	for i, f := range found {
+		e := h.endpoint(f, ns, h.transport)
+		e.streaming = h.endpoint(streaming[i], ns, h.streamTransport)
+		e.streaming.tokens = e.tokens
+		made = append(made, e)
 	}
 	if len(made) == 0 {
 		return nil, fmt.Errorf("no hosts in %s", dir)
@@ -189,7 +205,7 @@ func checkTOML(path string) error {
 // requests. containerd calls it for the client of all hosts, and again for that
 // of each host with settings of its own, made from the first: TLS configuration
 // and dialer of those are kept.
-func (h *hosts) tuner() config.UpdateClientFunc {
+func (h *hosts) tuner(transport makeTransport) config.UpdateClientFunc {
 	first := true
 	return func(client *http.Client) error {
 		base, ok := client.Transport.(*http.Transport)
@@ -197,16 +213,16 @@ func (h *hosts) tuner() config.UpdateClientFunc {
 			return fmt.Errorf("unexpected transport %T", client.Transport)
 		}
 		if first {
-			base.DialContext = h.cfg.DialContext
-			if base.DialContext == nil {
-				base.DialContext = transport.Dialer(h.cfg.ConnectTimeout)
-			}
+			base.DialContext = h.dialer()
 			first = false
 		}
-		client.Transport = h.transport(base.TLSClientConfig, base.DialContext)
+		client.Transport = transport(base.TLSClientConfig, base.DialContext)
 		return nil
 	}
 }
+
+// makeTransport returns a transport with TLS configuration and dialer of a host.
+type makeTransport func(t *tls.Config, dial transport.DialFunc) *http.Transport
 
 func (h *hosts) transport(t *tls.Config, dial transport.DialFunc) *http.Transport {
 	return transport.New(transport.Options{
@@ -218,7 +234,15 @@ func (h *hosts) transport(t *tls.Config, dial transport.DialFunc) *http.Transpor
 	})
 }
 
-func (h *hosts) endpoint(f docker.RegistryHost, ns string) *endpoint {
+// dialer returns what makes connections unless a host has its own.
+func (h *hosts) dialer() transport.DialFunc {
+	if h.cfg.DialContext != nil {
+		return h.cfg.DialContext
+	}
+	return transport.Dialer(h.cfg.ConnectTimeout)
+}
+
+func (h *hosts) endpoint(f docker.RegistryHost, ns string, transports makeTransport) *endpoint {
 	e := &endpoint{
 		host: f.Host, scheme: f.Scheme, path: f.Path, origin: f.Scheme + "://" + f.Host,
 		caps: f.Capabilities, header: f.Header, agent: h.cfg.UserAgent,
@@ -231,13 +255,26 @@ func (h *hosts) endpoint(f docker.RegistryHost, ns string) *endpoint {
 	if own, ok := f.Client.Transport.(*http.Transport); ok && len(own.TLSClientConfig.Certificates) > 0 {
 		t := own.TLSClientConfig.Clone()
 		t.Certificates = nil
-		e.foreign = h.decorate(h.transport(t, own.DialContext))
+		e.foreign = h.decorate(transports(t, own.DialContext))
 	}
 	e.tokens = &http.Client{
 		Transport:     transport.BodyLimit(e.data, maxTokenResponse),
 		CheckRedirect: redirectSafely,
 	}
 	return e
+}
+
+// streamTransport makes one that speaks HTTP/1.1 only, so that a stream has its
+// connection for itself.
+func (h *hosts) streamTransport(t *tls.Config, dial transport.DialFunc) *http.Transport {
+	own := h.transport(t, dial)
+	own.ForceAttemptHTTP2, own.HTTP2 = false, nil
+	own.Protocols = new(http.Protocols)
+	own.Protocols.SetHTTP1(true)
+	if own.TLSClientConfig != nil {
+		own.TLSClientConfig.NextProtos = nil
+	}
+	return own
 }
 
 func (h *hosts) decorate(rt http.RoundTripper) http.RoundTripper {
@@ -257,5 +294,7 @@ func (s *hostSet) close() {
 	for _, e := range s.endpoints {
 		transport.CloseIdle(e.data)
 		transport.CloseIdle(e.foreign)
+		transport.CloseIdle(e.streaming.data)
+		transport.CloseIdle(e.streaming.foreign)
 	}
 }

@@ -34,6 +34,9 @@ const (
 	Lazy
 	// TraceLayer is a layer that carries a trace; containerd unpacks it.
 	TraceLayer
+	// LazyTrace is a layer that carries a trace with a plan, to be read when
+	// needed.
+	LazyTrace
 	// DownloadLayer is an overlaybd layer whose blob containerd unpacks, because
 	// it was asked to or because the repository isn't known.
 	DownloadLayer
@@ -50,11 +53,16 @@ func (l Labels) Class() Class {
 		return Root
 	case l.Turbo:
 		return TurboLayer
-	case l.Trace:
+	}
+	local := l.Download || l.Image == "" || l.Blob == "" || l.BlobSize == 0
+	switch {
+	case l.Trace && (local || l.Plan.Size == 0):
 		return TraceLayer
+	case l.Trace:
+		return LazyTrace
 	case l.Blob == "":
 		return Unpack
-	case l.Download || l.Image == "" || l.BlobSize == 0:
+	case local:
 		return DownloadLayer
 	}
 	return Lazy
@@ -69,6 +77,8 @@ func (c Class) String() string {
 		return "lazy layer"
 	case TraceLayer:
 		return "trace layer"
+	case LazyTrace:
+		return "lazy trace layer"
 	case DownloadLayer:
 		return "downloaded layer"
 	case Unpack:

@@ -17,6 +17,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 const prefix = "containerd.io/snapshot/"
@@ -90,8 +92,13 @@ type Labels struct {
 	Trace bool
 	// Download asks for the blob instead of lazy reads.
 	Download bool
-	// RecordTrace asks for the reads of this container to be recorded.
+	// Plan is where the plan lies in the blob of a trace layer, the zero value
+	// if there is none or what the labels say of it can't be.
+	Plan tracelayer.Member
+	// RecordTrace asks for the reads of this container to be recorded, and
+	// RecordPath names the file for them, "" if the node is to choose.
 	RecordTrace bool
+	RecordPath  string
 	// Turbo marks a TurboOCI layer.
 	Turbo bool
 	// Remote marks a snapshot whose data is read when needed.
@@ -116,6 +123,7 @@ func Parse(labels map[string]string) (Labels, error) {
 		Trace:         labels[Trace] == "yes",
 		Download:      labels[Download] == "download",
 		RecordTrace:   labels[RecordTrace] == "yes",
+		RecordPath:    p.recordPath(RecordTracePath),
 		Turbo:         labels[TurboDigest] != "" || labels[TurboDigestOld] != "",
 		Remote:        labels[Remote] != "",
 		Writable:      writable(labels[Writable]),
@@ -123,6 +131,9 @@ func Parse(labels map[string]string) (Labels, error) {
 	if p.err != nil {
 		return Labels{}, p.err
 	}
+	// A bad plan makes the trace layer one without a plan, which containerd
+	// unpacks: a start that is slower than it could be is no reason for none.
+	l.Plan, _ = Plan(labels)
 	return l, nil
 }
 

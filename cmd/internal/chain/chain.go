@@ -3,9 +3,11 @@
 //
 // Outermost first, below the formats (lsmt, zfile, tar):
 //
-//		Observe("cache") -> cache -> Coalesce -> Retry -> Observe("verified") -> Verify ->
-//		Observe("origin") -> Observe(host) -> Limit -> registry
+//		Use -> Observe("cache") -> cache -> Coalesce -> Retry -> Observe("verified") -> Verify ->
+//		Stage -> Observe("origin") -> Observe(host) -> Line -> Limit -> registry
 //
+//	  - Use is at the top: it notes what is read of what was prefetched, which
+//	    mostly is cached.
 //	  - Cache is above Coalesce: the cache asks for what it lacks, so equal
 //	    needs are equal reads.
 //	  - Coalesce is above Retry and Verify: a failing range is retried once, not
@@ -17,10 +19,16 @@
 //	    so that it is cached, joined and retried like all else. Verify holds no
 //	    connection meanwhile; and what lies behind the bytes that it covers
 //	    passes it without a look at the table, so it never waits for itself.
+//	  - Stage is below Verify, because what is staged comes from whoever made a
+//	    trace layer, and above Observe("origin"), because it is no request. Only
+//	    blobs that are verified have one. A read that waits for what is staged
+//	    next is not under way at the host, so it does not hold that up.
 //	  - Observe("origin") is below Retry and Verify: every request counts, the
 //	    failed too, and those for the table. So is that of the host, which
 //	    notes when a request ended that somebody waited for: Quiet tells from
 //	    that, and from who waits at Limit, whether the host is idle.
+//	  - Line is above Limit: a read that waits for a connection waits for the
+//	    line, and prefetch leaves that to it.
 //	  - Limit is next to the registry: a read that waits between two tries, or
 //	    that joined another one, holds no connection. Background reads are
 //	    throttled here by priority, never between Cache and Coalesce: a demand
@@ -70,6 +78,7 @@ import (
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/blob/chunks"
 	"github.com/reprise-containers/reprise/remote/registry"
+	"github.com/reprise-containers/reprise/tracelayer/replay"
 )
 
 // Config says how blobs are read.
@@ -94,6 +103,11 @@ type Config struct {
 	// artifacts that refer to the image's manifest. They lie outside of what
 	// the manifest's digest covers.
 	VerifyReferrers bool
+	// Prefetch is told what replays do and are good for; nil means nobody is.
+	Prefetch replay.Observer
+	// PrefetchBudget is how many bytes one replay may fetch at most: what the
+	// cache can hold. 0 is no limit.
+	PrefetchBudget int64
 }
 
 // Chain opens blobs of registries. Equal blobs opened while one of them is in
@@ -106,6 +120,8 @@ type Chain struct {
 	hosts map[string]*host
 	open  map[key]weak.Pointer[shared]
 	lists map[subject]*list // of tables that referrers have
+
+	replays map[replayKey]*replaying
 }
 
 // key has size and chunk table, because a manifest that lies about them must not
@@ -119,7 +135,13 @@ type key struct {
 }
 
 // shared is the identity of an open blob; the blob lives as long as it.
-type shared struct{ blob.Blob }
+type shared struct {
+	blob.Blob
+	use *replay.Use // Blob
+	// stage returns the place to stage bytes in, nil if nothing above it
+	// would verify them. It may ask the registry which of both holds.
+	stage func(ctx context.Context) (*blob.Stage, error)
+}
 
 // New returns a Chain over client.
 func New(client *registry.Client, cfg Config) *Chain {
@@ -129,6 +151,7 @@ func New(client *registry.Client, cfg Config) *Chain {
 		hosts:    make(map[string]*host),
 		open:     make(map[key]weak.Pointer[shared]),
 		lists:    make(map[subject]*list),
+		replays:  make(map[replayKey]*replaying),
 	}
 }
 
@@ -137,6 +160,14 @@ func New(client *registry.Client, cfg Config) *Chain {
 // unreachable one is noticed by the first read. An error that is
 // errdefs.ErrFailedPrecondition says that policy refuses the blob.
 func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
+	b, err := c.openShared(ref, desc)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func (c *Chain) openShared(ref string, desc ocispec.Descriptor) (*shared, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return nil, fmt.Errorf("parsing reference %q: %w", ref, err)
@@ -164,16 +195,21 @@ func (c *Chain) Open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
 		return nil, err
 	}
 	b := &shared{}
+	var stage *blob.Stage
+	b.stage = func(context.Context) (*blob.Stage, error) { return stage, nil }
 	switch {
 	case k.manifest != "":
-		b.Blob = newReferred(c, origin, ref, host, k.manifest)
+		r := newReferred(c, origin, ref, host, k.manifest)
+		b.Blob, b.stage = r, r.stage
 	case table.IsZero():
 		b.Blob = c.plain(origin, host)
 	default:
 		above := &top{size: desc.Size}
-		b.Blob = c.verified(origin, host, table, blob.Section(above, table.Offset, table.Size))
+		b.Blob, stage = c.verified(origin, host, table, blob.Section(above, table.Offset, table.Size))
 		above.Blob = b.Blob
 	}
+	b.use = replay.NewUse(b.Blob)
+	b.Blob = b.use
 	c.open[k] = weak.Make(b)
 	for old, p := range c.open {
 		if p.Value() == nil {
@@ -188,19 +224,22 @@ func (c *Chain) plain(b blob.Blob, host string) blob.Blob {
 	return c.decorate(b, host, chunks.Ref{}, nil)
 }
 
-// verified returns b as it is read with a table, whose bytes are in content.
-// The caller holds mu.
-func (c *Chain) verified(b blob.Blob, host string, table chunks.Ref, content blob.ReaderAt) blob.Blob {
-	return c.decorate(b, host, table, func(b blob.Blob) blob.Blob {
-		return chunks.Verify(b, table, content, c.cfg.VerifyFailures)
+// verified returns b as it is read with a table, whose bytes are in content, and
+// its stage. The caller holds mu.
+func (c *Chain) verified(b blob.Blob, host string, table chunks.Ref, content blob.ReaderAt) (blob.Blob, *blob.Stage) {
+	var stage *blob.Stage
+	b = c.decorate(b, host, table, func(b blob.Blob) blob.Blob {
+		stage = blob.NewStage(b, fromTrace)
+		return chunks.Verify(stage, table, content, c.cfg.VerifyFailures)
 	})
+	return b, stage
 }
 
 // decorate is the order. See the package comment before changing it.
 // The caller holds mu.
 func (c *Chain) decorate(b blob.Blob, name string, table chunks.Ref, verify func(blob.Blob) blob.Blob) blob.Blob {
 	h := c.host(name)
-	b = blob.Observe(h.limit.Limit(b), h)
+	b = blob.Observe(h.line.Watch(h.limit.Limit(b)), h)
 	if c.cfg.OriginReads != nil {
 		b = blob.Observe(b, c.cfg.OriginReads)
 	}

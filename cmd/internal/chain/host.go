@@ -7,11 +7,13 @@ import (
 	"github.com/distribution/reference"
 
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/tracelayer/replay"
 )
 
 // host is what the blobs of one registry host share.
 type host struct {
 	limit *blob.Limiter
+	line  *replay.Line
 	start time.Time
 	// needed is when the last demand read ended, as time since start.
 	needed atomic.Int64
@@ -21,7 +23,7 @@ type host struct {
 func (c *Chain) host(name string) *host {
 	h := c.hosts[name]
 	if h == nil {
-		h = &host{limit: blob.NewLimiter(c.cfg.Limit), start: time.Now()}
+		h = &host{limit: blob.NewLimiter(c.cfg.Limit), line: replay.NewLine(), start: time.Now()}
 		c.hosts[name] = h
 	}
 	return h

@@ -31,7 +31,13 @@ type referred struct {
 	origin    blob.Blob
 	ref, host string
 	manifest  digest.Digest
-	found     atomic.Pointer[blob.Blob]
+	found     atomic.Pointer[readable]
+}
+
+// readable is a blob as it is read with what referrers say.
+type readable struct {
+	blob.Blob
+	stage *blob.Stage // nil without a table
 }
 
 func newReferred(c *Chain, origin blob.Blob, ref, host string, manifest digest.Digest) *referred {
@@ -56,9 +62,9 @@ func (r *referred) ReadAt(ctx context.Context, p []byte, off int64) (int, error)
 // load returns the blob as it is read with what referrers say. That there is no
 // table is only believed if the registry says so: who can keep an answer back
 // must not turn verification off.
-func (r *referred) load(ctx context.Context) (blob.Blob, error) {
+func (r *referred) load(ctx context.Context) (*readable, error) {
 	if b := r.found.Load(); b != nil {
-		return *b, nil
+		return b, nil
 	}
 	desc := r.Descriptor()
 	tables, err := r.c.tables(ctx, r.ref, r.manifest)
@@ -69,13 +75,13 @@ func (r *referred) load(ctx context.Context) (blob.Blob, error) {
 	if err != nil {
 		return nil, err
 	}
-	if !r.found.CompareAndSwap(nil, &b) {
-		b = *r.found.Load() // somebody else was faster: fetches in flight are shared
+	if !r.found.CompareAndSwap(nil, b) {
+		b = r.found.Load() // somebody else was faster: fetches in flight are shared
 	}
 	return b, nil
 }
 
-func (r *referred) build(t table) (blob.Blob, error) {
+func (r *referred) build(t table) (*readable, error) {
 	desc := r.Descriptor()
 	if t.desc.Digest == "" {
 		if err := r.c.admit(r.host, desc); err != nil {
@@ -83,7 +89,7 @@ func (r *referred) build(t table) (blob.Blob, error) {
 		}
 		r.c.mu.Lock()
 		defer r.c.mu.Unlock()
-		return r.c.plain(r.origin, r.host), nil
+		return &readable{Blob: r.c.plain(r.origin, r.host)}, nil
 	}
 	content, err := r.c.registry.Open(r.ref, t.desc)
 	if err != nil {
@@ -92,13 +98,23 @@ func (r *referred) build(t table) (blob.Blob, error) {
 	r.c.mu.Lock()
 	defer r.c.mu.Unlock()
 	ref := chunks.Ref{Root: t.root, Size: t.desc.Size}
-	return r.c.verified(r.origin, r.host, ref, r.c.plain(content, r.host)), nil
+	b, stage := r.c.verified(r.origin, r.host, ref, r.c.plain(content, r.host))
+	return &readable{b, stage}, nil
+}
+
+// stage returns where bytes of the blob can be staged, nil if it has no table.
+func (r *referred) stage(ctx context.Context) (*blob.Stage, error) {
+	b, err := r.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return b.stage, nil
 }
 
 // now returns the blob if it was read before, else one that has nothing.
 func (r *referred) now() blob.Blob {
 	if b := r.found.Load(); b != nil {
-		return *b
+		return b.Blob
 	}
 	return r.origin
 }

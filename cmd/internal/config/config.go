@@ -32,6 +32,7 @@ type Snapshotter struct {
 	Read     Read     `toml:"read"`
 	Device   Device   `toml:"device"`
 	Download Download `toml:"download"`
+	Trace    Trace    `toml:"trace"`
 }
 
 // Log says what is logged to standard error.
@@ -124,6 +125,10 @@ func Default() Snapshotter {
 		},
 		Device:   Device{MaxInFlight: 64, Readahead: 1 << 20},
 		Download: Download{Delay: Duration(600e9), Idle: Duration(2e9), Images: 1},
+		Trace: Trace{
+			Replay: true, Images: 16, RecordLabels: true, Record: []string{}, RecordTime: Duration(60e9),
+			RecordKeep: 10, MaxRecords: 1 << 20, MaxRecordings: 4,
+		},
 	}
 }
 
@@ -207,6 +212,8 @@ func (c Snapshotter) Validate() error {
 	check(c.Device.MaxInFlight > 0, "device.max_in_flight: must be positive")
 	check(c.Download.Idle > 0, "download.idle: must be positive")
 	check(c.Download.Images > 0, "download.images: must be positive")
+	c.Trace.validate(check)
+	check(filepath.IsAbs(c.RecordDir()), "trace.record_dir = %q: must be an absolute path", c.RecordDir())
 	return errors.Join(errs...)
 }
 

@@ -1,0 +1,137 @@
+package prefetch
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/backstore/fetchplan"
+	"github.com/reprise-containers/reprise/backstore/files"
+	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/scratch"
+	"github.com/reprise-containers/reprise/tracelayer"
+)
+
+const (
+	// piece is how many bytes of a file in a list are read at once.
+	piece = 256 << 10
+	// parallelPieces is how many such reads are under way; how many requests
+	// that makes at once is the registry's limit.
+	parallelPieces = 8
+)
+
+// slot makes of what is in a slot a plan, or, if it is a list, reads the files in
+// it; done says which.
+func (p *Prefetcher) slot(ctx context.Context, img backstore.Image, t *contents) (o Outcome, done bool, err error) {
+	trace, err := tracelayer.Decode(t.slot)
+	if errors.Is(err, tracelayer.ErrFormat) {
+		return Listed, true, p.list(ctx, img, t.slot)
+	}
+	if err != nil {
+		return Failed, true, fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	layers, trace, err := p.mapped(img, trace)
+	if err != nil {
+		return Failed, true, err
+	}
+	if t.plan, _, err = fetchplan.Map(ctx, layers, trace); err != nil {
+		return Failed, true, err
+	}
+	return Replayed, false, nil
+}
+
+// mapped returns the layers of img that come from its registry, and the records
+// of the trace that are of them.
+func (p *Prefetcher) mapped(img backstore.Image, t tracelayer.Trace) ([]fetchplan.Layer, tracelayer.Trace, error) {
+	var layers []fetchplan.Layer
+	index := make(map[uint32]uint32) // in layers, by that in img
+	for i, l := range img.Layers {
+		if !l.Remote() {
+			continue
+		}
+		b, err := p.source.Open(img.Ref, l.Descriptor())
+		if err != nil {
+			return nil, nil, err
+		}
+		index[uint32(i)] = uint32(len(layers))
+		layers = append(layers, fetchplan.Layer{Digest: l.Digest, Size: l.Size, Blob: b})
+	}
+	var of tracelayer.Trace
+	for _, r := range t {
+		if i, ok := index[r.Layer]; ok {
+			r.Layer = i
+			of = append(of, r)
+		}
+	}
+	return layers, of, nil
+}
+
+// list reads the files that a priority list names, in order, up to the budget.
+func (p *Prefetcher) list(ctx context.Context, img backstore.Image, text []byte) error {
+	paths, err := tracelayer.ParseList(text)
+	if err != nil {
+		return fmt.Errorf("%w: %w", errInvalid, err)
+	}
+	layers, closeAll, err := p.layers(img)
+	defer closeAll()
+	if err != nil {
+		return err
+	}
+	dev, err := backstore.Open(ctx, layers)
+	if err != nil {
+		return err
+	}
+	ranges, _, err := files.Ranges(ctx, dev, paths)
+	if err != nil {
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelPieces)
+	left := p.cfg.Budget
+	for _, r := range ranges {
+		for r.Size > 0 && ctx.Err() == nil && (left > 0 || p.cfg.Budget == 0) {
+			off, n := r.Off, min(r.Size, piece)
+			r.Off, r.Size, left = off+n, r.Size-n, left-n
+			if blob.Present(dev, off, n) {
+				continue
+			}
+			g.Go(func() error {
+				buf := scratch.Borrow(int(n))
+				defer scratch.Return(buf)
+				return blob.ReadFull(ctx, dev, *buf, off)
+			})
+		}
+	}
+	return g.Wait()
+}
+
+// layers opens the layers of img, local ones from their files, which the function
+// returned closes.
+func (p *Prefetcher) layers(img backstore.Image) (layers []blob.ReaderAt, closeAll func(), err error) {
+	var opened []*blob.File
+	closeAll = func() {
+		for _, f := range opened {
+			f.Close()
+		}
+	}
+	for _, l := range img.Layers {
+		if l.Remote() {
+			b, err := p.source.Open(img.Ref, l.Descriptor())
+			if err != nil {
+				return nil, closeAll, err
+			}
+			layers = append(layers, b)
+			continue
+		}
+		f, err := blob.OpenFile(l.File)
+		if err != nil {
+			return nil, closeAll, err
+		}
+		opened = append(opened, f)
+		layers = append(layers, f)
+	}
+	return layers, closeAll, nil
+}

@@ -1,0 +1,487 @@
+package recordings_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/cmd/internal/recordings"
+	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/blobtest"
+	"github.com/reprise-containers/reprise/snapshot"
+	"github.com/reprise-containers/reprise/tracelayer"
+)
+
+const (
+	chain3 = "../../../backstore/testdata/vectors/small-chain3/"
+	ref    = "registry.example:5000/team/app:1"
+)
+
+// node records images made of the layers of a vector of upstream's tools.
+type node struct {
+	t *testing.T
+	*recordings.Recordings
+	img   backstore.Image
+	blobs map[digest.Digest]blob.Blob
+	dir   string
+
+	mu      sync.Mutex
+	devices map[string]blob.ReaderAt // recorded
+	fail    error                    // of attaching
+	idle    bool                     // nothing is ever read
+	down    error                    // of the registry, when blobs are opened
+	told    []string
+	stop    func()
+}
+
+func newNode(t *testing.T, change func(*recordings.Config)) *node {
+	t.Helper()
+	n := &node{t: t, blobs: map[digest.Digest]blob.Blob{}, devices: map[string]blob.ReaderAt{}, dir: t.TempDir()}
+	n.img.Ref = ref
+	for _, name := range []string{"L0.lz4-4k.tar", "L1.zstd-4k.zfile", "L2.raw.lsmt"} {
+		data, err := os.ReadFile(chain3 + name)
+		n.must(err)
+		b := blobtest.Bytes(data)
+		n.blobs[b.Descriptor().Digest] = b
+		n.img.Layers = append(n.img.Layers, backstore.Layer{Digest: b.Descriptor().Digest, Size: b.Size()})
+	}
+	cfg := recordings.Config{
+		Dir: filepath.Join(n.dir, "traces"), Images: []string{"registry.example:5000/team/*"},
+		ByLabel: true, Time: time.Hour, Keep: 2, Records: 1000, Parallel: 2,
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	n.Recordings = recordings.New(devices{n}, n.open, n, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- n.Run(ctx) }()
+	n.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run = %v", err)
+		}
+	})
+	t.Cleanup(n.stop)
+	return n
+}
+
+func (n *node) must(err error) {
+	n.t.Helper()
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) open(_ string, desc ocispec.Descriptor) (blob.Blob, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.blobs[desc.Digest], n.down
+}
+
+// devices attaches images without a kernel: what is mounted on a target is read
+// from here.
+type devices struct{ *node }
+
+func (d devices) Record(ctx context.Context, id string, img backstore.Image, target string, r *tracelayer.Recorder) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.fail != nil || d.idle {
+		return d.fail
+	}
+	var layers []blob.ReaderAt
+	for _, l := range img.Layers {
+		layers = append(layers, d.blobs[l.Digest])
+	}
+	dev, err := backstore.OpenRecorded(ctx, layers, r)
+	d.devices[id] = dev
+	return err
+}
+
+func (n *node) Recorded(ref, path string, records, dropped int, why error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.told = append(n.told, fmt.Sprintf("recorded %s %s %d %d %v", ref, filepath.Base(path), records, dropped, why))
+}
+
+func (n *node) RecordingFailed(ref, path string, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.told = append(n.told, fmt.Sprintf("failed %s %s %v", ref, filepath.Base(path), err))
+}
+
+// file makes the file that a client names.
+func (n *node) file(name string) string {
+	n.t.Helper()
+	path := filepath.Join(n.dir, name)
+	n.must(os.WriteFile(path, nil, 0o600))
+	return path
+}
+
+// start records a container that is asked for at path, and reads of its image.
+func (n *node) start(id, path string) {
+	n.t.Helper()
+	n.must(n.Record(n.t.Context(), id, n.img, "/mnt", snapshot.RecordOptions{Asked: true, File: path}))
+	n.read(id)
+}
+
+func (n *node) read(id string) {
+	n.t.Helper()
+	dev := n.devices[id]
+	for _, off := range []int64{0, dev.Size() / 8192 / 2 * 8192, 64 << 10} {
+		if _, err := dev.ReadAt(n.t.Context(), make([]byte, 8192), off); err != nil {
+			n.t.Fatal(err)
+		}
+	}
+}
+
+// wait waits for the outcome of a recording, as clients do.
+func (n *node) wait(path string) (failed string) {
+	n.t.Helper()
+	for n.t.Context().Err() == nil {
+		if text, err := os.ReadFile(path + ".err"); err == nil && len(text) > 0 {
+			return string(text)
+		}
+		if exists(path + ".ok") {
+			return ""
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return "the test ended"
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// check looks at what was written, as whoever makes a trace layer of it does.
+func (n *node) check(path string, want int) {
+	n.t.Helper()
+	text, err := os.ReadFile(path)
+	n.must(err)
+	trace, err := tracelayer.Decode(text)
+	n.must(err)
+	if len(trace) < want || len(trace) == 0 {
+		n.t.Errorf("%d records, want at least %d", len(trace), want)
+	}
+	text, err = os.ReadFile(path + ".plan")
+	n.must(err)
+	plan, err := tracelayer.DecodePlan(text)
+	n.must(err)
+	st, err := os.Stat(path + ".data")
+	n.must(err)
+	if len(plan.Extents) == 0 || st.Size() != plan.DataSize() || st.Size() == 0 {
+		n.t.Errorf("%d extents, %d bytes of data for %d", len(plan.Extents), st.Size(), plan.DataSize())
+	}
+	for i, l := range n.img.Layers {
+		if plan.Layers[i].Digest != l.Digest {
+			n.t.Errorf("layer %d of the plan is %s", i, plan.Layers[i].Digest)
+		}
+	}
+	if exists(path+".lock") || exists(path+".err") {
+		n.t.Error("the lock is left, or an error")
+	}
+}
+
+// TestEnds: the lock that the client removes, and the device that goes.
+func TestEnds(t *testing.T) {
+	n := newNode(t, nil)
+	for name, end := range map[string]func(id, path string){
+		"lock":   func(_, path string) { n.must(os.Remove(path + ".lock")) },
+		"device": func(id, _ string) { n.Ended(id) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := n.file(name)
+			for _, suffix := range []string{".ok", ".err", ".plan", ".data", ".lock"} { // of an earlier recording
+				n.must(os.WriteFile(path+suffix, []byte("old"), 0o600))
+			}
+			n.start(name, path)
+			if !exists(path+".lock") || exists(path+".ok") {
+				t.Error("there is no lock, or still a result")
+			}
+			end(name, path)
+			if failed := n.wait(path); failed != "" {
+				t.Fatal(failed)
+			}
+			n.check(path, 3)
+		})
+	}
+	if s := n.Stats(); s != (recordings.Stats{Started: 2, Finished: 2}) {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestAutomatic(t *testing.T) {
+	n := newNode(t, func(c *recordings.Config) { c.Time = 50 * time.Millisecond })
+	if !n.Wanted(ref) || n.Wanted("registry.example:5000/other/app:1") {
+		t.Error("the patterns are not those that were given")
+	}
+	for i := range 2 {
+		n.must(n.Record(t.Context(), "1", n.img, "/mnt", snapshot.RecordOptions{}))
+		n.read("1")
+		for n.Stats().Finished != int64(i+1) && t.Context().Err() == nil {
+			time.Sleep(5 * time.Millisecond)
+		}
+	}
+	paths, err := filepath.Glob(filepath.Join(n.dir, "traces", "registry.example:5000_team_app", "*.ok"))
+	n.must(err)
+	if len(paths) != 2 {
+		t.Fatalf("recordings %v", paths)
+	}
+	for _, ok := range paths {
+		n.check(strings.TrimSuffix(ok, ".ok"), 3)
+	}
+	if n.Wanted(ref) {
+		t.Error("there are enough, and still one more is wanted")
+	}
+	// A label that names no file is no matter of what the node wants.
+	n.must(n.Record(t.Context(), "2", n.img, "/mnt", snapshot.RecordOptions{Asked: true}))
+}
+
+func TestRefused(t *testing.T) {
+	n := newNode(t, nil)
+	sub := func(name string, mode fs.FileMode) string {
+		dir := filepath.Join(n.dir, name)
+		n.must(os.Mkdir(dir, 0o700))
+		n.must(os.WriteFile(filepath.Join(dir, "f"), nil, 0o600))
+		n.must(os.Chmod(dir, mode))
+		return filepath.Join(dir, "f")
+	}
+	full := n.file("full")
+	n.must(os.WriteFile(full, []byte("x"), 0o600))
+	link := filepath.Join(n.dir, "link")
+	n.must(os.Symlink(n.file("target"), link))
+	hard := filepath.Join(n.dir, "hard")
+	n.must(os.Link(n.file("other"), hard))
+	pipe := filepath.Join(n.dir, "pipe")
+	n.must(unix.Mkfifo(pipe, 0o600))
+	foreign, foreignDir := n.file("foreign"), sub("foreign-dir", 0o755)
+	if os.Geteuid() == 0 {
+		n.must(os.Chown(foreign, 1234, 1234))
+		n.must(os.Chown(filepath.Dir(foreignDir), 1234, 1234))
+	} else {
+		foreign, foreignDir = full, full
+	}
+	for name, path := range map[string]string{
+		"missing":           filepath.Join(n.dir, "missing"),
+		"missing directory": filepath.Join(n.dir, "missing", "f"),
+		"not empty":         full,
+		"symbolic link":     link,
+		"hard link":         hard,
+		"pipe":              pipe,
+		"directory":         n.dir,
+		"of another user":   foreign,
+		"another's dir":     foreignDir,
+		"writable by all":   sub("open", 0o777),
+		"writable by group": sub("group", 0o775),
+		"device":            "/dev/null",
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := n.Record(t.Context(), "1", n.img, "/mnt", snapshot.RecordOptions{Asked: true, File: path})
+			if err == nil || !strings.Contains(err.Error(), path) {
+				t.Errorf("%s: %v", path, err)
+			}
+			if len(n.devices) != 0 || exists(path+".lock") {
+				t.Error("it was begun")
+			}
+		})
+	}
+	if data, err := os.ReadFile(full); err != nil || string(data) != "x" {
+		t.Errorf("the file has %q, %v", data, err)
+	}
+	// A sticky directory, as /tmp, is as good as one's own.
+	n.start("1", sub("sticky", fs.ModeSticky|0o777))
+	n.Ended("1")
+}
+
+func TestLimits(t *testing.T) {
+	n := newNode(t, nil)
+	a, b, c := n.file("a"), n.file("b"), n.file("c")
+	n.start("1", a)
+	again := n.Record(t.Context(), "2", n.img, "/mnt", snapshot.RecordOptions{Asked: true, File: a})
+	if !errdefs.IsFailedPrecondition(again) {
+		t.Errorf("the same file twice: %v", again)
+	}
+	n.start("2", b)
+	if err := n.Record(t.Context(), "3", n.img, "/mnt", snapshot.RecordOptions{Asked: true, File: c}); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("too many: %v", err)
+	}
+	if n.Wanted(ref) {
+		t.Error("another one is wanted")
+	}
+	if err := n.Record(t.Context(), "3", n.img, "/mnt", snapshot.RecordOptions{}); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("too many: %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(n.dir, "traces", "*", "*")); len(left) > 0 {
+		t.Errorf("left %v", left)
+	}
+	n.Ended("1")
+	if failed := n.wait(a); failed != "" {
+		t.Error(failed)
+	}
+	for n.Stats().Finished == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	n.start("3", c)
+
+	off := newNode(t, func(c *recordings.Config) { c.ByLabel = false })
+	if err := off.Record(t.Context(), "1", off.img, "/mnt", snapshot.RecordOptions{Asked: true, File: off.file("a")}); !errdefs.IsPermissionDenied(err) {
+		t.Errorf("labels are off: %v", err)
+	}
+}
+
+func TestFailures(t *testing.T) {
+	boom := errors.New("boom")
+	for name, c := range map[string]struct {
+		begin func(n *node, path string)
+		says  string
+	}{
+		"registry": {func(n *node, path string) {
+			n.start("1", path)
+			n.mu.Lock()
+			n.down = boom
+			n.mu.Unlock()
+			n.Ended("1")
+		}, "boom"},
+		"nothing read": {func(n *node, path string) {
+			n.idle = true
+			n.must(n.Record(n.t.Context(), "1", n.img, "/mnt", snapshot.RecordOptions{Asked: true, File: path}))
+			n.Ended("1")
+		}, "nothing was read"},
+		"stopped": {func(n *node, path string) {
+			n.start("1", path)
+			n.stop()
+		}, "stopped"},
+		"attach": {func(n *node, path string) {
+			n.fail = boom
+			err := n.Record(n.t.Context(), "1", n.img, "/mnt", snapshot.RecordOptions{Asked: true, File: path})
+			if !errors.Is(err, boom) {
+				n.t.Errorf("Record = %v", err)
+			}
+		}, "boom"},
+		"abandoned": {func(n *node, path string) {
+			n.must(os.WriteFile(path+".lock", nil, 0o600))
+			n.Abandon("1", snapshot.RecordOptions{Asked: true, File: path})
+		}, "stopped"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t, nil)
+			path := n.file("trace")
+			c.begin(n, path)
+			if failed := n.wait(path); !strings.Contains(failed, c.says) {
+				t.Errorf("the reason is %q, want %q", failed, c.says)
+			}
+			for _, suffix := range []string{".lock", ".ok", ".plan", ".data"} {
+				if exists(path + suffix) {
+					t.Errorf("%s is left", suffix)
+				}
+			}
+			if st, err := os.Stat(path); err != nil || st.Size() != 0 {
+				t.Errorf("trace: %v, %v", st, err)
+			}
+		})
+	}
+}
+
+// TestWithoutPlan: layers that are in no registry that is known.
+func TestWithoutPlan(t *testing.T) {
+	n := newNode(t, nil)
+	n.img.Ref = ""
+	path := n.file("trace")
+	n.start("1", path)
+	n.Ended("1")
+	if failed := n.wait(path); failed != "" {
+		t.Fatal(failed)
+	}
+	text, err := os.ReadFile(path)
+	n.must(err)
+	if trace, err := tracelayer.Decode(text); err != nil || len(trace) == 0 {
+		t.Errorf("%d records, %v", len(trace), err)
+	}
+	if exists(path+".plan") || exists(path+".data") {
+		t.Error("there is a plan")
+	}
+}
+
+// TestLocalCopies: the blob is read from its copy, and what is no copy is not
+// taken for one.
+func TestLocalCopies(t *testing.T) {
+	n := newNode(t, nil)
+	for i, name := range []string{"L0.lz4-4k.tar", "L1.lz4-4k.tar", "L2.raw.lsmt"} {
+		n.img.Layers[i].File = chain3 + name
+	}
+	path := n.file("trace")
+	n.start("1", path)
+	n.Ended("1")
+	if failed := n.wait(path); failed != "" {
+		t.Fatal(failed)
+	}
+	n.check(path, 3)
+}
+
+func TestSweep(t *testing.T) {
+	dir := t.TempDir()
+	traces := filepath.Join(dir, "traces", "repo")
+	if err := os.MkdirAll(traces, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"half.trace", "half.trace.lock", "half.trace.data", "whole.trace", "whole.trace.ok", "x.lock"} {
+		if err := os.WriteFile(filepath.Join(traces, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := newNode(t, func(c *recordings.Config) { c.Dir = filepath.Join(dir, "traces") })
+	n.stop() // which it does not do before it has swept
+	entries, err := os.ReadDir(traces)
+	n.must(err)
+	var left bytes.Buffer
+	for _, e := range entries {
+		fmt.Fprint(&left, e.Name(), " ")
+	}
+	if left.String() != "whole.trace whole.trace.ok x.lock " {
+		t.Errorf("left %s", left.String())
+	}
+}
+
+func TestPatterns(t *testing.T) {
+	for _, c := range []struct {
+		pattern, ref string
+		want         bool
+	}{
+		{"registry.example/repo*", "registry.example/repo:1", true},
+		{"registry.example/repo*", "registry.example/repo2/app@sha256:" + strings.Repeat("0", 64), true},
+		{"registry.example/repo*", "registry.example/rep:1", false},
+		{"registry.example/repo:1", "registry.example/repo:1", true},
+		{"registry.example/repo:1", "registry.example/repo:12", false},
+		{"*:prod", "registry.example/team/app:prod", true},
+		{"*:prod", "registry.example/team/app:prod2", false},
+		{"docker.io/library/*", "redis:7", true},
+		{"redis:7", "redis:7", true},
+		{"*/team/*:*", "r/team/app:1", true},
+		{"*/team/*:*", "r/team/app", false},
+		{"a*a", "a", false},
+		{"*", "anything", true},
+		{"", "anything", false},
+	} {
+		n := newNode(t, func(cfg *recordings.Config) { cfg.Images = []string{c.pattern} })
+		if got := n.Wanted(c.ref); got != c.want {
+			t.Errorf("%q, %q: %v", c.pattern, c.ref, got)
+		}
+		n.stop()
+	}
+}

@@ -1,0 +1,151 @@
+package replay
+
+import "time"
+
+const (
+	// remember is for how long, at least, a shortest time to the first byte
+	// counts.
+	remember = 30 * time.Second
+	// tryAgain is how long after an attempt to have more in flight that gained
+	// nothing there is another.
+	tryAgain = 10 * time.Second
+	// shortest is the least time that a bandwidth is measured over.
+	shortest = 10 * time.Millisecond
+	// worth is by what factor the bandwidth must grow when twice as much is in
+	// flight, for that to be kept.
+	worth = 1.1
+	// limiting is the part of the window in flight that says that the window,
+	// not the line, is what limits.
+	limiting = 0.8
+	// leastRate is what any line is taken to carry at first, bytes a second.
+	leastRate = 25e6 / 8
+)
+
+// meter measures a line: round trip, bandwidth, and how much has to be in flight
+// for the line to be full.
+//
+// What is measured with too little in flight is the window and not the line. So
+// the window is doubled as long as that gains something; when it does not, it
+// becomes what one round trip carries.
+type meter struct {
+	now, before time.Duration // shortest time to first byte of this and the last period, 0: none
+	since       time.Time     // begin of the period
+
+	rate   float64 // bytes a second, 0: unknown
+	window int64   // bytes, of all senders together
+
+	probing bool      // the window was doubled
+	rateWas float64   // before that
+	hold    time.Time // no doubling until then
+
+	// The measurement under way: bytes since start, once skip bytes have come
+	// in and it is time.
+	start time.Time
+	from  time.Time
+	skip  int64
+	bytes int64
+}
+
+func newMeter() meter { return meter{window: minWindow} }
+
+// roundTrip returns the shortest time to a first byte lately, 0 if unknown.
+func (m *meter) roundTrip() time.Duration {
+	if m.before > 0 && (m.now == 0 || m.before < m.now) {
+		return m.before
+	}
+	return m.now
+}
+
+// transfer returns how long the line takes for n bytes, as far as known.
+func (m *meter) transfer(n int64) time.Duration {
+	if m.rate == 0 {
+		return 0
+	}
+	return time.Duration(float64(n) / m.rate * float64(time.Second))
+}
+
+// answered notes the time that an answer took to begin.
+func (m *meter) answered(took time.Duration, now time.Time) {
+	if took <= 0 {
+		return
+	}
+	if now.Sub(m.since) > remember {
+		m.before, m.now, m.since = m.now, 0, now
+	}
+	if m.now == 0 || took < m.now {
+		m.now = took
+	}
+	if m.rate == 0 {
+		m.window = m.fit(leastRate)
+	}
+}
+
+// read notes a read of n bytes.
+func (m *meter) read(n int, took time.Duration, now time.Time) {
+	const small = 64 << 10 // in larger ones the begin of the answer does not show
+	if n <= small {
+		m.answered(max(took-m.transfer(int64(n)), took/4), now)
+	} else if r := float64(n) / took.Seconds(); r > m.rate {
+		m.rate = r
+		m.window = max(m.window, m.fit(r))
+	}
+}
+
+// fit returns what one round trip carries at a rate, as a window.
+func (m *meter) fit(rate float64) int64 {
+	return min(max(int64(rate*m.roundTrip().Seconds()), minWindow), maxWindow)
+}
+
+// reset ends the measurement under way. The next one begins when what piled up
+// meanwhile is through and the line is in use again.
+func (m *meter) reset() { m.from, m.start = time.Time{}, time.Time{} }
+
+// arrived notes that n bytes of all senders came in.
+func (m *meter) arrived(n int64, now time.Time) {
+	if m.from.IsZero() {
+		m.from, m.skip = now.Add(m.roundTrip()), m.window
+	}
+	if m.skip > 0 || now.Before(m.from) {
+		m.skip -= n
+		return
+	}
+	if m.start.IsZero() {
+		m.start, m.bytes = now, 0
+		return
+	}
+	m.bytes += n
+	took := now.Sub(m.start)
+	if m.bytes < m.window || took < max(m.roundTrip(), shortest) {
+		return
+	}
+	rate := float64(m.bytes) / took.Seconds()
+	m.start, m.bytes = now, 0
+	m.sample(rate, now)
+}
+
+// sample takes a bandwidth that was measured with the window in use.
+func (m *meter) sample(rate float64, now time.Time) {
+	switch {
+	case m.rate == 0:
+		m.rate = rate
+	case rate > m.rate:
+		m.rate += (rate - m.rate) / 2
+	default:
+		m.rate += (rate - m.rate) / 8
+	}
+	if m.probing {
+		m.probing = false
+		m.rate = max(rate, m.rateWas)
+		if rate < worth*m.rateWas {
+			m.window, m.hold = m.fit(m.rate), now.Add(tryAgain)
+			return
+		}
+	}
+	if rate*m.roundTrip().Seconds() >= limiting*float64(m.window) && !now.Before(m.hold) && m.window < maxWindow {
+		m.probing, m.rateWas = true, rate
+		m.window = min(2*m.window, maxWindow)
+		m.from, m.skip, m.start = now.Add(m.roundTrip()), 0, time.Time{}
+		return
+	}
+	m.window = m.fit(m.rate)
+}

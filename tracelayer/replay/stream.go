@@ -1,0 +1,257 @@
+package replay
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/scratch"
+)
+
+const (
+	// workers is how many extents are verified at a time.
+	workers = 4
+	// pieceSize is how many bytes of the data are read at most between two
+	// looks at who goes first.
+	pieceSize = 32 << 10
+	// maxWrong is how many extents with a wrong sum make the data useless.
+	maxWrong = 8
+	// tries is how often the data are asked for without an extent arriving.
+	tries = 5
+	// firstPause is how long the first pause between two of them is, on
+	// average.
+	firstPause = 200 * time.Millisecond
+	// reopening is how many round trips a request on a new connection takes,
+	// with TLS.
+	reopening = 3
+)
+
+// errUseless is that the data are not what the plan says.
+var errUseless = errors.New("data of the trace layer are wrong")
+
+// errFar is that what is needed next lies so far ahead that a new request is
+// cheaper.
+var errFar = errors.New("what is needed lies far ahead")
+
+// stream fetches items by the data. What that does not help with is left.
+func (r *run) stream(ctx context.Context, items []item) {
+	leave := r.Line.join()
+	if r.Local {
+		leave()
+		leave = func() {}
+	}
+	defer leave()
+	for failures := 0; len(items) > 0; {
+		for len(items) > 0 && r.present(items[0].Extent) {
+			r.skip(SkippedPresent, items[0].Size)
+			items = items[1:]
+		}
+		if len(items) == 0 || ctx.Err() != nil {
+			return
+		}
+		done, err := r.open(ctx, items)
+		items = items[done:]
+		if done > 0 {
+			failures = 0
+		}
+		if err == nil || errors.Is(err, errFar) {
+			continue
+		}
+		if failures++; errors.Is(err, errUseless) || blob.IsPermanent(err) || failures == tries {
+			break
+		}
+		if pause(ctx, firstPause<<(failures-1)) != nil {
+			return
+		}
+	}
+	for _, i := range items {
+		r.leave(i)
+	}
+}
+
+// pause waits for about d.
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d/2 + rand.N(d))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// open fetches items by one request for the data, and returns how many of them
+// need no other one. All is done with them when it returns.
+func (r *run) open(ctx context.Context, items []item) (done int, err error) {
+	sctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s, err := r.Data(sctx, items[0].at)
+	if err != nil {
+		return 0, err
+	}
+	r.count.streams.Add(1)
+	if a, ok := s.(Answered); ok && !r.Local {
+		r.Line.answered(a.FirstByte())
+	}
+	f := &flow{run: r, s: s, pos: items[0].at, items: items, horizon: newHorizon(0)}
+	if !r.Local {
+		f.gate = gate{line: r.Line, urgent: r.urgent}
+	}
+	f.stall = time.AfterFunc(time.Hour, func() { f.horizon.clear(0) })
+	f.stall.Stop()
+	f.workers.SetLimit(workers)
+	done, err = f.consume(ctx)
+	f.horizon.clear(done)
+	cancel()
+	s.Close()
+	_ = f.workers.Wait() // they return no errors
+	f.horizon.clear(0)
+	return done, err
+}
+
+// flow is one request for the data.
+type flow struct {
+	*run
+	s       Stream
+	pos     int64 // in the data, of what is read next
+	items   []item
+	horizon *horizon
+	gate    gate
+	stall   *time.Timer // ends expectations when nothing comes
+	workers errgroup.Group
+	scrap   []byte
+}
+
+// consume hands items to the workers as they arrive and returns how many it did.
+func (f *flow) consume(ctx context.Context) (int, error) {
+	for k, i := range f.items {
+		if f.wrong.Load() >= maxWrong {
+			return k, errUseless
+		}
+		if !f.trusted(i) {
+			f.leave(i)
+			continue
+		}
+		if f.present(i.Extent) {
+			f.horizon.end(k)
+			f.skip(SkippedPresent, i.Size)
+			continue
+		}
+		if err := f.skipTo(ctx, i.at); err != nil {
+			return k, err
+		}
+		need := 2*i.Size + i.Stored
+		if !f.room.TryAcquire(min(need, memory)) {
+			f.Line.interrupted()
+			if err := f.room.Acquire(ctx, min(need, memory)); err != nil {
+				return k, err
+			}
+		}
+		stored := make([]byte, i.Stored)
+		if err := f.read(ctx, stored); err != nil {
+			f.room.Release(min(need, memory))
+			return k, err
+		}
+		f.workers.Go(func() error {
+			defer f.room.Release(min(need, memory))
+			f.deliver(ctx, k, stored)
+			return nil
+		})
+	}
+	return len(f.items), nil
+}
+
+// trusted reports whether nothing that was staged for the layer of an item was
+// found wrong.
+func (r *run) trusted(i item) bool {
+	return r.Targets[i.Layer].Stage.Rejections() == r.start[i.Layer]
+}
+
+// skipTo reads over what is not needed before an offset of the data.
+func (f *flow) skipTo(ctx context.Context, at int64) error {
+	window := int64(f.Line.share())
+	if n := at - f.pos; n > window+reopening*f.Line.requestCost(1) && !f.Local || n > memory {
+		return errFar
+	}
+	if f.scrap == nil && f.pos < at {
+		f.scrap = make([]byte, pieceSize)
+	}
+	for f.pos < at {
+		if err := f.read(ctx, f.scrap[:min(at-f.pos, pieceSize)]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// read fills p with what comes next, if nothing else goes first.
+func (f *flow) read(ctx context.Context, p []byte) error {
+	for len(p) > 0 {
+		if err := f.gate.pass(ctx); err != nil {
+			return err
+		}
+		window := minWindow
+		if !f.Local {
+			window = f.Line.share()
+			f.s.SetWindow(window)
+		}
+		f.horizon.extend(f.run, f.items, f.pos+int64(window))
+		f.stall.Reset(f.Line.late(window))
+		n, err := f.s.Read(p[:min(len(p), pieceSize)])
+		f.stall.Stop()
+		p, f.pos = p[n:], f.pos+int64(n)
+		f.count.received.Add(int64(n))
+		f.gate.passed(n)
+		if !f.Local && n > 0 {
+			f.Line.arrived(n)
+		}
+		if len(p) == 0 {
+			return nil
+		}
+		if errors.Is(err, io.EOF) {
+			err = blob.Permanent(io.ErrUnexpectedEOF) // they are shorter than the plan says
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// deliver compares the data of item k with its sum and has them verified and
+// cached.
+func (f *flow) deliver(ctx context.Context, k int, stored []byte) {
+	i := f.items[k]
+	t := f.Targets[i.Layer]
+	defer f.horizon.end(k)
+	p, err := i.Unpack(stored)
+	if err != nil || sha256.Sum256(p) != i.Sum {
+		f.wrong.Add(1)
+		f.skip(SkippedCorrupt, i.Size)
+		f.leave(i)
+		return
+	}
+	before := t.Stage.Rejections()
+	t.Stage.Put(i.Off, p)
+	f.horizon.end(k)
+	buf := scratch.Borrow(int(i.Size))
+	err = blob.ReadFull(ctx, t.Blob, *buf, i.Off)
+	scratch.Return(buf)
+	t.Stage.Drop(i.Off, i.Size)
+	if before != t.Stage.Rejections() {
+		f.skip(SkippedCorrupt, i.Size)
+	}
+	switch {
+	case err == nil:
+		f.arrived(i)
+	case ctx.Err() == nil:
+		f.leave(i)
+	}
+}
