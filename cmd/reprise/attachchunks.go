@@ -10,7 +10,6 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/reprise-containers/reprise/cmd/internal/chain"
-	"github.com/reprise-containers/reprise/cmd/internal/destination"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/cmd/internal/tables"
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
@@ -51,15 +50,7 @@ func runAttachChunks(ctx context.Context, cmd *cli.Command) (err error) {
 		return err
 	}
 	defer closing(cfg.Image, &err)
-	var to destination.Destination
-	switch cfg.Image.Kind {
-	case source.KindRegistry:
-		to, err = destination.NewRegistry(client, ch, cfg.Image.Name)
-	case source.KindLayout:
-		to, err = destination.NewLayout(cfg.Image.Name, "")
-	default:
-		err = usageError{fmt.Errorf("%s is an archive, to which nothing can be attached: use a registry or a layout", cfg.Image.Name)}
-	}
+	to, err := beside(client, ch, cfg.Image)
 	if err != nil {
 		return err
 	}

@@ -66,6 +66,9 @@ func size(img *source.Image) int64 {
 	for _, l := range img.Layers {
 		n += l.Size()
 	}
+	for _, l := range img.Stale {
+		n += l.Size()
+	}
 	if img.Trace != nil {
 		n += img.Trace.Size()
 	}

@@ -28,6 +28,7 @@ func newApp() *cli.Command {
 			mountCommand(),
 			convertCommand(),
 			attachChunksCommand(),
+			traceCommand(),
 		},
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // exitCode does it
 	}

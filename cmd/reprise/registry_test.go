@@ -82,7 +82,7 @@ func (r *fakeRegistry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		d = digest.Digest(name)
 	}
 	b, ok := r.blobs[d]
-	if !ok {
+	if !ok || strings.Contains(req.URL.Path, "/referrers/") {
 		http.NotFound(w, req)
 		return
 	}

@@ -22,13 +22,25 @@ import (
 // A manifest with a subject becomes a referrer: where the registry does not
 // keep the list of referrers, Push does, see Referrers.
 func (c *Client) Push(ctx context.Context, ref string, desc ocispec.Descriptor, r io.Reader) error {
+	return c.push(ctx, ref, desc, r, nil)
+}
+
+// PushReferrer is Push of a manifest with a subject that supersedes others: in a
+// list of referrers that Push keeps, it takes the place of those that replaces
+// says. A registry that keeps the list itself goes on to list them, and where
+// nothing lists them any more, their manifests stay, too.
+func (c *Client) PushReferrer(ctx context.Context, ref string, desc ocispec.Descriptor, r io.Reader, replaces func(ocispec.Descriptor) bool) error {
+	return c.push(ctx, ref, desc, r, replaces)
+}
+
+func (c *Client) push(ctx context.Context, ref string, desc ocispec.Descriptor, r io.Reader, replaces func(ocispec.Descriptor) bool) error {
 	to, err := parseReference(ref)
 	if err != nil {
 		return err
 	}
 	if err = checkDescriptor(desc); err == nil {
 		if isManifest(desc.MediaType) {
-			err = c.pushManifest(ctx, to, desc, r)
+			err = c.pushManifest(ctx, to, desc, r, replaces)
 		} else {
 			err = c.pushBlob(ctx, to, desc, r)
 		}
@@ -53,7 +65,7 @@ func (c *Client) pushHost(ctx context.Context, r reference) (*endpoint, error) {
 	return nil, fmt.Errorf("no host of %s is configured for pushing: %w", r.ns, errdefs.ErrUnavailable)
 }
 
-func (c *Client) pushManifest(ctx context.Context, to reference, desc ocispec.Descriptor, r io.Reader) error {
+func (c *Client) pushManifest(ctx context.Context, to reference, desc ocispec.Descriptor, r io.Reader, replaces func(ocispec.Descriptor) bool) error {
 	if to.digest != "" && to.digest != desc.Digest {
 		return fmt.Errorf("the reference says %s", to.digest)
 	}
@@ -91,7 +103,11 @@ func (c *Client) pushManifest(ctx context.Context, to reference, desc ocispec.De
 	if err != nil || listed {
 		return err
 	}
-	return c.listReferrer(ctx, e, to, desc, text)
+	entry, subject, ok := Referrer(desc, text)
+	if !ok {
+		return nil
+	}
+	return c.listReferrer(ctx, e, to, referral{entry, subject, replaces})
 }
 
 func (c *Client) pushRequest(method, path string, to reference, desc ocispec.Descriptor) *request {

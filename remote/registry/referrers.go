@@ -216,14 +216,33 @@ func Referrer(desc ocispec.Descriptor, text []byte) (entry, subject ocispec.Desc
 	return entry, *m.Subject, true
 }
 
-// listReferrer adds the manifest text that was pushed to the index of referrers
-// of its subject, if it has one.
-func (c *Client) listReferrer(ctx context.Context, e *endpoint, to reference, desc ocispec.Descriptor, text []byte) error {
-	entry, subject, ok := Referrer(desc, text)
-	if !ok {
-		return nil
+// referral is an entry of the list of referrers of a manifest.
+type referral struct {
+	entry, subject ocispec.Descriptor
+	// replaces says which other entries the entry supersedes; nil: none.
+	replaces func(ocispec.Descriptor) bool
+}
+
+// into returns the list with the entry, and whether it was so before.
+func (r referral) into(list []ocispec.Descriptor) ([]ocispec.Descriptor, bool) {
+	found := false
+	rest := slices.DeleteFunc(slices.Clone(list), func(d ocispec.Descriptor) bool {
+		if d.Digest == r.entry.Digest {
+			found = true
+			return false
+		}
+		return r.replaces != nil && r.replaces(d)
+	})
+	if found {
+		return rest, len(rest) == len(list)
 	}
-	if err := checkDescriptor(subject); err != nil {
+	return append(rest, r.entry), false
+}
+
+// listReferrer adds a manifest that was pushed to the index of referrers of its
+// subject.
+func (c *Client) listReferrer(ctx context.Context, e *endpoint, to reference, r referral) error {
+	if err := checkDescriptor(r.subject); err != nil {
 		return fmt.Errorf("subject of the manifest: %w", err)
 	}
 	// Within this process, one after the other; against others, nothing but
@@ -231,23 +250,24 @@ func (c *Client) listReferrer(ctx context.Context, e *endpoint, to reference, de
 	c.referring.Lock()
 	defer c.referring.Unlock()
 	err := c.cfg.Retry.Do(ctx, func(ctx context.Context) error {
-		return c.addReferrer(ctx, e, to, subject.Digest, entry)
+		return c.addReferrer(ctx, e, to, r)
 	})
 	if err != nil {
-		return fmt.Errorf("listing it as a referrer of %s: %w", subject.Digest, err)
+		return fmt.Errorf("listing it as a referrer of %s: %w", r.subject.Digest, err)
 	}
 	return nil
 }
 
-func (c *Client) addReferrer(ctx context.Context, e *endpoint, to reference, subject digest.Digest, entry ocispec.Descriptor) error {
+func (c *Client) addReferrer(ctx context.Context, e *endpoint, to reference, r referral) error {
+	subject := r.subject.Digest
 	index, err := c.referrersTag(ctx, e, to, subject)
 	if err != nil {
 		return err
 	}
-	if lists(index, entry) {
+	var done bool
+	if index.Manifests, done = r.into(index.Manifests); done {
 		return nil
 	}
-	index.Manifests = append(index.Manifests, entry)
 	text, err := json.Marshal(index)
 	if err != nil {
 		return err
@@ -269,7 +289,7 @@ func (c *Client) addReferrer(ctx context.Context, e *endpoint, to reference, sub
 	if err != nil {
 		return err
 	}
-	if index, err = c.referrersTag(ctx, e, to, subject); err == nil && !lists(index, entry) {
+	if index, err = c.referrersTag(ctx, e, to, subject); err == nil && !lists(index, r.entry) {
 		err = errors.New("another client changed the index of referrers at the same time") // so once more
 	}
 	return err

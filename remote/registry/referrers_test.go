@@ -90,6 +90,46 @@ func TestRealReferrers(t *testing.T) {
 	}
 }
 
+// One that supersedes others takes their place in the list that the client keeps.
+func TestRealReferrerReplaced(t *testing.T) {
+	host := realRegistry(t)
+	ctx := t.Context()
+	c := client(t, registry.Config{Credentials: login("u", "p")})
+	ref := host + "/team/app"
+	if err := c.Push(ctx, ref, ocispec.DescriptorEmptyJSON, strings.NewReader("{}")); err != nil {
+		t.Fatal(err)
+	}
+	subject := manifestDescriptor(manifest)
+	push := func(artifactType, name, old string) {
+		t.Helper()
+		text := referrer(subject, artifactType, name)
+		err := c.PushReferrer(ctx, ref, manifestDescriptor(text), strings.NewReader(text), func(d ocispec.Descriptor) bool {
+			return d.ArtifactType == artifactType && d.Annotations["name"] == old
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	list := func(want ...string) {
+		t.Helper()
+		if got, err := c.Referrers(ctx, ref, subject.Digest, ""); err != nil || !slices.Equal(names(got), want) {
+			t.Errorf("%q, %v; want %q", names(got), err, want)
+		}
+	}
+	push("type/a", "one", "")
+	push("type/b", "one", "one") // another type
+	push("type/a", "two", "none")
+	list("one", "one", "two")
+	push("type/a", "three", "one")
+	list("one", "two", "three")
+	push("type/a", "three", "three") // it does not supersede itself
+	list("one", "two", "three")
+	push("type/a", "two", "three") // was there before
+	list("one", "two")
+	push("type/a", "two", "")
+	list("one", "two")
+}
+
 // TestReferrersAPI lists two pages of a registry that has the API, and leaves
 // keeping the list to it.
 func TestReferrersAPI(t *testing.T) {

@@ -28,6 +28,7 @@ const (
 	Trailer    Kind = "trailer"    // of a ZFile that can be read without it
 	Chunks     Kind = "chunks"     // chunk table, or bytes that it covers
 	Stack      Kind = "stack"      // the layers do not fit together
+	Trace      Kind = "trace"      // what a trace layer holds
 )
 
 // Problem is one thing that is wrong.
@@ -128,12 +129,8 @@ func Image(ctx context.Context, img *source.Image, cfg Config) (*Result, error) 
 			res.Problems = append(res.Problems, Problem{Kind: Stack, Text: err.Error()})
 		}
 	}
-	if img.Trace != nil {
-		c := checker{cfg: cfg, blob: img.Trace, opaque: true}
-		if err := c.run(ctx); err != nil {
-			return nil, err
-		}
-		res.Layers = append(res.Layers, c.res)
+	if err := res.traces(ctx, img, cfg); err != nil {
+		return nil, err
 	}
 	res.count()
 	return res, nil

@@ -210,7 +210,7 @@ func TestDescriptorAndStack(t *testing.T) {
 	}
 	img := image(newMemory(b, ""))
 	img.Trace = newMemory([]byte("reads"), digest.FromString("writes"))
-	if r := run(t, img); len(r.Layers) != 2 || !r.Layers[1].Trace || !slices.Equal(kinds(r, 1), []check.Kind{check.Digest}) {
+	if r := run(t, img); len(r.Layers) != 2 || !r.Layers[1].Trace || !slices.Equal(kinds(r, 1), []check.Kind{check.Trace, check.Digest}) {
 		t.Errorf("%+v", r)
 	}
 }

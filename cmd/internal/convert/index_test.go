@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -171,15 +172,23 @@ func TestReferrer(t *testing.T) {
 
 func TestOverlaybdSources(t *testing.T) {
 	b := newBuilder(t)
-	yes, trace, turbo := three(), three(), three()
+	yes, turbo := three(), three()
 	yes[1].annotations = map[string]string{labels.BlobDigest: "sha256:" + strings.Repeat("0", 64)}
-	trace[2].annotations = map[string]string{labels.Trace: "yes"}
+	ext4 := three()
+	ext4[0].annotations = map[string]string{labels.BlobDigest: "sha256:" + strings.Repeat("0", 64)}
+	size := make([]layer, 3)
+	for i := range size {
+		size[i] = plainLayer([]byte{byte(i)})
+		size[i].annotations = labels.Converted{
+			Blob: digest.FromBytes(size[i].tar), BlobSize: 1, FSType: "erofs", SourceChain: digest.FromString("x"), Converter: "1;erofs;zstd;4096;68719476736",
+		}.Annotations(nil)
+	}
 	turbo[0].annotations = map[string]string{labels.TurboDigest: "sha256:" + strings.Repeat("0", 64)}
 	b.tag(map[string]ocispec.Descriptor{
-		"mixed": b.image(amd64, yes...), "trace": b.image(amd64, trace...), "turbo": b.image(amd64, turbo...),
+		"mixed": b.image(amd64, yes...), "on ext4": b.image(amd64, ext4...), "other size": b.image(amd64, append(size, three()[0])...), "turbo": b.image(amd64, turbo...),
 	})
 	for tag, part := range map[string]string{
-		"mixed": "1 of its 3 layers are overlaybd layers already", "trace": "remove the trace layer first", "turbo": "TurboOCI",
+		"mixed": "1 of its 3 layers are overlaybd layers already", "on ext4": "1 of its 3 layers are overlaybd layers already", "other size": "3 of its 4 layers", "turbo": "TurboOCI",
 	} {
 		to := t.TempDir()
 		if _, err := run(t, config(t), b.dir+":"+tag, to); err == nil || !strings.Contains(err.Error(), part) {

@@ -12,6 +12,7 @@ import (
 
 	layerconvert "github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
+	"github.com/reprise-containers/reprise/cmd/internal/transfer"
 )
 
 // fsType is the file system that layers are converted to.
@@ -26,6 +27,7 @@ type layer struct {
 	out    ocispec.Descriptor
 	report *Layer
 	bar    *terminal.Bar
+	base   bool // it is an overlaybd layer already, and stays as it is
 }
 
 // layers returns the layers of a manifest, bottom first.
@@ -35,20 +37,14 @@ func (c *conversion) layers(descs []ocispec.Descriptor, diffIDs []digest.Digest)
 	for i, d := range descs {
 		id := identity.ChainID(diffIDs[:i+1])
 		all[i] = &layer{
-			number: i, source: plain(d), key: key{id, c.converter}, parent: parent,
+			number: i, source: transfer.Plain(d), key: key{id, c.converter}, parent: parent,
 			report: &Layer{Source: d.Digest, SourceID: diffIDs[i], SourceSize: d.Size, Chain: id},
-			bar:    c.cfg.Bars.Add(short(d.Digest)),
+			bar:    c.cfg.Bars.Add(transfer.Short(d.Digest)),
 		}
 		all[i].bar.Phase("waiting", 0)
 		parent = id
 	}
 	return all
-}
-
-// short is a digest for people.
-func short(d digest.Digest) string {
-	s := d.Encoded()
-	return s[:min(12, len(s))]
 }
 
 // become makes e what the layer was converted to.
@@ -97,6 +93,9 @@ func (c *conversion) convertLayers(ctx context.Context, layers []*layer, reused 
 		}
 		if ctx.Err() != nil {
 			return l.wrap(err)
+		}
+		if err != nil && l.base {
+			return l.wrap(fmt.Errorf("it can not be built on: %w", err))
 		}
 		if err != nil { // whoever remembered it was wrong
 			c.cfg.Note(fmt.Sprintf("%s can not be built on, and is converted again: %v", l.out.Digest, err))
@@ -180,7 +179,7 @@ func (c *conversion) finish(ctx context.Context, l *layer, made *layerconvert.La
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-	f, err := c.tempFile()
+	f, err := c.transfer.TempFile()
 	if err != nil {
 		<-c.writers
 		return err
@@ -198,7 +197,7 @@ func (c *conversion) finish(ctx context.Context, l *layer, made *layerconvert.La
 	}
 	e := entry{Key: l.key, Digest: b.Digest, Size: b.Size, Chunks: table(b.Chunks)}
 	l.become(e)
-	if l.report.Stored, err = c.upload(ctx, l.out, f, l.bar); err != nil {
+	if l.report.Stored, err = c.transfer.Upload(ctx, l.out, f, l.bar); err != nil {
 		return err
 	}
 	l.bar.Done(fmt.Sprintf("%s, %s", terminal.Bytes(b.Size), l.report.Stored))

@@ -2,6 +2,8 @@ package convert
 
 import (
 	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/cmd/internal/transfer"
 )
 
 // Report says what was done.
@@ -33,8 +35,10 @@ type Image struct {
 	SourceManifest digest.Digest `json:"source_manifest"`
 	Manifest       digest.Digest `json:"manifest"`
 	// Copied says that the source was an overlaybd image already.
-	Copied bool     `json:"copied,omitempty"`
-	Layers []*Layer `json:"layers"`
+	Copied bool `json:"copied,omitempty"`
+	// Dropped are the trace layers of the source, which the image has not.
+	Dropped []digest.Digest `json:"dropped_trace_layers,omitempty"`
+	Layers  []*Layer        `json:"layers"`
 }
 
 // Layer is what became of a layer.
@@ -52,15 +56,7 @@ type Layer struct {
 }
 
 // Stored is how a blob came to its destination.
-type Stored string
-
-// The ways of a blob.
-const (
-	StoredPresent  Stored = "present"  // it was there
-	StoredMounted  Stored = "mounted"  // from another repository
-	StoredCopied   Stored = "copied"   // from another image
-	StoredUploaded Stored = "uploaded" // from here
-)
+type Stored = transfer.Stored
 
 // Totals returns how many layers there are, how many were converted, and how
 // many bytes were uploaded or copied.
@@ -71,7 +67,7 @@ func (r *Report) Totals() (layers, converted int, transferred int64) {
 			if !l.Reused && !i.Copied {
 				converted++
 			}
-			if l.Stored == StoredUploaded || l.Stored == StoredCopied {
+			if l.Stored == transfer.Uploaded || l.Stored == transfer.Copied {
 				transferred += l.Size
 			}
 		}

@@ -59,7 +59,7 @@ func (c *conversion) learnFrom(ctx context.Context, from *source.Content, desc o
 // annotated reads from a layer's annotations what it was converted from.
 func annotated(d ocispec.Descriptor) (entry, bool) {
 	l, err := labels.Parse(d.Annotations)
-	if err != nil || l.Blob != d.Digest || l.BlobSize != d.Size {
+	if err != nil || l.Trace || l.Blob != d.Digest || l.BlobSize != d.Size {
 		return entry{}, false
 	}
 	ref, err := labels.Chunks(d.Annotations)
@@ -75,6 +75,15 @@ func annotated(d ocispec.Descriptor) (entry, bool) {
 // before, and returns for how many that was possible.
 func (c *conversion) reuse(ctx context.Context, layers []*layer) (int, error) {
 	for n, l := range layers {
+		if l.base {
+			stored, err := c.transfer.Copy(ctx, c.cfg.Source, l.source, l.bar)
+			if err != nil {
+				return n, l.wrap(err)
+			}
+			l.report.Reused, l.report.Stored = true, stored
+			l.bar.Done("as it is, " + string(stored))
+			continue
+		}
 		e, stored, err := c.reusable(ctx, l)
 		if err != nil {
 			return n, l.wrap(err)
@@ -94,7 +103,7 @@ func (c *conversion) reuse(ctx context.Context, layers []*layer) (int, error) {
 // destination has after it; stored is empty if there is none.
 func (c *conversion) reusable(ctx context.Context, l *layer) (_ entry, stored Stored, err error) {
 	if e, ok := c.cfg.Cache.lookup(l.key); ok {
-		stored, ok, err := c.present(ctx, e.descriptor(), append(e.Repositories, c.repositories(nil)...))
+		stored, ok, err := c.transfer.Find(ctx, e.descriptor(), append(e.Repositories, c.transfer.Repositories(nil)...))
 		if err != nil || ok {
 			return e, stored, err
 		}
@@ -103,7 +112,7 @@ func (c *conversion) reusable(ctx context.Context, l *layer) (_ entry, stored St
 	if !ok {
 		return entry{}, "", nil
 	}
-	stored, err = c.copyBlob(ctx, f.from, f.descriptor(), l.bar)
+	stored, err = c.transfer.Copy(ctx, f.from, f.descriptor(), l.bar)
 	if err != nil {
 		// It may be gone; then it is made again.
 		if ctx.Err() != nil {

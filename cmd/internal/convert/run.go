@@ -14,6 +14,7 @@ import (
 
 	layerconvert "github.com/reprise-containers/reprise/backstore/convert"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
+	"github.com/reprise-containers/reprise/cmd/internal/transfer"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
@@ -31,6 +32,7 @@ type conversion struct {
 	dir       string // temporary
 	report    *Report
 	found     map[key]found
+	transfer  *transfer.Transfer
 
 	slots   chan struct{} // one for each layer with temporary files
 	writers chan struct{} // one for each that is compressed
@@ -57,6 +59,7 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, fmt.Errorf("making a temporary directory, where --temp-dir says: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
+	c.transfer = c.newTransfer()
 	if err := c.learn(ctx); err != nil {
 		return nil, err
 	}
@@ -98,7 +101,7 @@ func (c *conversion) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		tagged = document{plain(kept.Desc), kept.Text}
+		tagged = document{transfer.Plain(kept.Desc), kept.Text}
 	}
 	if err := c.cfg.Destination.Tag(ctx, tagged.desc, tagged.text); err != nil {
 		return err
@@ -133,10 +136,11 @@ func (c *conversion) choose(ctx context.Context, desc ocispec.Descriptor) (ocisp
 
 // keep copies the source to the destination, unless that is where it is.
 func (c *conversion) keep(ctx context.Context, desc ocispec.Descriptor) error {
-	if r := c.destinationRepository(); r != "" && r == repository(c.cfg.Source) {
+	if r := c.destinationRepository(); r != "" && r == transfer.Repository(c.cfg.Source) {
 		return nil
 	}
-	return c.copyTree(ctx, desc, nil)
+	_, err := c.transfer.Tree(ctx, c.cfg.Source, desc)
+	return err
 }
 
 // skip is the error of a manifest that is left out of an index.
@@ -208,7 +212,7 @@ func (c *conversion) index(ctx context.Context, n source.Document, depth int) (r
 		return r, skip{fmt.Errorf("index %s has nothing that can be converted", n.Desc.Digest)}
 	}
 	if c.cfg.Referrer {
-		out.ArtifactType, out.Subject = labels.ConvertedArtifact, new(plain(n.Desc))
+		out.ArtifactType, out.Subject = labels.ConvertedArtifact, new(transfer.Plain(n.Desc))
 	}
 	var err error
 	r.document, err = newDocument(out.MediaType, out)

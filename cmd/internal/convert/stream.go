@@ -5,20 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"iter"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/reprise-containers/reprise/cmd/internal/pipeline"
-	"github.com/reprise-containers/reprise/cmd/internal/terminal"
+	"github.com/reprise-containers/reprise/cmd/internal/transfer"
 	"github.com/reprise-containers/reprise/remote/blob"
-)
-
-const (
-	readPiece    = 2 << 20 // bytes a request
-	readParallel = 4       // requests in flight for a layer
 )
 
 // stream is the uncompressed tar of a layer of the source, with what happens
@@ -39,7 +32,7 @@ func (c *conversion) stream(ctx context.Context, g *errgroup.Group, b blob.Blob,
 	s := &stream{desc: b.Descriptor(), diffID: l.report.SourceID, out: newHandover(), sum: l.report.SourceID.Algorithm().Digester()}
 	pr, pw := io.Pipe()
 	g.Go(func() error {
-		err := fetch(ctx, b, pw, l.bar)
+		err := transfer.Fetch(ctx, b, pw, l.bar)
 		pw.CloseWithError(err) // io.EOF if nil
 		// A reader that gave up has the better error.
 		if errors.Is(err, io.ErrClosedPipe) {
@@ -80,40 +73,4 @@ func (s *stream) finish(ctx context.Context) error {
 		return fmt.Errorf("the uncompressed layer has digest %s, the config says %s", got, s.diffID)
 	}
 	return nil
-}
-
-// fetch writes a blob to w, in order although pieces are read in parallel. If
-// its digest is not the right one, that is an error at its end.
-func fetch(ctx context.Context, b blob.Blob, w io.Writer, bar *terminal.Bar) error {
-	desc := b.Descriptor()
-	sum := desc.Digest.Algorithm().Digester()
-	read := func(ctx context.Context, off int64) ([]byte, error) {
-		p := make([]byte, min(readPiece, desc.Size-off))
-		err := blob.ReadFull(ctx, b, p, off)
-		return p, err
-	}
-	err := pipeline.Run(ctx, readParallel, offsets(desc.Size), read, func(p []byte) error {
-		bar.Add(int64(len(p)))
-		_, _ = sum.Hash().Write(p)
-		_, err := w.Write(p)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	if got := sum.Digest(); got != desc.Digest {
-		return fmt.Errorf("the blob has digest %s, its descriptor says %s", got, desc.Digest)
-	}
-	return nil
-}
-
-// offsets yields where the pieces of size bytes begin.
-func offsets(size int64) iter.Seq[int64] {
-	return func(yield func(int64) bool) {
-		for off := int64(0); off < size; off += readPiece {
-			if !yield(off) {
-				return
-			}
-		}
-	}
 }

@@ -40,6 +40,14 @@ type Store interface {
 	Open(desc ocispec.Descriptor) (blob.Blob, error)
 }
 
+// Replacer is a Store with referrers of which one can supersede others.
+type Replacer interface {
+	// PutReferrer is Put of a manifest with a subject. Of those that are
+	// listed as its referrers, replaces says which it supersedes: they are
+	// not listed any more, except by a registry that keeps the list itself.
+	PutReferrer(ctx context.Context, desc ocispec.Descriptor, r Content, replaces func(ocispec.Descriptor) bool) error
+}
+
 // Destination is a Store with a name for one image.
 type Destination interface {
 	Store

@@ -15,6 +15,7 @@ import (
 	"sync"
 
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sys/unix"
@@ -79,6 +80,11 @@ func (l *Layout) path(desc ocispec.Descriptor) string {
 
 // Put implements Store.
 func (l *Layout) Put(ctx context.Context, desc ocispec.Descriptor, c Content) error {
+	return l.PutReferrer(ctx, desc, c, func(ocispec.Descriptor) bool { return false })
+}
+
+// PutReferrer implements Replacer.
+func (l *Layout) PutReferrer(ctx context.Context, desc ocispec.Descriptor, c Content, replaces func(ocispec.Descriptor) bool) error {
 	if err := l.put(ctx, desc, c); err != nil {
 		return fmt.Errorf("writing %s to %s: %w", desc.Digest, l.dir, err)
 	}
@@ -89,7 +95,7 @@ func (l *Layout) Put(ctx context.Context, desc ocispec.Descriptor, c Content) er
 	if _, err := c.ReadAt(text, 0); err != nil {
 		return err
 	}
-	entry, _, ok := registry.Referrer(desc, text)
+	entry, subject, ok := registry.Referrer(desc, text)
 	if !ok {
 		return nil
 	}
@@ -98,8 +104,23 @@ func (l *Layout) Put(ctx context.Context, desc ocispec.Descriptor, c Content) er
 		delete(entry.Annotations, name)
 	}
 	return l.list(entry, func(d ocispec.Descriptor) bool {
-		return d.Digest == entry.Digest && d.Annotations[ocispec.AnnotationRefName] == ""
+		return d.Annotations[ocispec.AnnotationRefName] == "" &&
+			(d.Digest == entry.Digest || replaces(d) && l.refers(d, subject.Digest))
 	})
+}
+
+// refers reports whether an entry of the index has the manifest subject for its
+// subject.
+func (l *Layout) refers(d ocispec.Descriptor, subject digest.Digest) bool {
+	if d.Digest.Validate() != nil {
+		return false
+	}
+	text, err := os.ReadFile(l.path(d))
+	if err != nil {
+		return false
+	}
+	_, of, ok := registry.Referrer(d, text)
+	return ok && of.Digest == subject
 }
 
 // put writes a blob under a temporary name first. (The storage of oras-go would

@@ -39,6 +39,11 @@ func (r *Registry) Put(ctx context.Context, desc ocispec.Descriptor, c Content) 
 	return r.client.Push(ctx, r.repo, desc, c)
 }
 
+// PutReferrer implements Replacer.
+func (r *Registry) PutReferrer(ctx context.Context, desc ocispec.Descriptor, c Content, replaces func(ocispec.Descriptor) bool) error {
+	return r.client.PushReferrer(ctx, r.repo, desc, c, replaces)
+}
+
 // Open implements Store.
 func (r *Registry) Open(desc ocispec.Descriptor) (blob.Blob, error) {
 	return r.chain.Open(r.repo, desc)

@@ -27,7 +27,13 @@ type Report struct {
 	Manifest digest.Digest `json:"manifest,omitempty"`
 	Device   Device        `json:"device"`
 	Layers   []Layer       `json:"layers"` // bottom first
-	Trace    *Blob         `json:"trace,omitempty"`
+	Trace    *Trace        `json:"trace,omitempty"`
+	// Stale are trace layers below other layers, which nobody replays.
+	Stale []Blob `json:"stale_traces,omitempty"`
+	// Attached are traces that refer to the image; AttachedError says why
+	// they could not be listed.
+	Attached      []Attached `json:"attached_traces,omitempty"`
+	AttachedError string     `json:"attached_traces_error,omitempty"`
 	// Stored and Stream are the sums over the layers: what the registry
 	// holds, and that uncompressed.
 	Stored int64 `json:"stored_bytes"`
@@ -104,7 +110,7 @@ type Visible struct {
 	Zeroed   int64 `json:"zeroed_bytes"`
 }
 
-// Cost is what the inspection read.
+// Cost is what the inspection read, but for lists of referrers.
 type Cost struct {
 	Bytes    int64 `json:"bytes"`
 	Requests int64 `json:"requests"`
@@ -165,9 +171,8 @@ func Image(ctx context.Context, img *source.Image) (*Report, error) {
 	for i, s := range disk.Layers() {
 		r.Layers[i].Visible = Visible{s.Segments, s.Mapped, s.Zeroed}
 	}
-	if img.Trace != nil {
-		b := describeBlob(img.Trace)
-		r.Trace = &b
+	if err := r.traces(ctx, img, &m); err != nil {
+		return nil, err
 	}
 	r.Cost = Cost{m.bytes.Load() + img.MetadataBytes, m.requests.Load()}
 	return r, nil

@@ -24,12 +24,18 @@ func (r *Report) Print(w io.Writer) error {
 	fmt.Fprintf(tw, "stored\t%s for %s of layer data (%.0f%%)\n", terminal.Bytes(r.Stored),
 		terminal.Bytes(r.Stream), 100*float64(r.Stored)/float64(max(r.Stream, 1)))
 	if r.Trace != nil {
-		fmt.Fprintf(tw, "trace\t%s, %s\n", r.Trace.Digest, terminal.Bytes(r.Trace.Size))
+		fmt.Fprintf(tw, "trace\t%s, %s%s\n", r.Trace.Digest, terminal.Bytes(r.Trace.Size), r.Trace.contents())
+	}
+	for _, b := range r.Stale {
+		fmt.Fprintf(tw, "stale trace\t%s, %s, below other layers\n", b.Digest, terminal.Bytes(b.Size))
 	}
 	if err := tw.Flush(); err != nil {
 		return err
 	}
 	if err := r.printLayers(w); err != nil {
+		return err
+	}
+	if err := r.printAttached(w); err != nil {
 		return err
 	}
 	_, err := fmt.Fprintf(w, "\nread %s in %d requests for this report\n", terminal.Bytes(r.Cost.Bytes), r.Cost.Requests)

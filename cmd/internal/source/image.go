@@ -84,7 +84,7 @@ func (i *Image) stack(s store, layers []ocispec.Descriptor) error {
 	for n, desc := range layers {
 		l, err := labels.Parse(desc.Annotations)
 		if err == nil {
-			err = usable(l, desc, i.Trace)
+			err = usable(l, desc)
 		}
 		if err != nil {
 			return fmt.Errorf("layer %d (%s): %w", n, desc.Digest, err)
@@ -92,6 +92,10 @@ func (i *Image) stack(s store, layers []ocispec.Descriptor) error {
 		b, err := s.open(desc)
 		if err != nil {
 			return fmt.Errorf("opening layer %d (%s): %w", n, desc.Digest, err)
+		}
+		if i.Trace != nil { // of what lies below
+			i.Stale = append(i.Stale, i.Trace)
+			i.Trace = nil
 		}
 		if l.Trace {
 			i.Trace = b
@@ -108,17 +112,14 @@ func (i *Image) stack(s store, layers []ocispec.Descriptor) error {
 	return nil
 }
 
-// usable reports why a layer cannot be part of a stack; trace is the trace
-// layer found below it, if any.
-func usable(l labels.Labels, desc ocispec.Descriptor, trace blob.Blob) error {
+// usable reports why a layer cannot be part of a stack.
+func usable(l labels.Labels, desc ocispec.Descriptor) error {
 	if err := desc.Digest.Validate(); err != nil {
 		return fmt.Errorf("digest %q: %w", desc.Digest, err)
 	}
 	switch {
 	case desc.Size <= 0 || desc.Size > labels.MaxBlobSize:
 		return fmt.Errorf("size of %d bytes is outside 1 to %d", desc.Size, int64(labels.MaxBlobSize))
-	case trace != nil:
-		return errors.New("lies above a trace layer, which must be the topmost: rebuild the image without the old trace layer")
 	case l.Turbo:
 		return errors.New("is a TurboOCI layer, which is not supported: convert the image to native overlaybd layers")
 	case l.Blob == "" && !l.Trace:

@@ -66,11 +66,15 @@ type Image struct {
 	Layers []blob.Blob
 	// Trace is the trace layer, or nil. It is not part of the device.
 	Trace blob.Blob
+	// Stale are trace layers that other layers lie on, left by who stacked
+	// those. They are no part of the device either, and nobody replays them.
+	Stale []blob.Blob
 	// FSType is the type of the file system that the annotations name, or "".
 	FSType string
 	// MetadataBytes is the size of index and manifest.
 	MetadataBytes int64
 
+	store   store // nil: there is no manifest
 	closers []io.Closer
 }
 
@@ -113,7 +117,7 @@ func Open(ctx context.Context, arg string, cfg Config) (*Image, error) {
 		_ = c.Close() // the first error counts
 		return nil, fmt.Errorf("opening %s: %w", c.Name, err)
 	}
-	img.Name, img.Kind, img.closers = c.Name, c.Kind, []io.Closer{c}
+	img.Name, img.Kind, img.store, img.closers = c.Name, c.Kind, c.store, []io.Closer{c}
 	return img, nil
 }
 

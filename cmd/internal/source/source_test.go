@@ -198,7 +198,6 @@ func TestUnusableLayers(t *testing.T) {
 		"plain": {[]ocispec.Descriptor{plain}, "convert it first"},
 		"mixed": {[]ocispec.Descriptor{l.layer("a"), plain}, "layer 1"},
 		"empty": {nil, "convert it first"},
-		"trace": {[]ocispec.Descriptor{l.layer("a"), l.layer("t", labels.Trace, "yes"), l.layer("b")}, "layer 2"},
 		"turbo": {[]ocispec.Descriptor{l.layer("a", labels.TurboDigest, digest.FromString("x").String())}, "TurboOCI"},
 		"huge":  {[]ocispec.Descriptor{huge}, "size of"},
 		"bad":   {[]ocispec.Descriptor{bad}, "digest"},
@@ -211,6 +210,32 @@ func TestUnusableLayers(t *testing.T) {
 	_, err := open(t, l.path()+":plain", source.Config{})
 	if !errors.Is(err, source.ErrNotOverlaybd) {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A trace layer that something was stacked on is no layer of the device, and not
+// the trace of the image.
+func TestStaleTrace(t *testing.T) {
+	l := newLayout(t)
+	one, two := l.layer("reads", labels.Trace, "yes"), l.layer("more reads", labels.Trace, "yes")
+	l.image("stale", l.layer("a"), one, l.layer("b"))
+	l.image("both", l.layer("a"), one, l.layer("b"), two)
+	l.image("two", l.layer("a"), one, two)
+	for tag, c := range map[string]struct{ layers, stale, trace int }{
+		"stale": {2, 1, 0}, "both": {2, 1, 10}, "two": {1, 1, 10},
+	} {
+		img, err := open(t, l.path()+":"+tag, source.Config{})
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		trace := 0
+		if img.Trace != nil {
+			trace = int(img.Trace.Size())
+		}
+		if len(img.Layers) != c.layers || len(img.Stale) != c.stale || trace != c.trace {
+			t.Errorf("%s: %d layers, %d stale, trace of %d", tag, len(img.Layers), len(img.Stale), trace)
+		}
 	}
 }
 

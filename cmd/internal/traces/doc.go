@@ -1,0 +1,3 @@
+// Package traces is what commands do with traces of images: take them off,
+// attach them, and make what is missing of them.
+package traces
