@@ -1,4 +1,4 @@
-# Verbs for people: build test race lint fuzz bench demo install clean.
+# Verbs for people: build test race lint fuzz bench bench-coldstart demo install clean.
 # Everything that is needed beyond Go, gcc, git, make and apt is fetched by
 # integration/tools/install.sh into a cache outside the tree.
 
@@ -14,10 +14,10 @@ LDFLAGS   = -s -w -X main.version=$(VERSION)
 GOBUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 UNITPKGS  = $$($(GO) list ./... | grep -v /integration)
 
-.PHONY: help build test unit e2e race lint fuzz bench demo install tools clean
+.PHONY: help build test unit e2e race lint fuzz bench bench-coldstart demo install tools clean
 
 help: ## show the verbs
-	@sed -n 's/^\([a-z0-9]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 build: ## static binaries into bin/
 	$(GOBUILD) -o $(BINDIR)/ ./cmd/...
@@ -53,6 +53,10 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 bench: ## ratios against plain loop devices, bare libraries, overlayfs, other converters (root)
 	@$(TOOLS) bench >/dev/null
 	$(GO) run ./integration/bench $(BENCH)
+
+bench-coldstart: ## time from a registry to a service over slow and far lines, see COLDSTART=-help (root)
+	@$(TOOLS) bench >/dev/null
+	$(GO) run ./integration/bench/coldstart $(COLDSTART)
 
 demo: ## build, convert, lazily pull and run an image (root); cleans up after itself
 	@$(TOOLS) demo >/dev/null

@@ -15,7 +15,7 @@ import (
 // newApp returns containerd's ctr with our commands added.
 func newApp() *cli.Command {
 	ctr := app.New()
-	ctr.Commands = append(ctr.Commands, rpullCommand())
+	ctr.Commands = append(ctr.Commands, rpullCommand(), recordCommand(), pushCommand())
 	return ctr
 }
 

@@ -122,12 +122,12 @@ func TestPullErrorsSayWhatToDo(t *testing.T) {
 	}
 }
 
-func TestCommandsAreContainerdsPlusRpull(t *testing.T) {
+func TestCommandsAreContainerdsAndOurs(t *testing.T) {
 	var names []string
 	for _, c := range newApp().Commands {
 		names = append(names, c.Name)
 	}
-	for _, want := range []string{"version", "images", "containers", "run", "tasks", "snapshots", "content", "rpull"} {
+	for _, want := range []string{"version", "images", "containers", "run", "tasks", "snapshots", "content", "rpull", "record-trace", "push"} {
 		if !slices.Contains(names, want) {
 			t.Errorf("no command %s in %v", want, names)
 		}

@@ -18,8 +18,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// registry serves one image, named app:1, and counts what is fetched of it.
-type registry struct {
+// imageServer serves one image, named app:1, and counts what is fetched of it.
+type imageServer struct {
 	*httptest.Server
 	blobs    map[digest.Digest][]byte
 	config   ocispec.Descriptor
@@ -30,9 +30,9 @@ type registry struct {
 }
 
 // serve starts a registry with an image of the given layers, bottom first.
-func serve(t *testing.T, layers ...ocispec.Descriptor) *registry {
+func serve(t *testing.T, layers ...ocispec.Descriptor) *imageServer {
 	t.Helper()
-	r := &registry{blobs: map[digest.Digest][]byte{}, gets: map[digest.Digest]int{}}
+	r := &imageServer{blobs: map[digest.Digest][]byte{}, gets: map[digest.Digest]int{}}
 	config := ocispec.Image{
 		Platform: platforms.Normalize(platforms.DefaultSpec()),
 		RootFS:   ocispec.RootFS{Type: "layers"},
@@ -57,7 +57,7 @@ func serve(t *testing.T, layers ...ocispec.Descriptor) *registry {
 	return r
 }
 
-func (r *registry) add(t *testing.T, mediaType string, v any) ocispec.Descriptor {
+func (r *imageServer) add(t *testing.T, mediaType string, v any) ocispec.Descriptor {
 	t.Helper()
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -69,17 +69,17 @@ func (r *registry) add(t *testing.T, mediaType string, v any) ocispec.Descriptor
 }
 
 // ref returns the reference of the image.
-func (r *registry) ref() string { return strings.TrimPrefix(r.URL, "http://") + "/app:1" }
+func (r *imageServer) ref() string { return strings.TrimPrefix(r.URL, "http://") + "/app:1" }
 
 // fetched returns the digests that were asked for with GET.
-func (r *registry) fetched() map[digest.Digest]int {
+func (r *imageServer) fetched() map[digest.Digest]int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return maps.Clone(r.gets)
 }
 
 // ServeHTTP implements the pull half of the distribution protocol.
-func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+func (r *imageServer) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	name := req.URL.Path[strings.LastIndex(req.URL.Path, "/")+1:]
 	d := digest.Digest(name)
 	if name == "1" {

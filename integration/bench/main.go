@@ -6,7 +6,6 @@
 //	b  the reader and
 //	c  the index lookup, against the bare libraries
 //	d  resident memory of the daemon
-//	e  time to first output, against a full pull, over slow lines
 //	f  read latency while another image's registry hangs
 //	g  conversion, against mkfs.erofs and eStargz; the memory it takes
 //	l  bytes of a start by file system,
@@ -58,7 +57,7 @@ func run(ctx context.Context, chosen []string) error {
 		{"a", b.stacks}, {"a", b.slowRegistry},
 		{"b", b.library("Reader", "./backstore/...")},
 		{"c", b.library("Lookup", "./backstore/...")},
-		{"d", b.memory}, {"e", b.starts}, {"f", b.hanging},
+		{"d", b.memory}, {"f", b.hanging},
 		{"g", b.conversions}, {"g", b.conversionMemory},
 		{"l", b.layouts}, {"t", b.chunkTables}, {"z", b.compressions},
 		{"v", b.library("Verify", "./cmd/internal/chain/tamper")},

@@ -1,6 +1,7 @@
 // Command demo shows a lazy start from end to end: it builds an ordinary image
 // of some hundred MB from Debian packages, pushes it to a private registry,
-// converts it, pulls the result without its data, runs it, and prints what that
+// converts it, pulls the result without its data and runs it; then records such a
+// start, forgets everything, and does the same with the trace. It prints what both
 // took. It needs root and cleans up after itself; only the cache outside the
 // source tree stays.
 package main
@@ -77,16 +78,46 @@ func run(ctx context.Context) (err error) {
 		}
 		return err
 	}
+	if err := r.trace(ctx, n, say); err != nil {
+		return errors.Join(err, errors.New(n.Logs()))
+	}
 	if err := r.compare(ctx, n, build, say); err != nil {
 		return err
 	}
 	return r.report(ordinary)
 }
 
+// trace records a start of the image that is here, and starts it with the trace
+// where nothing is here.
+func (r *result) trace(ctx context.Context, n *node.Node, say image.Progress) (err error) {
+	old, traced := n.Ref("demo:lazy"), n.Ref("demo:traced")
+	say("recording a start: ctr record-trace --time 20 %s %s", old, traced)
+	began := time.Now()
+	if _, err := n.Containerd.RecordTrace(ctx, nil, old, traced); err != nil {
+		return err
+	}
+	r.recording = time.Since(began)
+	say("pushing what was recorded: ctr push %s", traced)
+	if _, err := n.Containerd.Push(ctx, traced); err != nil {
+		return err
+	}
+	say("removing all images and the cache, then pulling and running with the trace")
+	if err := coldstart.Forget(ctx, n, nil); err != nil {
+		return err
+	}
+	r.traced, err = coldstart.Lazy(ctx, n, "demo:traced")
+	if err == nil && r.traced.Stdout != r.start.Stdout {
+		err = fmt.Errorf("with the trace the container printed %q, without it %q", r.traced.Stdout, r.start.Stdout)
+	}
+	return err
+}
+
 // result is what was measured.
 type result struct {
 	conversion time.Duration
-	start      coldstart.Start
+	recording  time.Duration
+	start      coldstart.Start // without a trace
+	traced     coldstart.Start // with it
 	converted  image.Layout
 	cost       reference.Cost
 }
@@ -121,15 +152,28 @@ func (r *result) report(ordinary image.Layout) error {
 		return err
 	}
 	const mb = 1e6
-	s := r.start
-	fetched := float64(s.Stats.Bytes)
-	fmt.Printf("\nthe container printed:   %s\n", strings.TrimSpace(s.Stdout))
+	least := float64(r.cost.Compressed)
+	fmt.Printf("\nthe container printed:   %s\n", strings.TrimSpace(r.start.Stdout))
 	fmt.Printf("image size:              %6.1f MB compressed, %.1f MB converted\n", float64(before)/mb, float64(size)/mb)
-	fmt.Printf("conversion:              %6.2f s\n", r.conversion.Seconds())
-	fmt.Printf("pull:                    %6.2f s, %d requests, %.1f kB\n", s.Pull.Seconds(), s.PullStats.Requests, float64(s.PullStats.Bytes)/1e3)
-	fmt.Printf("pull to first output:    %6.2f s\n", s.Ready().Seconds())
-	fmt.Printf("fetched in all:          %6.2f MB in %d requests (%.1f %% of the image), every byte verified\n", fetched/mb, s.Stats.Requests, 100*fetched/float64(size))
-	fmt.Printf("least possible:          %6.2f MB (the compressed blocks that the same command touches on a plain loop device)\n", float64(r.cost.Compressed)/mb)
-	fmt.Printf("fetched / least:         %6.3f\n\n", fetched/float64(r.cost.Compressed))
+	fmt.Printf("conversion, recording:   %6.2f s, %.2f s\n\n", r.conversion.Seconds(), r.recording.Seconds())
+	fmt.Printf("%-24s %15s %15s\n", "cold start", "without trace", "with trace")
+	for _, row := range []struct {
+		name, unit string
+		value      func(coldstart.Start) float64
+	}{
+		{"pull", "s", func(s coldstart.Start) float64 { return s.Pull.Seconds() }},
+		{"pull to first output", "s", func(s coldstart.Start) float64 { return s.Ready().Seconds() }},
+		{"requests", "", func(s coldstart.Start) float64 { return float64(s.Stats.Requests) }},
+		{"fetched", "MB", func(s coldstart.Start) float64 { return float64(s.Stats.Bytes) / mb }},
+		{"fetched / image", "%", func(s coldstart.Start) float64 { return 100 * float64(s.Stats.Bytes) / float64(size) }},
+		{"fetched / least", "", func(s coldstart.Start) float64 { return float64(s.Stats.Bytes) / least }},
+	} {
+		format := "%-24s %12.2f %2s %12.2f %2s\n"
+		if row.name == "requests" {
+			format = "%-24s %12.0f %2s %12.0f %2s\n"
+		}
+		fmt.Printf(format, row.name, row.value(r.start), row.unit, row.value(r.traced), row.unit)
+	}
+	fmt.Printf("\nEvery byte was verified. The least are the %.2f MB of compressed blocks that the same\ncommand touches on a plain loop device.\n\n", least/mb)
 	return nil
 }

@@ -1,6 +1,10 @@
 package image
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
 
 // Small is a root file system with nothing but a shell and its tools.
 func Small() Rootfs {
@@ -9,6 +13,32 @@ func Small() Rootfs {
 		links["bin/"+applet] = "/bin/busybox"
 	}
 	return Rootfs{Packages: []string{"busybox-static"}, Links: links}
+}
+
+// busybox is Small with all of busybox's tools.
+func busybox() Rootfs {
+	r := Small()
+	for _, applet := range []string{"awk", "basename", "chmod", "chown", "cp", "date", "dirname", "env", "expr", "grep", "hostname",
+		"id", "kill", "ln", "mv", "printf", "ps", "rmdir", "sed", "tail", "test", "true", "uname", "wget"} {
+		r.Links["bin/"+applet] = "/bin/busybox"
+	}
+	return r
+}
+
+// and is r with what another one has.
+func (r Rootfs) and(other Rootfs) Rootfs {
+	r.Packages = slices.Concat(r.Packages, other.Packages)
+	r.Compile = slices.Concat(r.Compile, other.Compile)
+	r.Files, r.Links, r.Generated = union(r.Files, other.Files), union(r.Links, other.Links), union(r.Generated, other.Generated)
+	r.Setup += other.Setup
+	return r
+}
+
+func union[V any](a, b map[string]V) map[string]V {
+	out := map[string]V{}
+	maps.Copy(out, a)
+	maps.Copy(out, b)
+	return out
 }
 
 // Numpy is Python with numpy: about a hundred MB.

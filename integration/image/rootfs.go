@@ -37,6 +37,10 @@ type Rootfs struct {
 	// Generated maps paths of files to their sizes; what they hold follows
 	// from the path and compresses to about a half.
 	Generated map[string]int64
+	// Setup, if not empty, is a shell script that is run in the root file system
+	// at the end, without a network, as packages' installation scripts and a
+	// Dockerfile's commands would be.
+	Setup string
 }
 
 // Progress says what is going on; it is called with one short line.
@@ -71,8 +75,12 @@ func (r Rootfs) Build(ctx context.Context, cache string, say Progress) (string, 
 }
 
 func (r Rootfs) key() string {
-	h := sha256.Sum256(fmt.Append(nil, "v3", r.Packages, r.Compile, r.Files, r.Links, r.Generated))
-	return fmt.Sprintf("%x", h[:6])
+	h := sha256.New()
+	fmt.Fprint(h, "v3", r.Packages, r.Compile, r.Files, r.Links, r.Generated)
+	if r.Setup != "" {
+		fmt.Fprint(h, r.Setup)
+	}
+	return fmt.Sprintf("%x", h.Sum(nil)[:6])
 }
 
 // archives returns the packages and what they need, downloaded below cache.
@@ -175,6 +183,9 @@ func (r Rootfs) finish(ctx context.Context, root string, say Progress) error {
 		return err
 	}
 	if err := r.compile(ctx, root, say); err != nil {
+		return err
+	}
+	if err := r.setup(ctx, root, say); err != nil {
 		return err
 	}
 	if err := os.Chmod(root, 0o755); err != nil {

@@ -30,6 +30,41 @@ func Starts() []Start {
 	}
 }
 
+// ColdStarts are images as they are deployed, whose time from a registry to
+// being of use is measured. Each command prints something once that is so.
+func ColdStarts() []Start {
+	redis, pandas := redis(), python("python3-numpy", "python3-scipy", "python3-pandas")
+	return []Start{
+		wordpress(),
+		{"pandas", pandas, []Step{{Rootfs: Small()}, {Rootfs: python()}, {Rootfs: Scipy()}, {Rootfs: pandas}}, []string{"/usr/bin/python3", "-c",
+			"import numpy, scipy.linalg, scipy.optimize, scipy.sparse, scipy.stats, pandas; print('pandas', pandas.__version__)"}},
+		{"redis", redis, []Step{{Rootfs: Small()}, {Rootfs: redis}}, RedisCommand()},
+		toolchain(),
+	}
+}
+
+// toolchain is what a build machine has, more than 1 GB: a JDK, C and Go
+// compilers, libraries and headers. Its command asks for the JDK's version and
+// compiles and runs a program.
+func toolchain() Start {
+	base := Small()
+	java := Rootfs{Packages: []string{"openjdk-17-jdk-headless"}}
+	gcc := Rootfs{Packages: []string{"gcc", "g++", "libc6-dev"}}
+	more := Rootfs{Packages: []string{"libboost1.74-dev", "golang-1.19-src", "golang-1.19-go", "linux-headers-amd64"}}
+	whole := base
+	for _, r := range []Rootfs{java, gcc, more} {
+		whole = whole.and(r)
+	}
+	return Start{"toolchain", whole, []Step{{Rootfs: base}, {Rootfs: java}, {Rootfs: gcc}, {Rootfs: more}}, []string{"/bin/sh", "-ec", `
+/usr/lib/jvm/java-17-openjdk-amd64/bin/java -version
+cat >/tmp/hello.c <<'C'
+#include <stdio.h>
+int main(void) { puts("hello, compiled"); }
+C
+gcc -O2 -o /tmp/hello /tmp/hello.c
+/tmp/hello`}}
+}
+
 // redis is a database server.
 func redis() Rootfs {
 	r := Small()

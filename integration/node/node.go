@@ -22,7 +22,8 @@ type Node struct {
 	Containerd  *sandbox.Containerd
 	Snapshotter *sandbox.Snapshotter
 	Registry    *sandbox.Registry
-	// Proxy is where the snapshotter and containerd see the registry.
+	// Proxy is where the snapshotter and containerd see the registry, which
+	// itself is reached without passing the line.
 	Proxy *wire.Proxy
 	// Link is the line to the registry, nil for none.
 	Link *link.Link
@@ -33,8 +34,8 @@ type Options struct {
 	Release sandbox.Release
 	// Config is more configuration of the snapshotter, by table.
 	Config map[string]string
-	// Rate puts the registry behind a line of that rate, such as "25mbit".
-	Rate string
+	// Line puts the registry behind a line, nil does not.
+	Line *link.Line
 }
 
 // shutdownTimeout bounds the removal of everything at the end.
@@ -69,17 +70,10 @@ func (n *Node) boot(ctx context.Context, o Options) (err error) {
 	if err := n.Build(ctx); err != nil {
 		return err
 	}
-	rc := sandbox.RegistryConfig{Name: "main"}
-	if o.Rate != "" {
-		if n.Link, err = link.Up(ctx, o.Rate); err != nil {
-			return err
-		}
-		rc.Host, rc.Netns = n.Link.Far, n.Link.Netns
-	}
-	if n.Registry, err = n.StartRegistry(ctx, rc); err != nil {
+	if n.Registry, err = n.StartRegistry(ctx, sandbox.RegistryConfig{Name: "main"}); err != nil {
 		return err
 	}
-	if n.Proxy, err = wire.Listen(n.Registry.Address); err != nil {
+	if err := n.listen(ctx, o.Line); err != nil {
 		return err
 	}
 	if n.Snapshotter, err = n.StartSnapshotter(ctx, sandbox.SnapshotterConfig{Extra: o.Config}); err != nil {
@@ -87,6 +81,40 @@ func (n *Node) boot(ctx context.Context, o Options) (err error) {
 	}
 	n.Containerd, err = n.StartContainerd(ctx, o.Release)
 	return err
+}
+
+// listen starts the proxy, at the far end of the line if there is one: what
+// crosses the line is then between the registry's clients and the proxy.
+func (n *Node) listen(ctx context.Context, line *link.Line) (err error) {
+	if line == nil {
+		n.Proxy, err = wire.Listen(n.Registry.Address)
+		return err
+	}
+	if n.Link, err = link.Up(ctx, *line); err != nil {
+		return err
+	}
+	far, err := n.Link.Listen()
+	if err != nil {
+		return err
+	}
+	n.Proxy = wire.Serve(far, n.Registry.Address)
+	// Only loopback is spoken to without TLS unless somebody says so.
+	dir := n.Path("hosts", n.Proxy.Address)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(dir+"/hosts.toml", fmt.Appendf(nil, "server = \"http://%s\"\n", n.Proxy.Address), 0o644)
+}
+
+// SetLine puts the registry behind another line, nil behind none. All
+// references change, and connections break: there should be no images.
+func (n *Node) SetLine(ctx context.Context, line *link.Line) error {
+	err := n.Proxy.Close()
+	if n.Link != nil {
+		err = errors.Join(err, n.Link.Down(ctx))
+		n.Link = nil
+	}
+	return errors.Join(err, n.listen(ctx, line))
 }
 
 // Shutdown removes all containers and images, stops everything, and reports

@@ -42,14 +42,9 @@ type Result struct {
 // image, with the disk image on a loop device whose readahead is 0 and
 // nothing of it in the page cache.
 func (r Run) Measure(ctx context.Context, s *sandbox.Sandbox, c *sandbox.Containerd) (res Result, err error) {
-	dir, err := os.MkdirTemp(s.Root, "reference-")
+	dir, err := r.folder(s)
 	if err != nil {
 		return res, err
-	}
-	for _, sub := range []string{"trace", "lower", "upper", "work", "root"} {
-		if err := os.Mkdir(dir+"/"+sub, 0o755); err != nil {
-			return res, err
-		}
 	}
 	dev, err := loopdev.Attach(r.Disk, 0)
 	if err != nil {
@@ -62,12 +57,28 @@ func (r Run) Measure(ctx context.Context, s *sandbox.Sandbox, c *sandbox.Contain
 			return err
 		}
 		defer func() { err = errors.Join(err, unmount(dir)) }()
-		argv := append([]string{"run", "--rm", "--fifo-dir", dir + "/fifo", "--rootfs", dir + "/root", "reference"}, r.Args...)
-		res.Stdout, err = c.Ctr(ctx, argv...)
+		res.Stdout, err = r.start(ctx, dir, c)
 		return err
 	})
 	res.Wall = time.Since(start)
 	return res, err
+}
+
+// folder makes the folders that a run needs.
+func (r Run) folder(s *sandbox.Sandbox) (string, error) {
+	dir, err := os.MkdirTemp(s.Root, "reference-")
+	for _, sub := range []string{"trace", "lower", "upper", "work", "root"} {
+		if err == nil {
+			err = os.Mkdir(dir+"/"+sub, 0o755)
+		}
+	}
+	return dir, err
+}
+
+// start runs the command on what is mounted in dir and returns its output.
+func (r Run) start(ctx context.Context, dir string, c *sandbox.Containerd) (string, error) {
+	argv := append([]string{"run", "--rm", "--fifo-dir", dir + "/fifo", "--rootfs", dir + "/root", "reference"}, r.Args...)
+	return c.Ctr(ctx, argv...)
 }
 
 // withoutReadahead are mount options for what a file system reads ahead by

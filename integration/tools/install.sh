@@ -5,8 +5,8 @@
 # outside the source tree and prints the folder's name:
 #
 #   bin/       containerd, ctr and the runc shim, built from the versions in go.mod
-#   debian/    runc, the registry and Debian's own containerd, unpacked, not
-#              installed: no service is started and nothing on the machine changes
+#   debian/    runc, the registry, CNI plugins and Debian's own containerd, unpacked,
+#              not installed: no service is started and nothing on the machine changes
 #
 # Small file system tools that are missing are installed with apt-get. Nothing
 # is done when everything is there. With --dir only the folder is printed.
@@ -26,6 +26,7 @@ commands="mkfs.ext4:e2fsprogs dumpe2fs:e2fsprogs mkfs.erofs:erofs-utils ip:iprou
 [ "$purpose" = test ] && commands="$commands mkfs.xfs:xfsprogs"
 # Packages that bring a daemon or a runtime: unpacked into the cache only.
 unpacked="runc docker-registry containerd"
+[ "$purpose" = test ] && unpacked="$unpacked containernetworking-plugins"
 built="containerd ctr containerd-shim-runc-v2"
 
 say() { echo "tools: $*" >&2; }

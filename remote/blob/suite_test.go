@@ -65,6 +65,7 @@ func TestAbilitiesPassThrough(t *testing.T) {
 		"Coalesce": blob.Coalesce,
 		"Retry":    func(b blob.Blob) blob.Blob { return blob.Retry(b, blob.RetryConfig{}) },
 		"Limit":    blob.NewLimiter(blob.LimitConfig{}).Limit,
+		"Stage":    func(b blob.Blob) blob.Blob { return blob.NewStage(b, "elsewhere") },
 		"Observe":  func(b blob.Blob) blob.Blob { return blob.Observe(b, nil) },
 	} {
 		var discarded int64

@@ -2,10 +2,12 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"time"
 
 	"github.com/reprise-containers/reprise/remote/blob"
@@ -35,6 +37,12 @@ type Config struct {
 	PlainHTTP []string
 	// Insecure lists hosts whose TLS certificates are not checked.
 	Insecure []string
+	// TLS, if not nil, is for hosts whose entry in HostsDir says nothing about
+	// TLS: authorities to trust, client certificates. Insecure is beside it.
+	TLS *tls.Config
+	// Decorate, if not nil, puts something around the transports of all
+	// hosts that sees requests and answers as they are sent.
+	Decorate func(http.RoundTripper) http.RoundTripper
 
 	// UserAgent names the client. Default "reprise".
 	UserAgent string

@@ -156,8 +156,12 @@ func (h *hosts) load(ctx context.Context, ns string) ([]*endpoint, error) {
 	if loopback(ns) || listed(h.cfg.PlainHTTP, ns) {
 		options.DefaultScheme = "http"
 	}
+	options.DefaultTLS = h.cfg.TLS.Clone()
 	if listed(h.cfg.Insecure, ns) {
-		options.DefaultTLS = &tls.Config{InsecureSkipVerify: true}
+		if options.DefaultTLS == nil {
+			options.DefaultTLS = &tls.Config{}
+		}
+		options.DefaultTLS.InsecureSkipVerify = true
 	}
 	found, err := config.ConfigureHosts(ctx, options)(ns)
 	if err != nil {
@@ -278,6 +282,9 @@ func (h *hosts) streamTransport(t *tls.Config, dial transport.DialFunc) *http.Tr
 }
 
 func (h *hosts) decorate(rt http.RoundTripper) http.RoundTripper {
+	if h.cfg.Decorate != nil {
+		rt = h.cfg.Decorate(rt)
+	}
 	return transport.Stall(rt, h.cfg.IdleTimeout)
 }
 

@@ -67,7 +67,7 @@ func (b *remoteBlob) stream(ctx context.Context, e *endpoint, off int64) (*Strea
 	rq := b.request(0, off)
 	rq.header.Set("Range", "bytes="+strconv.FormatInt(off, 10)+"-")
 	n := int(b.desc.Size - off)
-	conn := &streamConn{window: firstWindow}
+	conn := &streamConn{bytes: firstWindow}
 	var clock firstByte
 	resp, err := b.c.fetch(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		GotConn:              func(i httptrace.GotConnInfo) { conn.use(i.Conn) },
@@ -102,6 +102,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	}
 	n, err := s.body.Read(p[:min(int64(len(p)), s.left)])
 	s.left -= int64(n)
+	s.conn.read(n)
 	switch {
 	case s.left == 0:
 		return n, nil // the next call tells
@@ -120,7 +121,17 @@ func (s *Stream) Close() error { return s.body.Close() }
 // SetWindow bounds what is in flight: sent by the registry, or about to be, and
 // not read. It has an effect on TCP connections of Linux, which do
 // not take back what they allowed before. A stream starts with 64 KiB.
-func (s *Stream) SetWindow(n int) { s.conn.setWindow(n) }
+func (s *Stream) SetWindow(n int) { s.conn.set(n) }
+
+// Unread returns how many bytes of the connection lie here unread, about.
+func (s *Stream) Unread() int {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	if s.conn.window == nil {
+		return 0
+	}
+	return s.conn.window.Unread()
+}
 
 // FirstByte returns how long the registry took to answer: one round trip and the
 // time it needed for itself.
@@ -129,23 +140,32 @@ func (s *Stream) FirstByte() time.Duration { return s.firstByte }
 // streamConn is the connection of the latest request of a stream.
 type streamConn struct {
 	mu     sync.Mutex
-	conn   any
-	window int
+	window *transport.Window // nil if it has none
+	bytes  int               // wanted
 }
 
 func (c *streamConn) use(conn any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.conn = conn
-	transport.SetWindow(conn, c.window)
+	if w, ok := transport.NewWindow(conn); ok {
+		c.window = w
+		w.Set(c.bytes)
+	}
 }
 
-func (c *streamConn) setWindow(n int) {
+func (c *streamConn) set(n int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if n != c.window && c.conn != nil {
-		c.window = n
-		transport.SetWindow(c.conn, n)
+	if c.bytes = n; c.window != nil {
+		c.window.Set(n)
+	}
+}
+
+func (c *streamConn) read(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.window != nil {
+		c.window.Read(n)
 	}
 }
 

@@ -22,9 +22,12 @@ type gate struct {
 	urgent func() bool
 	// credit is how many bytes may pass without a look, so that many reads, one
 	// after the other or at the same time, do not keep prefetch away for ever.
-	// It is given when the gate opens: what was in flight then lies at this
-	// end of the line, so that no more than a window is ever on its way.
+	// It is given when the gate opens, and no more than what is in flight then:
+	// that lies at this end of the line, or soon will, and whatever it makes
+	// room for takes its place.
 	credit int
+	// grant returns the credit to give.
+	grant func() int
 }
 
 // pass returns when prefetch may go on.
@@ -51,7 +54,7 @@ func (g *gate) pass(ctx context.Context) error {
 		}
 		t.Stop()
 	}
-	g.credit = g.line.share()
+	g.credit = g.grant()
 	return ctx.Err()
 }
 

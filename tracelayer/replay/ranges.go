@@ -30,7 +30,7 @@ type batch struct {
 func (r *run) ranges(ctx context.Context, items []item) {
 	defer r.Line.join()()
 	flight := &flight{changed: make(chan struct{})}
-	g := gate{line: r.Line, urgent: func() bool { return false }}
+	g := gate{line: r.Line, urgent: func() bool { return false }, grant: r.Line.share}
 	var group errgroup.Group
 	group.SetLimit(r.Parallel)
 	taken := make([]bool, len(items))

@@ -45,6 +45,10 @@ type Stream interface {
 // from the request to the first byte.
 type Answered interface{ FirstByte() time.Duration }
 
+// Buffered is what a Stream implements that knows how many bytes have come that
+// were not read.
+type Buffered interface{ Unread() int }
+
 // Job is what a replay is about.
 type Job struct {
 	// Plan is what to fetch, in order.

@@ -17,9 +17,12 @@ import (
 const (
 	// workers is how many extents are verified at a time.
 	workers = 4
-	// pieceSize is how many bytes of the data are read at most between two
-	// looks at who goes first.
-	pieceSize = 32 << 10
+	// leastPiece and mostPiece bound how many bytes of the data are read at
+	// most between two looks at who goes first: an eighth of the window, as
+	// what is read makes room for as much to be sent.
+	leastPiece, mostPiece = 8 << 10, 64 << 10
+	// scrapSize is how many bytes that nobody needs are read at a time.
+	scrapSize = 64 << 10
 	// maxWrong is how many extents with a wrong sum make the data useless.
 	maxWrong = 8
 	// tries is how often the data are asked for without an extent arriving.
@@ -27,9 +30,6 @@ const (
 	// firstPause is how long the first pause between two of them is, on
 	// average.
 	firstPause = 200 * time.Millisecond
-	// reopening is how many round trips a request on a new connection takes,
-	// with TLS.
-	reopening = 3
 )
 
 // errUseless is that the data are not what the plan says.
@@ -102,17 +102,19 @@ func (r *run) open(ctx context.Context, items []item) (done int, err error) {
 	}
 	f := &flow{run: r, s: s, pos: items[0].at, items: items, horizon: newHorizon(0)}
 	if !r.Local {
-		f.gate = gate{line: r.Line, urgent: r.urgent}
+		f.gate = gate{line: r.Line, urgent: r.urgent, grant: f.unread}
 	}
 	f.stall = time.AfterFunc(time.Hour, func() { f.horizon.clear(0) })
 	f.stall.Stop()
 	f.workers.SetLimit(workers)
 	done, err = f.consume(ctx)
+	f.stall.Stop()
 	f.horizon.clear(done)
 	cancel()
 	s.Close()
 	_ = f.workers.Wait() // they return no errors
 	f.horizon.clear(0)
+	f.drops.flush(0, 0)
 	return done, err
 }
 
@@ -124,9 +126,22 @@ type flow struct {
 	items   []item
 	horizon *horizon
 	gate    gate
-	stall   *time.Timer // ends expectations when nothing comes
+	// stall ends expectations when nothing comes, be it that the workers wait
+	// for what is expected and keep it from coming.
+	stall   *time.Timer
 	workers errgroup.Group
 	scrap   []byte
+	drops   drops
+}
+
+// unread returns how many bytes of the data can be read without asking for more
+// than was in flight, at least 1, for one read of whatever comes.
+func (f *flow) unread() int {
+	n := 0
+	if u, ok := f.s.(Buffered); ok {
+		n = u.Unread()
+	}
+	return max(n, 1)
 }
 
 // consume hands items to the workers as they arrive and returns how many it did.
@@ -176,15 +191,14 @@ func (r *run) trusted(i item) bool {
 
 // skipTo reads over what is not needed before an offset of the data.
 func (f *flow) skipTo(ctx context.Context, at int64) error {
-	window := int64(f.Line.share())
-	if n := at - f.pos; n > window+reopening*f.Line.requestCost(1) && !f.Local || n > memory {
+	if n := at - f.pos; n > f.Line.reopenCost() && !f.Local || n > memory {
 		return errFar
 	}
 	if f.scrap == nil && f.pos < at {
-		f.scrap = make([]byte, pieceSize)
+		f.scrap = make([]byte, scrapSize)
 	}
 	for f.pos < at {
-		if err := f.read(ctx, f.scrap[:min(at-f.pos, pieceSize)]); err != nil {
+		if err := f.read(ctx, f.scrap[:min(at-f.pos, scrapSize)]); err != nil {
 			return err
 		}
 	}
@@ -204,8 +218,7 @@ func (f *flow) read(ctx context.Context, p []byte) error {
 		}
 		f.horizon.extend(f.run, f.items, f.pos+int64(window))
 		f.stall.Reset(f.Line.late(window))
-		n, err := f.s.Read(p[:min(len(p), pieceSize)])
-		f.stall.Stop()
+		n, err := f.s.Read(p[:min(len(p), max(window/8, leastPiece), mostPiece)])
 		p, f.pos = p[n:], f.pos+int64(n)
 		f.count.received.Add(int64(n))
 		f.gate.passed(n)
@@ -241,10 +254,8 @@ func (f *flow) deliver(ctx context.Context, k int, stored []byte) {
 	before := t.Stage.Rejections()
 	t.Stage.Put(i.Off, p)
 	f.horizon.end(k)
-	buf := scratch.Borrow(int(i.Size))
-	err = blob.ReadFull(ctx, t.Blob, *buf, i.Off)
-	scratch.Return(buf)
-	t.Stage.Drop(i.Off, i.Size)
+	err = f.readThrough(ctx, i)
+	f.drops.add(func() { t.Stage.Drop(i.Off, i.Size) }, i.Size)
 	if before != t.Stage.Rejections() {
 		f.skip(SkippedCorrupt, i.Size)
 	}
@@ -254,4 +265,21 @@ func (f *flow) deliver(ctx context.Context, k int, stored []byte) {
 	case ctx.Err() == nil:
 		f.leave(i)
 	}
+}
+
+// readThrough reads an item, so that whatever lies between Blob and Stage verifies
+// and caches it.
+func (r *run) readThrough(ctx context.Context, i item) error {
+	buf := scratch.Borrow(int(i.Size))
+	defer scratch.Return(buf)
+	b := r.Targets[i.Layer].Blob
+	if i.Off == 0 && i.Size > 1 {
+		// The first read of the start of a layer takes in a little more, while
+		// it does not know its chunk table (chunks.Verify): that would be a
+		// request for what nobody staged.
+		if err := blob.ReadFull(ctx, b, (*buf)[1:], 1); err != nil {
+			return err
+		}
+	}
+	return blob.ReadFull(ctx, b, *buf, i.Off)
 }

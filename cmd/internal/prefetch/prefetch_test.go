@@ -7,7 +7,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -62,6 +61,7 @@ func TestReplay(t *testing.T) {
 			w.offline(img)
 
 			// What is here is not fetched again, nor is the plan.
+			w.idle(p)
 			before := w.requests
 			p.Prefetch(img)
 			if o := w.next(); o.Outcome != prefetch.Replayed || o.stats.Prefetched.Extents > 0 || o.stats.Present.Extents == 0 {
@@ -220,9 +220,7 @@ func TestOnce(t *testing.T) {
 	if o := w.next(); o.Outcome != prefetch.Replayed {
 		t.Errorf("%+v", o)
 	}
-	for p.Busy(w.ref) {
-		time.Sleep(time.Millisecond)
-	}
+	w.idle(p)
 	if n := len(w.outcomes); n > 1 { // what was asked for while it was being worked on is done by that
 		t.Errorf("%d more outcomes", n)
 	}

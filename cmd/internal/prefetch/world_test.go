@@ -70,7 +70,7 @@ func newWorld(t *testing.T) *world {
 	w.must(err)
 	t.Cleanup(func() { w.client.Close() })
 	w.chain = chain.New(w.client, chain.Config{
-		Cache: stored, Retry: blob.RetryConfig{Base: time.Millisecond, Max: time.Millisecond, Deadline: 20 * time.Millisecond},
+		Cache: stored, Retry: blob.RetryConfig{Base: time.Millisecond, Max: 10 * time.Millisecond, Deadline: 20 * time.Second},
 		Limit: blob.LimitConfig{Requests: 8, Background: 4},
 	})
 	return w
@@ -259,6 +259,13 @@ func (w *world) next() outcome {
 		return o
 	case <-w.t.Context().Done():
 		return outcome{}
+	}
+}
+
+// idle waits until p has nothing to do.
+func (w *world) idle(p *prefetch.Prefetcher) {
+	for p.Busy(w.ref) && w.t.Context().Err() == nil {
+		time.Sleep(time.Millisecond)
 	}
 }
 

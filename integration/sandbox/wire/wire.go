@@ -60,6 +60,11 @@ func Listen(backend string) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening for registry clients: %w", err)
 	}
+	return Serve(l, backend), nil
+}
+
+// Serve is Listen with a listener of the caller's, which Close closes.
+func Serve(l net.Listener, backend string) *Proxy {
 	p := &Proxy{Address: l.Addr().String(), release: make(chan struct{})}
 	p.stats.Blobs = map[string]BlobStats{}
 	transport := &http.Transport{MaxIdleConnsPerHost: 256, DisableCompression: true}
@@ -76,7 +81,7 @@ func Listen(backend string) (*Proxy, error) {
 	}
 	p.server = &http.Server{Handler: p, ErrorLog: quiet()}
 	go p.server.Serve(l) //nolint:errcheck // ends with Close
-	return p, nil
+	return p
 }
 
 // Close ends the listener and all connections, hanging ones too.

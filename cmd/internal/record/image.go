@@ -1,0 +1,145 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// image is the image that is recorded, for this host's platform.
+type image struct {
+	containerd.Image
+	*documents
+	manifest ocispec.Descriptor
+	sources  map[string]string // labels about where it was pulled from
+}
+
+// labelled is containerd's label for where content was pulled from, before the
+// registry's host; push goes by it.
+const labelled = "containerd.io/distribution.source."
+
+// openImage reads an image of containerd.
+func openImage(ctx context.Context, client *containerd.Client, name string) (*image, error) {
+	img, err := client.GetImage(ctx, name)
+	if errdefs.IsNotFound(err) {
+		return nil, fmt.Errorf("there is no image %s here: pull it with ctr rpull first: %w", name, err)
+	} else if err != nil {
+		return nil, err
+	}
+	i := &image{Image: img}
+	cs := client.ContentStore()
+	if i.manifest, err = manifest(ctx, cs, img); err != nil {
+		return nil, err
+	}
+	text, err := content.ReadBlob(ctx, cs, i.manifest)
+	if err != nil {
+		return nil, fmt.Errorf("reading the manifest: %w", err)
+	}
+	config, err := img.Config(ctx)
+	if err != nil {
+		return nil, err
+	}
+	configText, err := content.ReadBlob(ctx, cs, config)
+	if err != nil {
+		return nil, fmt.Errorf("reading the config: %w", err)
+	}
+	if i.documents, err = parseDocuments(text, configText); err != nil {
+		return nil, err
+	}
+	i.sources, err = sources(ctx, cs, name, i.manifest.Digest, config.Digest)
+	return i, err
+}
+
+// manifest returns the descriptor of the manifest for the image's platform.
+func manifest(ctx context.Context, cs content.Store, img containerd.Image) (ocispec.Descriptor, error) {
+	var found ocispec.Descriptor
+	// What containerd takes of an index comes first.
+	only := images.LimitManifests(images.ChildrenHandler(cs), img.Platform(), 1)
+	stop := errors.New("found")
+	err := images.Walk(ctx, images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
+		if images.IsManifestType(desc.MediaType) {
+			found = desc
+			return nil, stop
+		}
+		return only(ctx, desc)
+	}), img.Target())
+	if errors.Is(err, stop) {
+		return found, nil
+	}
+	if err == nil {
+		err = fmt.Errorf("it has no manifest for this host's platform: %w", errdefs.ErrNotFound)
+	}
+	return found, err
+}
+
+// sources returns the labels that tell where an image was pulled from. Where
+// nobody noted it, its name is all there is.
+func sources(ctx context.Context, cs content.Store, name string, digests ...digest.Digest) (map[string]string, error) {
+	found := map[string]string{}
+	for _, d := range digests {
+		info, err := cs.Info(ctx, d)
+		if err != nil {
+			return nil, fmt.Errorf("looking at %s: %w", d, err)
+		}
+		for k, v := range info.Labels {
+			if strings.HasPrefix(k, labelled) {
+				found[k] = v
+			}
+		}
+	}
+	if named, err := reference.ParseNormalizedNamed(name); len(found) == 0 && err == nil {
+		found[labelled+reference.Domain(named)] = reference.Path(named)
+	}
+	return found, nil
+}
+
+// create writes config and manifest of the image with a trace layer, which is in
+// the content store, and returns the manifest.
+func (r *recording) create(ctx context.Context, layer ocispec.Descriptor) (ocispec.Descriptor, *traced, error) {
+	var desc ocispec.Descriptor
+	t, err := r.old.withTrace(layer, time.Now().UTC().Truncate(time.Second))
+	if err != nil {
+		return desc, nil, err
+	}
+	text, config, err := t.configText()
+	if err != nil {
+		return desc, nil, err
+	}
+	chain := identity.ChainID(slices.Clone(t.diffIDs))
+	keep := map[string]string{"containerd.io/gc.ref.snapshot." + r.cfg.Snapshotter: chain.String()}
+	maps.Copy(keep, r.old.sources)
+	if err := r.write(ctx, config, text, keep); err != nil {
+		return desc, nil, fmt.Errorf("writing the config: %w", err)
+	}
+	if text, err = t.manifestText(config); err != nil {
+		return desc, nil, err
+	}
+	desc = ocispec.Descriptor{MediaType: r.old.manifest.MediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
+	keep = map[string]string{"containerd.io/gc.ref.content.config": config.Digest.String()}
+	for i, l := range append(slices.Clone(r.old.parsed.Layers), layer) {
+		keep[fmt.Sprintf("containerd.io/gc.ref.content.l.%d", i)] = l.Digest.String()
+	}
+	maps.Copy(keep, r.old.sources)
+	if err := r.write(ctx, desc, text, keep); err != nil {
+		return desc, nil, fmt.Errorf("writing the manifest: %w", err)
+	}
+	return desc, t, nil
+}
+
+func (r *recording) write(ctx context.Context, desc ocispec.Descriptor, text []byte, labels map[string]string) error {
+	ref := "record-trace-" + desc.Digest.String()
+	return content.WriteBlob(ctx, r.cfg.Client.ContentStore(), ref, strings.NewReader(string(text)), desc, content.WithLabels(labels))
+}
