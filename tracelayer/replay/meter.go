@@ -12,7 +12,7 @@ const (
 	// tryAgain is how long after an attempt to have more in flight that gained
 	// nothing there is another, and twice as long after the next, up to
 	// tryRarely: on a busy machine, one may fail by chance.
-	tryAgain, tryRarely = 5 * time.Second, time.Minute
+	tryAgain, tryRarely = time.Second, time.Minute
 	// verdict is how many measurements may fail to show a gain before there is
 	// none.
 	verdict = 3
@@ -22,12 +22,14 @@ const (
 	// shortest is the least time that a bandwidth is measured over.
 	shortest = 10 * time.Millisecond
 	// boldly and carefully are what a window is multiplied with to find out
-	// whether it limits, in quarters: as long as that gained something, and
-	// since it did not.
+	// whether it limits, in quarters: as long as that gained much, and since it
+	// did not.
 	boldly, carefully, quarters = 8, 5, 4
 	// worth is by what factor the bandwidth must grow with a larger window, for
 	// that to be kept.
 	worth = 1.1
+	// much is by what factor it must grow for the line to be far from full.
+	much = 1.5
 	// samples is how many measurements a bandwidth is the middle of: when this
 	// machine is busy, some are too low, and the next one is too high.
 	samples = 5
@@ -63,6 +65,7 @@ type meter struct {
 
 	tries   int           // measurements left to tell whether a larger window is worth it, 0: there is no larger one
 	rateWas float64       // before that
+	careful bool          // an attempt gained little
 	hold    time.Time     // no larger window until then
 	pause   time.Duration // between the last attempt and hold
 
@@ -183,7 +186,7 @@ func (m *meter) sample(rate float64, now time.Time) {
 func (m *meter) grow(rate float64, now time.Time) {
 	m.tries, m.rateWas = verdict, rate
 	step := int64(boldly)
-	if m.pause > 0 {
+	if m.careful {
 		step = carefully
 	}
 	m.window = min(m.window*step/quarters, maxWindow)
@@ -195,6 +198,7 @@ func (m *meter) judge(rate float64, now time.Time) {
 	if rate >= worth*m.rateWas {
 		m.recent, m.rate = append(m.recent[:0], rate), rate
 		m.tries, m.pause = 0, 0
+		m.careful = m.careful || rate < much*m.rateWas
 		if rate*m.roundTrip().Seconds() >= limiting*float64(m.window) && m.window < maxWindow {
 			m.grow(rate, now)
 		}
@@ -202,6 +206,7 @@ func (m *meter) judge(rate float64, now time.Time) {
 	}
 	if m.tries--; m.tries == 0 {
 		m.window = m.fit(max(m.best, m.bestBefore))
+		m.careful = true
 		m.pause = min(max(2*m.pause, tryAgain), tryRarely)
 		m.hold = now.Add(m.pause)
 	}
