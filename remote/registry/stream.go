@@ -102,6 +102,7 @@ func (s *Stream) Read(p []byte) (int, error) {
 	}
 	n, err := s.body.Read(p[:min(int64(len(p)), s.left)])
 	s.left -= int64(n)
+	s.conn.read(n)
 	switch {
 	case s.left == 0:
 		return n, nil // the next call tells
@@ -157,6 +158,14 @@ func (c *streamConn) set(n int) {
 	defer c.mu.Unlock()
 	if c.bytes = n; c.window != nil {
 		c.window.Set(n)
+	}
+}
+
+func (c *streamConn) read(n int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.window != nil {
+		c.window.Read(n)
 	}
 }
 

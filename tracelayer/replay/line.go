@@ -203,6 +203,20 @@ func (l *Line) requestCost(together int) int64 {
 	return headers + int64(l.meter.rate*l.meter.roundTrip().Seconds())/int64(max(together, 1))
 }
 
+// reopenCost returns how many bytes the line could carry in the time that a new
+// stream costs: it takes another connection, and what the old one has in flight
+// comes for nothing.
+func (l *Line) reopenCost() int64 {
+	const (
+		trips     = 3        // to connect, with TLS, and to ask
+		handshake = 32 << 10 // bytes, and what both ends compute meanwhile
+	)
+	l.mu.Lock()
+	window := l.meter.window
+	l.mu.Unlock()
+	return window + trips*l.requestCost(1) + handshake
+}
+
 // late returns after what time without a byte something is wrong with a stream
 // of which so many bytes should be in flight: whoever waits for them had better
 // ask for himself.

@@ -16,10 +16,11 @@ const (
 	worth = 1.1
 	// limiting is the part of the window in flight that says that the window,
 	// not the line, is what limits: a kernel may allow less than it is told.
-	limiting = 0.5
-	// headroom is how much more than one round trip carries may be in flight,
-	// so that a measurement that came out too low does not last.
-	headroom = 1.05
+	limiting = 0.6
+	// headroom is how much larger than what one round trip carries the window
+	// is: an eighth of it never is in flight (transport.Window), and a
+	// measurement that came out too low must not last.
+	headroom = 1.25
 	// leastRate is what any line is taken to carry at first, bytes a second.
 	leastRate = 25e6 / 8
 )
@@ -29,15 +30,13 @@ const (
 //
 // What is measured with too little in flight is the window and not the line. So
 // the window is doubled as long as that gains something; when it does not, it
-// becomes what one round trip carries. How much of a window really is in flight
-// shows as long as it limits.
+// becomes what one round trip carries.
 type meter struct {
 	now, before time.Duration // shortest time to first byte of this and the last period, 0: none
 	since       time.Time     // begin of the period
 
 	rate   float64 // bytes a second, 0: unknown
 	window int64   // bytes, of all senders together
-	yield  float64 // part of the window that is in flight, at most
 
 	probing bool      // the window was doubled
 	rateWas float64   // before that
@@ -51,7 +50,7 @@ type meter struct {
 	bytes int64
 }
 
-func newMeter() meter { return meter{window: minWindow, yield: 1} }
+func newMeter() meter { return meter{window: minWindow} }
 
 // roundTrip returns the shortest time to a first byte lately, 0 if unknown.
 func (m *meter) roundTrip() time.Duration {
@@ -98,7 +97,7 @@ func (m *meter) read(n int, took time.Duration, now time.Time) {
 
 // fit returns what one round trip carries at a rate, as a window.
 func (m *meter) fit(rate float64) int64 {
-	return min(max(int64(headroom*rate*m.roundTrip().Seconds()/m.yield), minWindow), maxWindow)
+	return min(max(int64(headroom*rate*m.roundTrip().Seconds()), minWindow), maxWindow)
 }
 
 // reset ends the measurement under way. The next one begins when what piled up
@@ -145,7 +144,6 @@ func (m *meter) sample(rate float64, now time.Time) {
 			m.window, m.hold = m.fit(m.rate), now.Add(tryAgain)
 			return
 		}
-		m.yield = min(max(m.rateWas*m.roundTrip().Seconds()/float64(m.window/2), limiting), 1)
 	}
 	if rate*m.roundTrip().Seconds() >= limiting*float64(m.window) && !now.Before(m.hold) && m.window < maxWindow {
 		m.probing, m.rateWas = true, rate

@@ -30,9 +30,6 @@ const (
 	// firstPause is how long the first pause between two of them is, on
 	// average.
 	firstPause = 200 * time.Millisecond
-	// reopening is how many round trips a request on a new connection takes,
-	// with TLS.
-	reopening = 3
 )
 
 // errUseless is that the data are not what the plan says.
@@ -116,6 +113,7 @@ func (r *run) open(ctx context.Context, items []item) (done int, err error) {
 	s.Close()
 	_ = f.workers.Wait() // they return no errors
 	f.horizon.clear(0)
+	f.drops.flush(0, 0)
 	return done, err
 }
 
@@ -130,6 +128,7 @@ type flow struct {
 	stall   *time.Timer // ends expectations when nothing comes
 	workers errgroup.Group
 	scrap   []byte
+	drops   drops
 }
 
 // unread returns how many bytes of the data can be read without asking for more
@@ -189,8 +188,7 @@ func (r *run) trusted(i item) bool {
 
 // skipTo reads over what is not needed before an offset of the data.
 func (f *flow) skipTo(ctx context.Context, at int64) error {
-	window := int64(f.Line.share())
-	if n := at - f.pos; n > window+reopening*f.Line.requestCost(1) && !f.Local || n > memory {
+	if n := at - f.pos; n > f.Line.reopenCost() && !f.Local || n > memory {
 		return errFar
 	}
 	if f.scrap == nil && f.pos < at {
@@ -254,10 +252,8 @@ func (f *flow) deliver(ctx context.Context, k int, stored []byte) {
 	before := t.Stage.Rejections()
 	t.Stage.Put(i.Off, p)
 	f.horizon.end(k)
-	buf := scratch.Borrow(int(i.Size))
-	err = blob.ReadFull(ctx, t.Blob, *buf, i.Off)
-	scratch.Return(buf)
-	t.Stage.Drop(i.Off, i.Size)
+	err = f.readThrough(ctx, i)
+	f.drops.add(func() { t.Stage.Drop(i.Off, i.Size) }, i.Size)
 	if before != t.Stage.Rejections() {
 		f.skip(SkippedCorrupt, i.Size)
 	}
@@ -267,4 +263,21 @@ func (f *flow) deliver(ctx context.Context, k int, stored []byte) {
 	case ctx.Err() == nil:
 		f.leave(i)
 	}
+}
+
+// readThrough reads an item, so that whatever lies between Blob and Stage verifies
+// and caches it.
+func (r *run) readThrough(ctx context.Context, i item) error {
+	buf := scratch.Borrow(int(i.Size))
+	defer scratch.Return(buf)
+	b := r.Targets[i.Layer].Blob
+	if i.Off == 0 && i.Size > 1 {
+		// The first read of the start of a layer takes in a little more, while
+		// it does not know its chunk table (chunks.Verify): that would be a
+		// request for what nobody staged.
+		if err := blob.ReadFull(ctx, b, (*buf)[1:], 1); err != nil {
+			return err
+		}
+	}
+	return blob.ReadFull(ctx, b, *buf, i.Off)
 }

@@ -17,6 +17,18 @@ type host struct {
 	start time.Time
 	// needed is when the last demand read ended, as time since start.
 	needed atomic.Int64
+	// replays is how many of them are under way.
+	replays atomic.Int32
+}
+
+// replaying notes that a replay is under way until the function returned is
+// called: what it fetches is needed before long.
+func (h *host) replaying() (end func()) {
+	h.replays.Add(1)
+	return func() {
+		h.needed.Store(int64(time.Since(h.start)))
+		h.replays.Add(-1)
+	}
 }
 
 // host returns what is known of a host. The caller holds mu.
@@ -36,17 +48,21 @@ func (h *host) ObserveRead(_ int, _ time.Duration, _ error, p blob.Priority) {
 	}
 }
 
-// quiet returns for how long there was no demand read, since start at most.
+// quiet returns for how long there was no demand read and no replay, since start
+// at most.
 func (h *host) quiet() time.Duration {
 	s := h.limit.Stats()
+	if h.replays.Load() > 0 {
+		return 0
+	}
 	if s.InFlight > s.InFlightBackground || s.Waiting > s.WaitingBackground {
 		return 0
 	}
 	return time.Since(h.start) - time.Duration(h.needed.Load())
 }
 
-// Quiet returns for how long nobody has been waiting for the registry of ref;
-// 0 if somebody is.
+// Quiet returns for how long nobody has been waiting for the registry of ref, and
+// no start was replayed; 0 if somebody is, or one is.
 func (c *Chain) Quiet(ref string) time.Duration {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {

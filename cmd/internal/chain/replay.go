@@ -78,6 +78,7 @@ func (c *Chain) replay(ctx context.Context, host, ref string, trace backstore.Tr
 	c.mu.Lock()
 	h := c.host(host)
 	c.mu.Unlock()
+	defer h.replaying()()
 	job := replay.Job{
 		Plan: plan, Line: h.line, Budget: c.cfg.PrefetchBudget,
 		Parallel: h.limit.Background(), Observer: c.cfg.Prefetch,

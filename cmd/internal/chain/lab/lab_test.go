@@ -79,35 +79,58 @@ func (n *node) replay(ctx context.Context) (replay.Stats, error) {
 	return n.chain.Replay(ctx, n.ref(), n.Trace, n.Plan, []ocispec.Descriptor{n.Layer})
 }
 
-// unrelated reads count times, with pauses, from a blob that no plan has, and
-// returns how long each read took. before is called before each.
-func (n *node) unrelated(t testing.TB, count int, pause time.Duration, before func()) []time.Duration {
+// sample is a read of a blob that no plan has.
+type sample struct {
+	took     time.Duration
+	inFlight int64 // bytes, when it began
+}
+
+// unrelated reads count times, with pauses, from a blob that no plan has, or
+// until done is closed.
+func (n *node) unrelated(t testing.TB, count int, done <-chan struct{}) (samples []sample) {
 	t.Helper()
+	const pause = 10 * time.Millisecond
 	b, err := n.chain.Open(n.ref(), n.other)
 	if err != nil {
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(uint64(count), 7))
-	var took []time.Duration
 	for i := range count {
-		time.Sleep(pause/2 + rand.N(pause))
-		p := make([]byte, 4096*(1+rng.IntN(4)))
-		off := int64(i) * (20 << 10)
-		if before != nil {
-			before()
+		select {
+		case <-done:
+			return samples
+		case <-time.After(pause/2 + rand.N(pause)):
 		}
-		start := time.Now()
-		if _, err := b.ReadAt(t.Context(), p, off); err != nil {
+		p := make([]byte, 4096*(1+rng.IntN(4)))
+		flight, err := n.client.InFlight(n.registry)
+		if err != nil {
 			t.Fatal(err)
 		}
-		took = append(took, time.Since(start))
+		start := time.Now()
+		if _, err := b.ReadAt(t.Context(), p, int64(i)*(20<<10)); err != nil {
+			t.Fatal(err)
+		}
+		samples = append(samples, sample{time.Since(start), flight})
 	}
-	return took
+	return samples
 }
 
-func quantile(d []time.Duration, q float64) time.Duration {
-	d = slices.Sorted(slices.Values(d))
+// quantile returns a quantile of the times in milliseconds.
+func quantile(s []sample, q float64) float64 {
+	var d []float64
+	for _, one := range s {
+		d = append(d, float64(one.took.Microseconds())/1e3)
+	}
+	slices.Sort(d)
 	return d[min(int(q*float64(len(d))), len(d)-1)]
+}
+
+// mostInFlight returns the largest number of bytes in flight.
+func mostInFlight(s []sample) (most int64) {
+	for _, one := range s {
+		most = max(most, one.inFlight)
+	}
+	return most
 }
 
 // withOther adds a blob that no plan has.
@@ -171,44 +194,27 @@ func measure(b *testing.B, r *lab.Registry, image *lab.Image, other ocispec.Desc
 	got := float64(stats.Received) / time.Since(start).Seconds()
 
 	n := newNode(b, r, image, other)
-	idle := n.unrelated(b, 200, 10*time.Millisecond, nil)
+	idle := n.unrelated(b, 200, nil)
 
 	n = newNode(b, r, image, other)
 	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan replay.Stats)
+	done := make(chan struct{})
+	var shared replay.Stats
 	go func() {
-		s, _ := n.replay(ctx) //nolint:errcheck // it is cancelled
-		done <- s
+		shared, _ = n.replay(ctx) //nolint:errcheck // it is cancelled
+		close(done)
 	}()
 	time.Sleep(time.Second)
-	var flights []time.Duration
-	var sents []int64
-	busy := n.unrelated(b, 200, 10*time.Millisecond, func() {
-		sm, _ := r.Sent()
-		var sum int64
-		for _, v := range sm {
-			if v < 15e6 {sum = max(sum, v)}
-		}
-		sents = append(sents, sum)
-		if f, err := n.client.InFlight(r); err == nil {
-			flights = append(flights, time.Duration(f))
-		}
-	})
-	most := slices.Max(flights)
-	for i := range busy {
-		if busy[i] > 30*time.Millisecond {
-			b.Logf("%d: %v %d KiB; sent until next %d", i, busy[i], flights[i]>>10, (sents[min(i+1,len(sents)-1)]-sents[i])>>10)
-		}
-	}
+	busy := n.unrelated(b, 200, done)
 	cancel()
-	shared := <-done
-	line := n.chain.Line(n.ref())
+	<-done
 	b.ReportMetric(100*got/get, "%of-GET")
 	b.ReportMetric(get*8/1e6, "GET-Mbit/s")
-	for name, q := range map[string]float64{"p50": 0.5, "p99": 0.99} {
-		b.ReportMetric(float64(quantile(idle, q).Microseconds())/1e3, name+"-idle-ms")
-		b.ReportMetric(float64(quantile(busy, q).Microseconds())/1e3, name+"-busy-ms")
-	}
-	b.ReportMetric(float64(most)/1024, "KiB-in-flight")
-	b.Logf("alone %+v\nshared %+v\nline %+v", stats, shared, line)
+	b.ReportMetric(quantile(idle, 0.5), "p50-idle-ms")
+	b.ReportMetric(quantile(idle, 0.99), "p99-idle-ms")
+	b.ReportMetric(quantile(busy, 0.5), "p50-busy-ms")
+	b.ReportMetric(quantile(busy, 0.99), "p99-busy-ms")
+	b.ReportMetric(float64(mostInFlight(busy))/1024, "KiB-in-flight")
+	b.ReportMetric(float64(len(busy)), "busy-reads")
+	b.Logf("alone %+v\nshared %+v\nline %+v", stats, shared, n.chain.Line(n.ref()))
 }

@@ -37,7 +37,7 @@ func Up(ctx context.Context, rate float64, roundTrip time.Duration) (*Line, erro
 	}
 	err := run(ctx, "ip netns add "+l.Netns)
 	if err == nil {
-		err = l.join(ctx, rate, roundTrip)
+		err = l.join(ctx, roundTrip)
 	}
 	if err == nil {
 		err = run(ctx,
@@ -46,6 +46,9 @@ func Up(ctx context.Context, rate float64, roundTrip time.Duration) (*Line, erro
 			"ip -n "+l.Netns+" addr add "+l.Far+"/30 dev "+l.far,
 			"ip -n "+l.Netns+" link set "+l.far+" up",
 			"ip -n "+l.Netns+" link set lo up")
+	}
+	if err == nil && l.tun != nil {
+		l.tun.carryAll(rate, roundTrip)
 	}
 	if err == nil && roundTrip == 0 {
 		// With a large burst, what comes after a pause would not be held to the
@@ -62,11 +65,11 @@ func Up(ctx context.Context, rate float64, roundTrip time.Duration) (*Line, erro
 }
 
 // join makes the interfaces.
-func (l *Line) join(ctx context.Context, rate float64, roundTrip time.Duration) (err error) {
+func (l *Line) join(ctx context.Context, roundTrip time.Duration) (err error) {
 	if roundTrip == 0 {
 		return run(ctx, "ip link add "+l.near+" type veth peer name "+l.far+" netns "+l.Netns)
 	}
-	l.tun, err = upTun(ctx, l, rate, roundTrip)
+	l.tun, err = newTun(ctx, l)
 	return err
 }
 

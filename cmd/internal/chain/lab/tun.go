@@ -30,9 +30,8 @@ type packet struct {
 	due  time.Time
 }
 
-// upTun joins the ends of l, which has a namespace, with a rate in bytes a second
-// and a round trip.
-func upTun(ctx context.Context, l *Line, rate float64, roundTrip time.Duration) (*tun, error) {
+// newTun makes the interfaces of l, which has a namespace.
+func newTun(ctx context.Context, l *Line) (*tun, error) {
 	near, err := openTun(l.near)
 	if err != nil {
 		return nil, err
@@ -44,10 +43,14 @@ func upTun(ctx context.Context, l *Line, rate float64, roundTrip time.Duration) 
 	if err != nil {
 		return nil, errors.Join(err, near.Close())
 	}
-	t := &tun{near: near, far: far}
+	return &tun{near: near, far: far}, nil
+}
+
+// carryAll carries packets both ways, with a rate in bytes a second and a round
+// trip, until down. Both interfaces are up.
+func (t *tun) carryAll(rate float64, roundTrip time.Duration) {
 	t.carry(t.near, t.far, rate, roundTrip/2)
 	t.carry(t.far, t.near, rate, roundTrip/2)
-	return t, nil
 }
 
 // openTun makes an interface.
