@@ -143,6 +143,28 @@ func TestStalledStream(t *testing.T) {
 	w.check(t)
 }
 
+// A plan that has last what verifies the rest makes readers wait for it, and with
+// them what is to bring it. That ends.
+func TestTableLast(t *testing.T) {
+	w := newWorld(t, 300, true)
+	extents := w.plan.Extents
+	w.plan.Extents, w.data = nil, nil
+	for _, e := range append(extents[1:40:40], extents[0]) {
+		w.add(t, 0, e.Off, e.Size)
+	}
+	var readers sync.WaitGroup
+	for _, e := range w.plan.Extents[:39] {
+		readers.Go(func() {
+			if err := blob.ReadFull(t.Context(), w.layers[0].target.Blob, make([]byte, e.Size), e.Off); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	run(t, w.job(nil))
+	readers.Wait()
+	w.check(t)
+}
+
 // While somebody waits for the registry, no more of the stream is read than lay
 // here already, and it goes on when he has what he wants.
 func TestDemandFirst(t *testing.T) {

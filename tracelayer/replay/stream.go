@@ -108,6 +108,7 @@ func (r *run) open(ctx context.Context, items []item) (done int, err error) {
 	f.stall.Stop()
 	f.workers.SetLimit(workers)
 	done, err = f.consume(ctx)
+	f.stall.Stop()
 	f.horizon.clear(done)
 	cancel()
 	s.Close()
@@ -125,7 +126,9 @@ type flow struct {
 	items   []item
 	horizon *horizon
 	gate    gate
-	stall   *time.Timer // ends expectations when nothing comes
+	// stall ends expectations when nothing comes, be it that the workers wait
+	// for what is expected and keep it from coming.
+	stall   *time.Timer
 	workers errgroup.Group
 	scrap   []byte
 	drops   drops
@@ -216,7 +219,6 @@ func (f *flow) read(ctx context.Context, p []byte) error {
 		f.horizon.extend(f.run, f.items, f.pos+int64(window))
 		f.stall.Reset(f.Line.late(window))
 		n, err := f.s.Read(p[:min(len(p), max(window/8, leastPiece), mostPiece)])
-		f.stall.Stop()
 		p, f.pos = p[n:], f.pos+int64(n)
 		f.count.received.Add(int64(n))
 		f.gate.passed(n)

@@ -167,7 +167,7 @@ func BenchmarkReplay(b *testing.B) {
 		mbit      float64
 		roundTrip time.Duration
 		size      int64
-	}{{25, 0, 24 << 20}, {200, 0, 160 << 20}, {25, 40 * time.Millisecond, 24 << 20}, {200, 40 * time.Millisecond, 160 << 20}} {
+	}{{25, 0, 24 << 20}, {200, 0, 160 << 20}, {25, 40 * time.Millisecond, 48 << 20}, {200, 40 * time.Millisecond, 160 << 20}} {
 		b.Run(fmt.Sprintf("%gmbit/%s", c.mbit, c.roundTrip), func(b *testing.B) {
 			image, err := lab.NewImage(c.size, 0.6)
 			if err != nil {

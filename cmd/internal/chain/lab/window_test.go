@@ -9,6 +9,10 @@ import (
 	"github.com/reprise-containers/reprise/remote/registry"
 )
 
+// slack is bytes that are counted as in flight and are none of the window: heads
+// of answers, and what came between two looks at a connection.
+const slack = 4 << 10
+
 // What a stream that nobody reads has in flight stays within its window, whatever
 // packets are like, and it is not so much less that the line is not filled.
 func TestWindow(t *testing.T) {
@@ -41,9 +45,46 @@ func TestWindow(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					t.Logf("%s: window %d KiB, %d KiB in flight, %d unread", name, window>>10, n>>10, s.Unread()>>10)
+					if n > int64(window)+slack || n < int64(window)/2 {
+						t.Errorf("%d bytes of a window of %d are in flight", n, window)
+					}
+					t.Logf("window of %d KiB, %d in flight", window>>10, n>>10)
 				}
 			}
+		})
+	}
+}
+
+// While a replay has the line, a read that has nothing to do with it finds no more
+// in flight than 64 KiB, or one round trip's worth if that is more.
+func TestInFlight(t *testing.T) {
+	const rate = 25e6 / 8
+	image, err := lab.NewImage(12<<20, 0.8)
+	if err != nil {
+		t.Fatal(err)
+	}
+	other := withOther(t, image, 4<<20)
+	for name, roundTrip := range map[string]time.Duration{"near": 0, "far": 40 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) {
+			r := world(t, rate, roundTrip, image)
+			n := newNode(t, r, image, other)
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				if _, err := n.replay(t.Context()); err != nil {
+					t.Error(err)
+				}
+			}()
+			time.Sleep(time.Second) // it has measured the line by then
+			reads := n.unrelated(t, 50, done)
+			<-done
+			// A window is a quarter more than one round trip carries, of which
+			// an eighth is never in flight.
+			most := int64(max(64<<10, 1.25*rate*roundTrip.Seconds())) + slack
+			if f := mostInFlight(reads); f > most || len(reads) == 0 {
+				t.Errorf("%d bytes in flight, want at most %d, in %d reads", f, most, len(reads))
+			}
+			t.Logf("%d KiB in flight at most, reads took %.1f ms, %.1f at p99", mostInFlight(reads)>>10, quantile(reads, 0.5), quantile(reads, 0.99))
 		})
 	}
 }
