@@ -55,6 +55,11 @@ verify = "required"
 [download]
 enabled = true
 total_rate = "10MiB"
+[trace]
+record = ["registry.example/team/*"]
+record_time = "5m"
+referrers = true
+workload = "web"
 `)
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +69,12 @@ total_rate = "10MiB"
 	}
 	if c.Registry.Verify != "when-possible" || c.Registry.Hosts["registry.local:5000"].Verify != "required" || !c.Download.Enabled || c.Download.TotalRate != 10<<20 {
 		t.Errorf("read %+v", c)
+	}
+	if c.Trace.Record[0] != "registry.example/team/*" || c.Trace.RecordTime != 300e9 || c.Trace.Workload != "web" || !c.Trace.Replay {
+		t.Errorf("read %+v", c.Trace)
+	}
+	if got := c.RecordDir(); got != "/srv/reprise/traces" {
+		t.Errorf("RecordDir = %s", got)
 	}
 	if got := c.CacheDir(); got != "/srv/reprise/cache" {
 		t.Errorf("CacheDir = %s", got)
@@ -90,6 +101,15 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		{"[download]\nimages = 0\n", "download.images"},
 		{"[download]\nidle = \"0s\"\n", "download.idle"},
 		{"[download]\nimage_rate = \"fast\"\n", "is not a size"},
+		{"[trace]\nrecrod = []\n", `line 2: unknown key "trace.recrod"`},
+		{"[trace]\nrecord = [\"\"]\n", "trace.record: an empty pattern"},
+		{"[trace]\nrecord_time = \"0s\"\n", "trace.record_time"},
+		{"[trace]\nrecord_dir = \"traces\"\n", "trace.record_dir"},
+		{"[trace]\nrecord_keep = 0\n", "trace.record_keep"},
+		{"[trace]\nmax_records = 100000000\n", "trace.max_records"},
+		{"[trace]\nmax_recordings = 0\n", "trace.max_recordings"},
+		{"[trace]\nimages = 0\n", "trace.images"},
+		{"[trace]\nworkload = \"web\"\n", "trace.workload"},
 	} {
 		_, err := load(t, c.text)
 		if err == nil || !strings.Contains(err.Error(), c.want) {

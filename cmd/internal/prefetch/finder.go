@@ -14,6 +14,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/remote/registry"
@@ -33,6 +34,7 @@ const (
 
 // Registry is where referrers are; *registry.Client is one.
 type Registry interface {
+	Resolve(ctx context.Context, ref string) (ocispec.Descriptor, error)
 	Referrers(ctx context.Context, ref string, subject digest.Digest, artifactType string) ([]ocispec.Descriptor, error)
 	Fetch(ctx context.Context, ref string, desc ocispec.Descriptor) (io.ReadCloser, error)
 }
@@ -130,31 +132,62 @@ func complete(img backstore.Image, manifest digest.Digest, a answer) backstore.I
 	return out
 }
 
-// ask asks the registry.
+// ask asks the registry. The image's manifest is asked for at the same time as
+// its referrers: each round trip is one that the replay begins later.
 func (f *Finder) ask(ctx context.Context, ref string, manifest digest.Digest) (answer, error) {
-	all, err := f.registry.Referrers(ctx, ref, manifest, labels.TraceArtifact)
-	if err != nil {
+	var a answer
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		a.layers, err = f.layers(ctx, ref, manifest)
+		return err
+	})
+	g.Go(func() (err error) {
+		a.trace, err = f.trace(ctx, ref, manifest)
+		return err
+	})
+	if err := g.Wait(); err != nil {
 		return answer{}, err
 	}
+	return a, nil
+}
+
+// trace returns the trace among the referrers of manifest that is to be replayed,
+// nil if there is none.
+func (f *Finder) trace(ctx context.Context, ref string, manifest digest.Digest) (*backstore.Trace, error) {
+	all, err := f.registry.Referrers(ctx, ref, manifest, labels.TraceArtifact)
+	if err != nil {
+		return nil, err
+	}
 	if all, err = f.annotated(ctx, ref, all); err != nil {
-		return answer{}, err
+		return nil, err
 	}
 	for _, desc := range f.choose(all) {
 		artifact, err := f.manifest(ctx, ref, desc)
 		if err != nil {
-			return answer{}, fmt.Errorf("reading artifact %s: %w", desc.Digest, err)
+			return nil, fmt.Errorf("reading artifact %s: %w", desc.Digest, err)
 		}
-		trace := traceOf(artifact, manifest)
-		if trace == nil {
-			continue
+		if trace := traceOf(artifact, manifest); trace != nil {
+			return trace, nil
 		}
-		image, err := f.manifest(ctx, ref, *artifact.Subject)
-		if err != nil {
-			return answer{}, fmt.Errorf("reading manifest %s: %w", manifest, err)
-		}
-		return answer{layers: layersOf(image), trace: trace}, nil
 	}
-	return answer{}, nil
+	return nil, nil
+}
+
+// layers returns the layers of the device of the image with this manifest.
+func (f *Finder) layers(ctx context.Context, ref string, manifest digest.Digest) ([]ocispec.Descriptor, error) {
+	named, err := reference.ParseNormalizedNamed(ref)
+	if err != nil {
+		return nil, err
+	}
+	desc, err := f.registry.Resolve(ctx, named.Name()+"@"+manifest.String())
+	if err != nil {
+		return nil, err
+	}
+	image, err := f.manifest(ctx, ref, desc)
+	if err != nil {
+		return nil, fmt.Errorf("reading manifest %s: %w", manifest, err)
+	}
+	return slices.DeleteFunc(image.Layers, func(d ocispec.Descriptor) bool { return labels.IsTrace(d.Annotations) }), nil
 }
 
 // annotated returns artifacts with their annotations, which a list need not have.
@@ -217,11 +250,6 @@ func traceOf(artifact ocispec.Manifest, manifest digest.Digest) *backstore.Trace
 		return t
 	}
 	return nil
-}
-
-// layersOf returns the layers of the device of an image.
-func layersOf(image ocispec.Manifest) []ocispec.Descriptor {
-	return slices.DeleteFunc(image.Layers, func(d ocispec.Descriptor) bool { return labels.IsTrace(d.Annotations) })
 }
 
 // manifest fetches and parses a manifest.
