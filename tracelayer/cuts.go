@@ -25,7 +25,7 @@ func newCuts(traces ...Trace) *cuts {
 	c := &cuts{layers: map[uint32]*layerCuts{}}
 	for _, t := range traces {
 		for _, r := range t {
-			if !r.sound() {
+			if !r.Sound() {
 				continue
 			}
 			l := c.layers[r.Layer]
@@ -68,7 +68,7 @@ func (c *cuts) walk(t Trace, visit func(record int, l *layerCuts, segment int)) 
 		return i
 	}
 	for n, r := range t {
-		if !r.sound() {
+		if !r.Sound() {
 			continue
 		}
 		l := c.layers[r.Layer]

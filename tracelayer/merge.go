@@ -20,8 +20,8 @@ type MergeConfig struct {
 	// half as much as that. Default a week; negative: all count the same.
 	HalfLife time.Duration
 	// MinShare is the share of the recordings, weighted, that must have read
-	// a byte for it to be kept, 0 to 1. Default 0.5; negative: any byte that
-	// one has read.
+	// a byte for it to be kept, 0 to 1. Default 0.45: half, but two of about
+	// the same age both have it. Negative: any byte that one has read.
 	MinShare float64
 }
 
@@ -38,7 +38,7 @@ func (c MergeConfig) withDefaults() MergeConfig {
 		c.HalfLife = 7 * 24 * time.Hour
 	}
 	if c.MinShare == 0 {
-		c.MinShare = 0.5
+		c.MinShare = 0.45
 	}
 	return c
 }

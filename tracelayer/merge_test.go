@@ -110,7 +110,7 @@ func TestMergeKeepsBytes(t *testing.T) {
 		share := []float64{-1, 0.3, 0, 1}[rng.IntN(4)]
 		got := tracelayer.Merge(recordings, tracelayer.MergeConfig{MinShare: share})
 		if share == 0 {
-			share = 0.5
+			share = 0.45
 		}
 		for _, r := range got {
 			for b := r.Off; b < r.Off+r.Count; b++ {

@@ -30,7 +30,7 @@ type Layer struct {
 // archive. It is an error if there is no slot.
 func ReadLayer(ctx context.Context, r blob.ReaderAt) (Layer, error) {
 	var found Layer
-	in := io.NewSectionReader(withContext{ctx, r}, 0, r.Size())
+	in := io.NewSectionReader(&window{ctx: ctx, r: r}, 0, r.Size())
 	tr := tar.NewReader(in)
 	for range maxMembers {
 		h, err := tr.Next()
@@ -83,10 +83,33 @@ func (l *Layer) add(h *tar.Header, at Span, size int64) error {
 	return nil
 }
 
-// withContext is a blob as an io.ReaderAt, for as long as a call lasts.
-type withContext struct {
+// windowSize is how many bytes are read at once, as each read may be a request:
+// the end of a member's padding, and one or two headers.
+const windowSize = 2048
+
+// window is a blob as an io.ReaderAt, for as long as a call lasts, that keeps
+// what it read last.
+type window struct {
 	ctx context.Context //nolint:containedctx // see above
 	r   blob.ReaderAt
+	off int64
+	buf []byte
 }
 
-func (w withContext) ReadAt(p []byte, off int64) (int, error) { return w.r.ReadAt(w.ctx, p, off) }
+// ReadAt implements io.ReaderAt for an io.SectionReader, which asks for nothing
+// outside of the blob.
+func (w *window) ReadAt(p []byte, off int64) (int, error) {
+	if off < w.off || off+int64(len(p)) > w.off+int64(len(w.buf)) {
+		n := min(max(windowSize, int64(len(p))), w.r.Size()-off)
+		w.off, w.buf = off, make([]byte, max(n, 0))
+		if err := blob.ReadFull(w.ctx, w.r, w.buf, off); err != nil {
+			w.buf = nil
+			return 0, err
+		}
+	}
+	n := copy(p, w.buf[off-w.off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}

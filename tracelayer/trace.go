@@ -110,7 +110,7 @@ func (t Trace) Encode() []byte {
 // operations, unknown layers, nothing, or of bytes that the layer does not have.
 func (t Trace) Within(sizes []int64) (usable Trace, skipped int) {
 	for _, r := range t {
-		if !r.sound() || uint64(r.Layer) >= uint64(len(sizes)) || r.Off+r.Count > sizes[r.Layer] {
+		if !r.Sound() || uint64(r.Layer) >= uint64(len(sizes)) || r.Off+r.Count > sizes[r.Layer] {
 			skipped++
 			continue
 		}
@@ -119,8 +119,8 @@ func (t Trace) Within(sizes []int64) (usable Trace, skipped int) {
 	return usable, skipped
 }
 
-// sound reports whether r is a read of a range that can exist.
-func (r Record) sound() bool {
+// Sound reports whether r is a read of a range that can exist, in some layer.
+func (r Record) Sound() bool {
 	return r.Op == Read && r.Off >= 0 && r.Count > 0 && r.Off <= math.MaxInt64-r.Count
 }
 

@@ -62,11 +62,26 @@ type Attacher struct {
 	next     chan struct{} // closed by the next change of attached
 }
 
+// attached is an attached image, and the device that it is.
 type attached struct {
-	img   *image // recorded if it has a recorder: then nothing is ever read ahead
+	img   *image
 	dev   *readahead.Device
 	local atomic.Bool        // the kernel's readahead is on; set by Run
 	stop  context.CancelFunc // ends readahead; nil until Run starts it
+
+	// recording says that nothing is to be read but what is needed.
+	recording atomic.Bool
+}
+
+// Size implements device.Device.
+func (at *attached) Size() int64 { return at.img.Size() }
+
+// ReadAt implements device.Device.
+func (at *attached) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	if at.recording.Load() {
+		return at.img.ReadAt(ctx, p, off)
+	}
+	return at.dev.ReadAt(ctx, p, off)
 }
 
 // New returns an Attacher that opens remote layers by open.
@@ -91,19 +106,32 @@ func (a *Attacher) Attach(ctx context.Context, id string, img backstore.Image, t
 	return a.attach(ctx, id, img, target, nil)
 }
 
-// Record is Attach with the reads of the image noted by r, until Detach: those
-// that programs need and no others. Nothing is read ahead by the daemon or by the
-// kernel, which keeps no pages of it either, because it is a device of its own even
-// if the same image is attached under another id. A daemon that takes the device
-// over (Recover) serves it like any other.
+// Record is Attach with the reads of the image noted by r: those that programs need
+// and no others. Nothing is read ahead by the daemon or by the kernel, which has no
+// pages of it either, because it is a device of its own, even if the same image is
+// attached under another id. Nor is it among Images, so that it is not downloaded.
 //
-// Who attached id before decides: an image that is attached already is not
-// recorded, which is an error.
+// That is so until Recorded, or Detach. A daemon that takes the device over
+// (Recover) serves it like any other, unrecorded. An id that is attached already is
+// an error.
 func (a *Attacher) Record(ctx context.Context, id string, img backstore.Image, target string, r *tracelayer.Recorder) error {
-	if a.has(id) {
+	if a.find(id) != nil {
 		return fmt.Errorf("recording device %s: it is attached already", id)
 	}
 	return a.attach(ctx, id, img, target, r)
+}
+
+// Recorded says that the recording of id has ended: from now on, the image is like
+// any other. It does nothing if id is not recorded.
+func (a *Attacher) Recorded(id string) {
+	at := a.find(id)
+	if at == nil || !at.recording.Swap(false) {
+		return
+	}
+	a.mu.Lock()
+	a.announce()
+	a.mu.Unlock()
+	a.wake()
 }
 
 // attach is Attach, recorded if there is a recorder.
@@ -122,7 +150,7 @@ func (a *Attacher) attach(ctx context.Context, id string, img backstore.Image, t
 
 // add serves img as device id, unless it is served, and reports whether it did.
 func (a *Attacher) add(ctx context.Context, id string, spec backstore.Image, r *tracelayer.Recorder) (bool, error) {
-	if a.has(id) {
+	if a.find(id) != nil {
 		return false, nil
 	}
 	img := newImage(spec, 0, a.open)
@@ -136,12 +164,9 @@ func (a *Attacher) add(ctx context.Context, id string, spec backstore.Image, r *
 
 // serve adds img to the server.
 func (a *Attacher) serve(ctx context.Context, id string, img *image) error {
-	cfg := a.cfg.Readahead
-	if img.recorder != nil {
-		cfg = readahead.Config{} // none
-	}
-	at := &attached{img: img, dev: readahead.New(img, cfg)}
-	if err := a.server.Add(ctx, id, at.dev); err != nil {
+	at := &attached{img: img, dev: readahead.New(img, a.cfg.Readahead)}
+	at.recording.Store(img.recorder != nil)
+	if err := a.server.Add(ctx, id, at); err != nil {
 		img.close()
 		return err
 	}
@@ -202,10 +227,11 @@ func (a *Attacher) Stats() Stats {
 	return s
 }
 
-func (a *Attacher) has(id string) bool {
+// find returns what is attached as id, nil if nothing is.
+func (a *Attacher) find(id string) *attached {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.attached[id] != nil
+	return a.attached[id]
 }
 
 // Recover takes over what an earlier daemon attached: of images those that are

@@ -13,5 +13,5 @@
 //
 // The kernel's readahead is off while an image is cold. Once all of it is held
 // locally, kernel readahead is turned on and the daemon's own goes quiet. An image
-// that is recorded (Attacher.Record) has neither, whatever is local.
+// that is being recorded (Attacher.Record) has neither, whatever is local.
 package attach

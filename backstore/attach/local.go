@@ -11,19 +11,22 @@ import (
 )
 
 // Images returns the attached images by id, each made of what it is read from
-// now: a layer that has become a file has one.
+// now: a layer that has become a file has one. Images that are being recorded are
+// left out, because nothing is to be fetched of them but what they need.
 func (a *Attacher) Images() map[string]backstore.Image {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	images := make(map[string]backstore.Image, len(a.attached))
 	for id, at := range a.attached {
-		images[id] = at.img.now()
+		if !at.recording.Load() {
+			images[id] = at.img.now()
+		}
 	}
 	return images
 }
 
 // Changed returns a channel that is closed when the next image is attached or
-// detached. Who wants to miss nothing calls it before Images.
+// detached, or has been recorded. Who wants to miss nothing calls it before Images.
 func (a *Attacher) Changed() <-chan struct{} {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -78,13 +78,13 @@ func (a *Attacher) demote(ctx context.Context) {
 }
 
 // images returns the images that were, or were not, local when last looked at,
-// without those that are recorded: to them it makes no difference.
+// without those that are being recorded: to them it makes no difference.
 func (a *Attacher) images(local bool) map[string]*attached {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	some := make(map[string]*attached)
 	for id, at := range a.attached {
-		if at.local.Load() == local && at.img.recorder == nil {
+		if at.local.Load() == local && !at.recording.Load() {
 			some[id] = at
 		}
 	}

@@ -20,21 +20,28 @@ const (
 	// maxHeader is the size of an extent of what opening reads, in bytes. Nothing
 	// can be done with a part of it, and longer ones compress better.
 	maxHeader = 1 << 20
+	// firstRead is more than the first read of a blob takes in, in bytes.
+	firstRead = 64 << 10
 )
 
 // Build returns what a node that has nothing fetches to read t from the image of
 // layers, bottom first, and how many records of t it left out because they do not
-// fit the layers. If data is not nil it gets the bytes of the extents in order, as
+// fit the layers, or the plan. If data is not nil it gets the bytes of the extents in order, as
 // Extent.Stored says. The same arguments give the same plan and data.
 //
-// What is needed to open all layers comes first. Of a trace with more reads than a
-// plan can have extents, the first are in the plan.
+// What is needed to open all layers comes first. Of reads that would take more than
+// a million extents, the first are in the plan.
 func Build(ctx context.Context, layers []Layer, t tracelayer.Trace, data io.Writer) (_ *tracelayer.Plan, skipped int, err error) {
+	return build(ctx, layers, t, data, maxExtents)
+}
+
+// build is Build for about most extents.
+func build(ctx context.Context, layers []Layer, t tracelayer.Trace, data io.Writer, most int) (_ *tracelayer.Plan, skipped int, err error) {
 	all, plan, err := openAll(ctx, layers, openFresh)
 	if err != nil {
 		return nil, 0, fmt.Errorf("planning what to fetch: %w", err)
 	}
-	q := newQueue(layers)
+	q := newQueue(layers, most)
 	first := firstOf(layers)
 	for i, o := range all {
 		if first[i] == i {
@@ -77,14 +84,15 @@ func (o *opened) opening(ctx context.Context) ([]span, error) {
 	for _, s := range o.log.take() {
 		c.add(s)
 	}
-	// The first read of a blob is made before anything is known of leaves, and
-	// ends within one.
-	start := c.all()[:1]
-	if err := o.touch(ctx, start[0]); err != nil {
-		return nil, err
-	}
-	for _, s := range o.log.take() {
-		c.add(s)
+	if o.top != blob.Blob(o.log) {
+		// The first read of a blob is made before anything is known of leaves,
+		// and ends within one.
+		if err := o.touch(ctx, span{0, min(c.all()[0].end, firstRead)}); err != nil {
+			return nil, err
+		}
+		for _, s := range o.log.take() {
+			c.add(s)
+		}
 	}
 	var pieces []span
 	for _, s := range c.all() {

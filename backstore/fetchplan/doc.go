@@ -10,6 +10,9 @@
 // Map only looks up, in the jump tables, where the reads of a trace lie: for
 // traces that came without a plan, on a node that has opened the layers anyway.
 //
+// Order is that of need, but for neighbours: of every 64 KiB, what lies together
+// in a blob comes together.
+//
 // An extent is the unit in which a replay uses what has arrived, so extents stay
 // small. Those of a layer with a chunk table are whole leaves, and can each be
 // verified as soon as the pages before it are there.

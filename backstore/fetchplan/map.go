@@ -8,13 +8,17 @@ import (
 )
 
 // Map returns where in the layers' blobs the reads of t lie, in order, and how many
-// records of t it left out because they do not fit the layers, bottom first. It
-// opens the layers and reads nothing else of them: Sum and Stored of the extents
+// records of t it left out because they do not fit the layers, bottom first, or the
+// plan. It opens the layers and reads nothing else of them: Sum and Stored of the extents
 // are zero, and what opens a layer or verifies it is in no extent.
 //
-// Of a trace with more reads than a plan can have extents, the first are in the
-// plan.
+// Of reads that would take more than a million extents, the first are in the plan.
 func Map(ctx context.Context, layers []Layer, t tracelayer.Trace) (_ *tracelayer.Plan, skipped int, err error) {
+	return mapped(ctx, layers, t, maxExtents)
+}
+
+// mapped is Map for about most extents.
+func mapped(ctx context.Context, layers []Layer, t tracelayer.Trace, most int) (_ *tracelayer.Plan, skipped int, err error) {
 	all, plan, err := openAll(ctx, layers, func(ctx context.Context, l Layer) (*opened, error) {
 		return openBlob(ctx, l.Blob)
 	})
@@ -26,7 +30,7 @@ func Map(ctx context.Context, layers []Layer, t tracelayer.Trace) (_ *tracelayer
 		if err := ctx.Err(); err != nil {
 			return nil, 0, fmt.Errorf("mapping a trace: %w", context.Cause(ctx))
 		}
-		if len(plan.Extents) >= maxExtents {
+		if len(plan.Extents) >= most {
 			return plan, skipped + len(t) - n, nil
 		}
 		if int64(r.Layer) >= int64(len(all)) || !all[r.Layer].fits(r) {

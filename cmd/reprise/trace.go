@@ -7,6 +7,8 @@ func traceCommand() *cli.Command {
 		Name:  "trace",
 		Usage: "Work with recorded starts of images",
 		Commands: []*cli.Command{
+			traceShowCommand(),
+			traceMergeCommand(),
 			traceStripCommand(),
 			traceAttachCommand(),
 		},

@@ -1,13 +1,20 @@
 package main
 
 import (
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/reprise-containers/reprise/remote/registry/registrytest"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
 
@@ -122,6 +129,74 @@ func TestTraceUsage(t *testing.T) {
 	}
 	t.Setenv("SOURCE_DATE_EPOCH", "today")
 	if got := reprise(t, "trace", "attach", r.ref("1"), trace); got.code != exitUsage || !strings.Contains(got.err, "SOURCE_DATE_EPOCH") {
+		t.Errorf("%+v", got)
+	}
+}
+
+// TestTraceLayers looks at images with a trace layer of three members, on top and
+// below another layer: neither is a part of the device.
+func TestTraceLayers(t *testing.T) {
+	r, all := newRegistry(t), layers(t)
+	plan := tracelayer.Plan{Extents: []tracelayer.Extent{{Size: 512, Sum: sha256.Sum256(all[0][:512]), Stored: 512}}}
+	for _, b := range all {
+		plan.Layers = append(plan.Layers, tracelayer.PlanLayer{Digest: digest.FromBytes(b), Size: int64(len(b))})
+	}
+	text, err := plan.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var trace bytes.Buffer
+	info, err := tracelayer.WriteLayer(&trace, tracelayer.Contents{
+		Slot: tracelayer.Trace{{Op: tracelayer.Read, Count: 4096}}.Encode(), Plan: text, Data: bytes.NewReader(all[0][:512]), DataSize: 512,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(tag string, place int) {
+		t.Helper()
+		var m ocispec.Manifest
+		if err := json.Unmarshal(r.blobs[r.image(t, all...).Digest], &m); err != nil {
+			t.Fatal(err)
+		}
+		d := r.add(ocispec.MediaTypeImageLayer, trace.Bytes())
+		d.Annotations = labels.TraceBlob{Blob: d.Digest, BlobSize: d.Size, FSType: "ext4", Plan: info.Plan}.Annotations()
+		m.Layers = slices.Insert(m.Layers, place, d)
+		r.tags[tag] = r.document(t, ocispec.MediaTypeImageManifest, m).Digest
+	}
+	add("top", 3)
+	add("stale", 1)
+	hosts := "--hosts-dir=" + t.TempDir()
+	for tag, want := range map[string]struct{ inspect, check string }{
+		"top":   {", 1 read, a plan of 512 B in 1 range with 512 B of data", "0 problems, 0 warnings"},
+		"stale": {"stale trace", "0 problems, 1 warning"},
+	} {
+		if got := reprise(t, "inspect", hosts, r.ref(tag)); got.code != exitOK || !strings.Contains(got.out, want.inspect) {
+			t.Errorf("%s: %+v", tag, got)
+		}
+		if got := reprise(t, "check", hosts, r.ref(tag)); got.code != exitOK || !strings.Contains(got.out, want.check) {
+			t.Errorf("%s: %+v", tag, got)
+		}
+		path := filepath.Join(t.TempDir(), "disk")
+		if got := reprise(t, "dump", hosts, r.ref(tag), "-o", path); got.code != exitOK {
+			t.Errorf("%s: %+v", tag, got)
+		}
+		if b, err := os.ReadFile(path); err != nil || !bytes.Equal(b, expected(t)) {
+			t.Errorf("%s: the device differs, %v", tag, err)
+		}
+		layout := t.TempDir()
+		if got := reprise(t, "convert", hosts, "--cache-dir=", r.ref(tag), layout); got.code == exitOK {
+			t.Errorf("%s: converted with a config that has no diff IDs: %+v", tag, got)
+		}
+	}
+	// Tables are made for the layers of the device only.
+	dir := t.TempDir()
+	if err := os.CopyFS(dir+"/l", os.DirFS(images(t)+"/busybox-obd-trace")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(dir+"/l/blobs/sha256", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if got := reprise(t, "attach-chunks", dir+"/l"); got.code != exitOK || !strings.Contains(got.out, "with 3 tables") {
 		t.Errorf("%+v", got)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -49,6 +50,7 @@ func TestTraceFlow(t *testing.T) {
 			}
 			t.Log(n.record(t, flags, "redis:1", "redis:1-trace"))
 			t.Log(n.pushTraced(t, "redis:1-trace"))
+			n.checkTraced(t, "redis:1", "redis:1-trace")
 			n.forget(t)
 			with, err := coldstart.Lazy(t.Context(), n.Node, "redis:1-trace")
 			if err != nil {
@@ -67,6 +69,27 @@ func TestTraceFlow(t *testing.T) {
 				t.Errorf("%d requests with a trace, %d without", with.Stats.Requests, without.Stats.Requests)
 			}
 		})
+	}
+}
+
+// checkTraced has reprise look at an image with a trace, and take that off.
+func (n machine) checkTraced(t *testing.T, old, name string) {
+	t.Helper()
+	reprise := func(args ...string) string {
+		out, err := n.Run(t.Context(), append([]string{n.Path("bin/reprise")}, args...)...)
+		if err != nil {
+			t.Error(err)
+		}
+		return out
+	}
+	ref := n.Registry.Address + "/"
+	if out := reprise("check", ref+name); !strings.Contains(out, "0 problems") {
+		t.Error(out)
+	}
+	reprise("trace", "strip", ref+name, ref+old+"-stripped")
+	was, is := n.manifest(t, old), n.manifest(t, old+"-stripped")
+	if !reflect.DeepEqual(was.Layers, is.Layers) || !reflect.DeepEqual(was.Annotations, is.Annotations) {
+		t.Errorf("without the trace again: %+v, was %+v", is, was)
 	}
 }
 
@@ -105,8 +128,8 @@ type traced struct {
 	plan   *tracelayer.Plan
 }
 
-// trace reads the topmost layer of an image.
-func (n machine) trace(t *testing.T, name string) traced {
+// manifest reads the manifest of an image in the registry.
+func (n machine) manifest(t *testing.T, name string) (m ocispec.Manifest) {
 	t.Helper()
 	client, err := registry.New(registry.Config{})
 	if err != nil {
@@ -123,11 +146,22 @@ func (n machine) trace(t *testing.T, name string) traced {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	var m ocispec.Manifest
 	if err := json.NewDecoder(r).Decode(&m); err != nil {
 		t.Fatal(err)
 	}
-	got := traced{layers: m.Layers}
+	return m
+}
+
+// trace reads the topmost layer of an image.
+func (n machine) trace(t *testing.T, name string) traced {
+	t.Helper()
+	client, err := registry.New(registry.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ref := n.Registry.Address + "/" + name
+	got := traced{layers: n.manifest(t, name).Layers}
 	top := got.layers[len(got.layers)-1]
 	if !labels.IsTrace(top.Annotations) {
 		t.Fatalf("the topmost layer of %s is no trace: %+v", name, top)
@@ -309,6 +343,33 @@ func TestTraceFails(t *testing.T) {
 	n.nothingLeft(t)
 }
 
+// TestTraceCrash kills the daemon below a recording: that can't be gone on with, and
+// is told when the daemon is back.
+func TestTraceCrash(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	n.push(t, built(t, small), "crash:1")
+	n.rpull(t, "crash:1")
+	p, err := n.Containerd.StartRecordTrace([]string{"--time", "600"}, n.Ref("crash:1"), n.Ref("crash:2"), "/bin/sh", "-c", "echo started; sleep 1000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	awaitLog(t, p, "started")
+	if err := n.Snapshotter.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Snapshotter.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	err = p.Await(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "the snapshotter says:") {
+		t.Errorf("the recording of a daemon that is gone: %v", err)
+	}
+	t.Log(err)
+	n.nothingLeft(t)
+	t.Log(n.record(t, nil, "crash:1", "crash:2"))
+	n.removeLater(t, n.Ref("crash:2"))
+}
+
 // TestTraceReplaced records an image that has a trace.
 func TestTraceReplaced(t *testing.T) {
 	n := ownNode(t, node.Options{})
@@ -389,6 +450,26 @@ func TestTraceExt4(t *testing.T) {
 	}
 	t.Logf("without: %d requests, %d bytes; with: %d requests, %d bytes",
 		without.Stats.Requests, without.Stats.Bytes, with.Stats.Requests, with.Stats.Bytes)
+}
+
+// TestTraceDownloaded records an image whose layers are here as files: the trace is
+// for nodes where they are not.
+func TestTraceDownloaded(t *testing.T) {
+	n := ownNode(t, node.Options{})
+	n.push(t, layered(t, image.Layered{Name: "downloaded", Args: small.Args, Steps: []image.Step{
+		{Rootfs: image.Small()}, {Write: image.OneFile("etc/layers", "layer 1\nlayer 2\n")},
+	}}), "originals/downloaded:1")
+	n.convert(t, "originals/downloaded:1", "downloaded:1")
+	n.rpull(t, "downloaded:1", "--download-blobs")
+	t.Log(n.record(t, nil, "downloaded:1", "downloaded:2"))
+	t.Log(n.pushTraced(t, "downloaded:2"))
+	n.trace(t, "downloaded:2").records(t)
+	n.forget(t)
+	start, err := coldstart.Lazy(t.Context(), n.Node, "downloaded:2")
+	if err != nil || start.Stdout != smallOutput {
+		t.Errorf("printed %q, %v", start.Stdout, err)
+	}
+	t.Logf("%d requests", start.Stats.Requests)
 }
 
 // TestTraceNetwork records a container with an address of its own, from within a

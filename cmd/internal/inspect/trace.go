@@ -90,12 +90,12 @@ func (t *Trace) contents() string {
 	s := ""
 	switch {
 	case t.Files > 0:
-		s = fmt.Sprintf(", a list of %d files", t.Files)
+		s = ", a list of " + counted(t.Files, "file")
 	case t.Reads > 0:
-		s = fmt.Sprintf(", %d reads", t.Reads)
+		s = ", " + counted(t.Reads, "read")
 	}
 	if t.Extents > 0 {
-		s += fmt.Sprintf(", a plan of %s in %d ranges", terminal.Bytes(t.Planned), t.Extents)
+		s += fmt.Sprintf(", a plan of %s in %s", terminal.Bytes(t.Planned), counted(t.Extents, "range"))
 	}
 	if t.Data > 0 {
 		s += fmt.Sprintf(" with %s of data", terminal.Bytes(t.Data))
@@ -107,6 +107,13 @@ func (t *Trace) contents() string {
 		s += ": " + t.Problem
 	}
 	return s
+}
+
+func counted(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }
 
 // attached lists the traces that refer to the image.

@@ -78,17 +78,26 @@ func (r *recording) container(ctx context.Context) (containerd.Container, error)
 func (r *recording) await(ctx context.Context, exited <-chan containerd.ExitStatus) (string, error) {
 	timer := time.NewTimer(r.cfg.Time)
 	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return "the time was over", nil
-	case <-r.cfg.Stop:
-		return "the user stopped it", nil
-	case s := <-exited:
-		r.exited = true
-		code, _, err := s.Result()
-		return fmt.Sprintf("the container ended with status %d", code), err
-	case <-ctx.Done():
-		return "", ctx.Err()
+	tick := time.NewTicker(poll)
+	defer tick.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return "the time was over", nil
+		case <-r.cfg.Stop:
+			return "the user stopped it", nil
+		case s := <-exited:
+			r.exited = true
+			code, _, err := s.Result()
+			return fmt.Sprintf("the container ended with status %d", code), err
+		case <-ctx.Done():
+			return "", ctx.Err()
+		case <-tick.C:
+			// There is no point in going on for nothing.
+			if reason := r.files.reason(); reason != nil {
+				return "", reason
+			}
+		}
 	}
 }
 

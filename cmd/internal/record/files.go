@@ -140,7 +140,7 @@ func (f files) reason() error {
 	if err != nil {
 		return err
 	}
-	return fmt.Errorf("the snapshotter: %s", strings.TrimSpace(string(text)))
+	return fmt.Errorf("the snapshotter says: %s", strings.TrimSpace(string(text)))
 }
 
 // recorded is what the snapshotter wrote.

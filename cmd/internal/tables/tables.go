@@ -132,7 +132,9 @@ func (a *attacher) manifest(ctx context.Context, desc ocispec.Descriptor, layers
 		if err != nil {
 			return fmt.Errorf("layer %d (%s): %w", i, d.Digest, err)
 		}
-		// A trace layer is unpacked as a whole, and so verified.
+		// A trace layer is unpacked as a whole, and so verified, or its plan
+		// is by the digest in its annotations and its data by the tables of
+		// the layers that they are of.
 		if l.Blob != "" && !l.Trace {
 			overlaybd = true
 			if ref.IsZero() {

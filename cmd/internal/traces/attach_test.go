@@ -2,13 +2,19 @@ package traces_test
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,6 +24,7 @@ import (
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/cmd/internal/traces"
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/registry"
 	"github.com/reprise-containers/reprise/remote/registry/registrytest"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 	"github.com/reprise-containers/reprise/tracelayer"
@@ -391,6 +398,19 @@ func TestAttachLayer(t *testing.T) {
 			attached(t, r.open(where), got)
 		}
 	}
+	// When it was made, the history of the image says.
+	for at, config := range map[int64]string{
+		1e9 + 1: `{"created":"2001-09-09T01:46:40Z","history":[{"created":"2001-09-09T01:46:41Z","created_by":"Acceleration Layer"},{"created":"2001-09-09T01:46:42Z"}]}`,
+		1e9:     `{"created":"2001-09-09T01:46:40Z","history":[{"created":"2001-09-09T01:46:42Z"}]}`,
+	} {
+		m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Config: b.blob(ocispec.MediaTypeImageConfig, []byte(config)), Layers: append(slices.Clone(layers), trace)}
+		m.SchemaVersion = 2
+		tag := fmt.Sprint(at)
+		b.tag(tag, b.json(ocispec.MediaTypeImageManifest, m))
+		if rec, err := traces.FromImage(t.Context(), r.open(b.dir+":"+tag), ""); err != nil || rec.Time.Unix() != at {
+			t.Errorf("recorded at %v, %v; want %d", rec.Time, err, at)
+		}
+	}
 	if rec, err := traces.FromImage(t.Context(), r.open(image), "linux/amd64"); err == nil || !strings.Contains(err.Error(), "has no trace layer") {
 		t.Errorf("%+v, %v", rec, err)
 	}
@@ -427,42 +447,6 @@ func TestAttachToIndex(t *testing.T) {
 	}
 }
 
-// Several traces become one; what is no trace is none.
-func TestOpenRecording(t *testing.T) {
-	dir := t.TempDir()
-	one := write(t, dir+"/one", reads.Encode())
-	two := write(t, dir+"/two", reads[:2].Encode())
-	list := write(t, dir+"/list", []byte("/etc/passwd\n /usr/lib/libstdc++.so \n"))
-	both := recording(t, one, two)
-	if len(both.Trace) == 0 || both.Plan != nil || both.Name != one+"+"+two {
-		t.Errorf("%+v", both)
-	}
-	if r := recording(t, list); !slices.Equal(r.Paths, []string{"/etc/passwd", "/usr/lib/libstdc++.so"}) || r.Trace != nil {
-		t.Errorf("%+v", r)
-	}
-	wrong := reads.Encode()
-	wrong[30] ^= 1
-	for part, files := range map[string][]string{
-		"checksum":             {write(t, dir+"/wrong", wrong)},
-		"neither a trace":      {write(t, dir+"/zeros", make([]byte, 100))},
-		"there is neither":     {write(t, dir+"/empty", nil)},
-		"has no reads":         {write(t, dir+"/none", tracelayer.Trace{}.Encode())},
-		"is a priority list":   {one, list},
-		"no such file":         {one, dir + "/nothing"},
-		"no trace is given":    nil,
-		`no member named "tra`: {write(t, dir+"/layer", layerOf(t, vectors+"L0.lz4-4k.tar"))},
-	} {
-		if r, err := traces.OpenRecording(t.Context(), files); err == nil || !strings.Contains(err.Error(), part) {
-			t.Errorf("%q: %+v, %v, want %q", files, r, err, part)
-		}
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := traces.OpenRecording(ctx, []string{one}); !errors.Is(err, context.Canceled) {
-		t.Errorf("interrupted: %v", err)
-	}
-}
-
 func layerOf(t *testing.T, name string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(name)
@@ -470,4 +454,101 @@ func layerOf(t *testing.T, name string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// lister stands before a registry and adds the referrers API to it, which
+// docker-registry lacks.
+type lister struct {
+	registry *httputil.ReverseProxy
+	mu       sync.Mutex
+	all      map[string][]ocispec.Descriptor // by subject
+}
+
+func newLister(t *testing.T, host string) string {
+	t.Helper()
+	l := &lister{registry: httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: host}), all: map[string][]ocispec.Descriptor{}}
+	s := httptest.NewServer(l)
+	t.Cleanup(s.Close)
+	return strings.TrimPrefix(s.URL, "http://")
+}
+
+func (l *lister) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, subject, ok := strings.Cut(r.URL.Path, "/referrers/"); ok {
+		w.Header().Set("Content-Type", ocispec.MediaTypeImageIndex)
+		json.NewEncoder(w).Encode(ocispec.Index{Manifests: l.all[subject]})
+		return
+	}
+	if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "/manifests/") {
+		text, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		desc := ocispec.Descriptor{MediaType: r.Header.Get("Content-Type"), Digest: digest.FromBytes(text), Size: int64(len(text))}
+		if entry, subject, ok := registry.Referrer(desc, text); ok {
+			l.all[subject.Digest.String()] = append(l.all[subject.Digest.String()], entry)
+			w.Header().Set("OCI-Subject", subject.Digest.String())
+		}
+		r.Body = io.NopCloser(bytes.NewReader(text))
+	}
+	l.registry.ServeHTTP(w, r)
+}
+
+// A registry that keeps the list of referrers lists all; the newest counts, and
+// who attaches another one is told.
+func TestAttachWhereRegistryLists(t *testing.T) {
+	r, b := newRemote(t), newBuilder(t)
+	image := newLister(t, registrytest.Start(t, "")) + "/app:1"
+	if _, _, err := r.strip(b.tag("1", b.image("amd64", b.chain3("lz4-4k.tar")...)), image); err != nil {
+		t.Fatal(err)
+	}
+	file := write(t, t.TempDir()+"/t", reads.Encode())
+	step := func(workload string, at int64, listed int, note string) {
+		t.Helper()
+		report, notes, err := r.attach(image, traces.AttachConfig{
+			Recording: recording(t, file), Workload: workload, Created: time.Unix(at, 0), NoData: true, Platform: "linux/amd64",
+		})
+		if err != nil || (len(notes) > 0) != (note != "") || len(notes) > 0 && !strings.Contains(notes[0], note) {
+			t.Errorf("%q, %v; want %q", notes, err, note)
+			return
+		}
+		all, err := r.open(image).Referrers(t.Context(), report.Manifest, labels.TraceArtifact)
+		if err != nil || len(all) != listed || all[listed-1].Digest != report.Artifact {
+			t.Errorf("%+v, %v; want %d", all, err, listed)
+		}
+	}
+	step("web", 10, 1, "")
+	step("web", 20, 2, "")
+	step("", 5, 3, "")
+	step("web", 15, 4, "has the same workload, is newer and still listed")
+	step("web", 30, 5, "")
+}
+
+// A layer that can not be read, or that is not what its image says, has no plan.
+func TestAttachToDamaged(t *testing.T) {
+	r, b := newRemote(t), newBuilder(t)
+	layers := b.chain3("lz4-4k.tar")
+	image := b.tag("1", b.image("amd64", layers...))
+	file := write(t, t.TempDir()+"/t", reads.Encode())
+	path := filepath.Join(b.dir, "blobs/sha256", layers[2].Digest.Encoded())
+	data := layerOf(t, path)
+	for part, damage := range map[string]func() error{
+		"no such file":                          func() error { return os.Remove(path) },
+		"checksum":                              func() error { data[3000] ^= 1; return os.WriteFile(path, data, 0o644) },
+		"has 100 bytes where the manifest says": func() error { return os.WriteFile(path, data[:100], 0o644) },
+	} {
+		if err := damage(); err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := r.attach(image, traces.AttachConfig{Recording: recording(t, file), Platform: "linux/amd64"})
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%s: %+v, %v", part, got, err)
+		}
+		data = layerOf(t, vectors+"L2.lz4-4k.tar")
+	}
+	if all, err := r.open(image).Referrers(t.Context(), r.open(image).Root.Digest, labels.TraceArtifact); err != nil || len(all) > 0 {
+		t.Errorf("something is attached: %+v, %v", all, err)
+	}
 }

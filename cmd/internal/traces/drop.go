@@ -43,8 +43,9 @@ var errTwice = errors.New("it has a key twice, or in another case than the speci
 
 // Drop removes the trace layers from an image, which manifest and config are
 // the texts of: the layers, their diff IDs and their entries of the history.
-// Nothing else in the texts changes, so that the image of record-trace becomes
-// the one that it was made of. Without a trace layer, nothing changes at all.
+// Nothing else in the texts changes, so that an image that got a trace and nothing
+// else becomes the one that it was made of. Without a trace layer, nothing changes
+// at all.
 func Drop(manifest, config []byte) (Dropped, error) {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(manifest, &m); err != nil {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -98,15 +99,9 @@ func fromImage(ctx context.Context, image *source.Content, platform string) (*Re
 	if err != nil {
 		return nil, fmt.Errorf("reading the config: %w", err)
 	}
-	var made struct {
-		Created *time.Time `json:"created"`
-	}
-	if err := json.Unmarshal(config, &made); err != nil {
-		return nil, fmt.Errorf("parsing the config: %w", err)
-	}
 	r := &Recording{Name: image.Name, trust: true} // it is there already, whatever it is
-	if made.Created != nil {
-		r.Time = *made.Created
+	if r.Time, err = recorded(config); err != nil {
+		return nil, fmt.Errorf("parsing the config: %w", err)
 	}
 	b, err := image.Open(t.trace[len(t.trace)-1])
 	if err != nil {
@@ -121,6 +116,28 @@ func fromImage(ctx context.Context, image *source.Content, platform string) (*Re
 		r.Plan, r.Data, r.whole = nil, nil, nil
 	}
 	return r, nil
+}
+
+// recorded returns when the trace layer of an image was made: what its entry of
+// the history says, which is the last if there are several, or else the image's
+// own time. Zero if neither says it.
+func recorded(config []byte) (time.Time, error) {
+	var c struct {
+		Created *time.Time        `json:"created"`
+		History []ocispec.History `json:"history"`
+	}
+	if err := json.Unmarshal(config, &c); err != nil {
+		return time.Time{}, err
+	}
+	for _, h := range slices.Backward(c.History) {
+		if h.CreatedBy == HistoryComment && h.Created != nil {
+			return *h.Created, nil
+		}
+	}
+	if c.Created != nil {
+		return *c.Created, nil
+	}
+	return time.Time{}, nil
 }
 
 // PlanLayers returns the layers of an image as a plan names them.

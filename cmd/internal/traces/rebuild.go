@@ -4,19 +4,26 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"strings"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/fetchplan"
 	"github.com/reprise-containers/reprise/backstore/files"
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/scratch"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 // maxMissing bounds how many of the files that an image lacks are named.
 const maxMissing = 5
+
+// parallelReads is how many ranges are fetched at a time.
+const parallelReads = 16
 
 // Rebuild makes the plan of a recording that has none, or none for these layers
 // of an image, bottom first without a trace layer, and writes its data to data
@@ -54,8 +61,33 @@ func Rebuild(ctx context.Context, r *Recording, layers []blob.Blob, data *os.Fil
 	return plan, notes, err
 }
 
-// listed returns what reading the files of a list reads.
+// listed returns what reading the files of a list reads. Where it has to be
+// fetched, that is done first: what is at hand is read in the same order each
+// time.
 func listed(ctx context.Context, layers []blob.ReaderAt, paths []string) (tracelayer.Trace, []string, error) {
+	if !local(layers) {
+		dev, err := backstore.Open(ctx, layers)
+		if err != nil {
+			return nil, nil, err
+		}
+		ranges, _, err := files.Ranges(ctx, dev, paths)
+		if err == nil {
+			err = warm(ctx, func(yield func(blob.ReaderAt, span) bool) {
+				for _, r := range ranges {
+					for r.Size > 0 {
+						n := min(r.Size, tracelayer.MaxCount)
+						if !yield(dev, span{r.Off, n}) {
+							return
+						}
+						r.Off, r.Size = r.Off+n, r.Size-n
+					}
+				}
+			})
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("reading the files of the list: %w", err)
+		}
+	}
 	trace, missing, err := files.Trace(ctx, layers, paths)
 	switch {
 	case err != nil:
@@ -73,19 +105,37 @@ func listed(ctx context.Context, layers []blob.ReaderAt, paths []string) (tracel
 }
 
 // fits returns an error that says which reads of a trace the layers do not have.
+// If they have all, it makes them, so that what has to be fetched is at hand.
 func fits(ctx context.Context, layers []blob.ReaderAt, trace tracelayer.Trace) error {
-	sizes := make([]int64, len(layers))
+	streams, sizes := make([]blob.ReaderAt, len(layers)), make([]int64, len(layers))
 	for i, b := range layers {
 		s, err := backstore.Stream(ctx, b)
 		if err != nil {
 			return fmt.Errorf("opening layer %d: %w", i, err)
 		}
-		sizes[i] = s.Size()
+		streams[i], sizes[i] = s, s.Size()
 	}
-	_, skipped := trace.Within(sizes)
-	if skipped == 0 {
+	if _, skipped := trace.Within(sizes); skipped > 0 {
+		return fmt.Errorf("%d of %d reads are not of this image: %w: %s", skipped, len(trace), ErrOtherImage, outside(trace, sizes))
+	}
+	if local(layers) {
 		return nil
 	}
+	return warm(ctx, func(yield func(blob.ReaderAt, span) bool) {
+		for _, r := range trace {
+			for r.Count > 0 {
+				n := min(r.Count, tracelayer.MaxCount)
+				if !yield(streams[r.Layer], span{r.Off, n}) {
+					return
+				}
+				r.Off, r.Count = r.Off+n, r.Count-n
+			}
+		}
+	})
+}
+
+// outside says which reads of a trace are not of streams of these sizes.
+func outside(trace tracelayer.Trace, sizes []int64) string {
 	ends := map[uint32]int64{} // of the reads of each layer
 	for _, r := range trace {
 		ends[r.Layer] = max(ends[r.Layer], r.Off+r.Count)
@@ -98,13 +148,44 @@ func fits(ctx context.Context, layers []blob.ReaderAt, trace tracelayer.Trace) e
 		delete(ends, uint32(i))
 	}
 	if len(ends) > 0 {
-		all = append(all, fmt.Sprintf("it reads %d more layers than the %d of the image", len(ends), len(layers)))
+		all = append(all, fmt.Sprintf("it reads %d more layers than the %d of the image", len(ends), len(sizes)))
 	}
 	if len(all) == 0 {
-		all = append(all, "they are of no bytes, or no reads")
+		return "they are of no bytes, or no reads"
 	}
-	return fmt.Errorf("%d of %d reads are not of this image: %w: %s", skipped, len(trace), ErrOtherImage, strings.Join(all, "; "))
+	return strings.Join(all, "; ")
 }
+
+// local reports whether nothing of layers has to be fetched.
+func local(layers []blob.ReaderAt) bool {
+	for _, b := range layers {
+		if !blob.Present(b, 0, b.Size()) {
+			return false
+		}
+	}
+	return true
+}
+
+// warm makes reads of up to tracelayer.MaxCount bytes, several at a time, so that
+// what they are of gets into the cache.
+func warm(ctx context.Context, reads iter.Seq2[blob.ReaderAt, span]) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelReads)
+	for b, s := range reads {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			p := scratch.Borrow(int(s.size))
+			defer scratch.Return(p)
+			return blob.ReadFull(ctx, b, *p, s.off)
+		})
+	}
+	return g.Wait()
+}
+
+// span is a range of bytes.
+type span struct{ off, size int64 }
 
 // ErrOtherImage is in the chain of errors of traces that were recorded with
 // another image than the one they are for.
