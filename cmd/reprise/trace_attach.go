@@ -27,8 +27,8 @@ func traceAttachCommand() *cli.Command {
 		ArgsUsage: "IMAGE TRACE...",
 		Description: `IMAGE is a registry reference or an OCI image layout (a directory, with :TAG).
 TRACE is a trace file (several are merged), a list of files of the image, one a
-line, or a trace layer in a file. --from takes the trace layer of another image
-instead, such as the one that record-trace made.
+line, or a trace layer in a file. --from takes that of another image instead: its
+trace layer, such as record-trace makes it, or else what is attached to it.
 
 What a start fetches (TRACE.plan, and TRACE.data with the bytes) is taken from
 beside the trace file if it fits the image, and else made by reading its layers.
@@ -38,7 +38,7 @@ An image may have several traces, each with its --workload; one that has the
 same workload is replaced.`,
 		Flags: slices.Concat(registryFlags(), []cli.Flag{
 			&cli.StringFlag{Name: "workload", Usage: "`KEY` that nodes choose the trace by"},
-			&cli.StringFlag{Name: "from", Usage: "take the trace layer of `IMAGE`"},
+			&cli.StringFlag{Name: "from", Usage: "take the trace of `IMAGE`"},
 			&cli.BoolFlag{Name: "no-data", Usage: "leave out the data: a start fetches them from the layers"},
 			&cli.BoolFlag{Name: "rebuild", Usage: "make plan and data anew, for an image of which only the compression differs"},
 			&cli.StringFlag{Name: "platform", Usage: "`OS/ARCH` to choose from a multi-platform image (default: this host's)"},
@@ -118,13 +118,25 @@ func attachRecording(ctx context.Context, cfg traces.AttachConfig, from string, 
 			return nil, err
 		}
 		defer closing(image, &err)
-		cfg.Recording, err = traces.FromImage(ctx, image, cfg.Platform)
+		cfg.Recording, err = recordingOf(ctx, image, cfg)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer closing(cfg.Recording, &err)
 	return traces.Attach(ctx, cfg)
+}
+
+// recordingOf returns the recording of an image: its trace layer, or else what is
+// attached to it, with the same workload or without one.
+func recordingOf(ctx context.Context, image *source.Content, cfg traces.AttachConfig) (*traces.Recording, error) {
+	if r, err := traces.FromImage(ctx, image, cfg.Platform); err == nil {
+		return r, nil
+	}
+	if r, err := traces.Find(ctx, image, cfg.Platform, cfg.Workload); err == nil {
+		return r, nil
+	}
+	return traces.Find(ctx, image, cfg.Platform, "")
 }
 
 // beside returns the repository or layout that an image is in.

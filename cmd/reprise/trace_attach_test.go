@@ -85,6 +85,14 @@ func TestTraceOfGoldenImage(t *testing.T) {
 	if out := run("inspect", "--platform=linux/amd64", with); !strings.Contains(out, "5.5 KiB, 149 reads\n") {
 		t.Errorf("%s", out)
 	}
+	// From where it is attached to another repository, the same artifact.
+	run("trace", "strip", host+"/app:1", host+"/copy:1")
+	if out := run("trace", "attach", "--platform=linux/amd64", "--workload=shell", "--from", host+"/app:1", host+"/copy:1"); !strings.Contains(out, first.Artifact+" for shell") {
+		t.Errorf("%s, want %s", out, first.Artifact)
+	}
+	if out := run("trace", "attach", "--platform=linux/amd64", "--workload=other", "--from", host+"/app:1", host+"/copy:1"); !strings.Contains(out, "1 file,") {
+		t.Errorf("%s", out)
+	}
 	// It is none of the other image with the same content.
 	args := []string{"trace", "attach", "--from", with, "--hosts-dir=" + dir, "--platform=linux/amd64", dir + "/zstd"}
 	run("trace", "strip", golden+"/busybox-obd-zstd", dir+"/zstd")

@@ -92,30 +92,23 @@ func OpenRecording(ctx context.Context, files []string) (_ *Recording, err error
 
 // merged returns one recording of several.
 func merged(all []*Recording) (*Recording, error) {
-	out := &Recording{}
+	report, err := Merge(all, tracelayer.MergeConfig{})
+	if err != nil {
+		return nil, err
+	}
+	out := &Recording{Trace: report.Trace, Slot: report.Trace.Encode()}
 	var names []string
-	var parts []tracelayer.Recording
 	for _, r := range all {
-		if r.Trace == nil {
-			return nil, fmt.Errorf("%s is a priority list, which can not be merged with others", r.Name)
-		}
-		if out.Layers != nil && r.Layers != nil && !slices.Equal(out.Layers, r.Layers) {
-			return nil, fmt.Errorf("%s was recorded with another image than the traces before it: %s", r.Name, Differences(out.Layers, r.Layers))
-		}
+		names = append(names, r.Name)
 		if r.Layers != nil {
 			out.Layers = r.Layers
 		}
 		if r.Time.After(out.Time) {
 			out.Time = r.Time
 		}
-		names, parts = append(names, r.Name), append(parts, tracelayer.Recording{Trace: r.Trace, Time: r.Time})
 		out.Notes = append(out.Notes, r.Notes...)
 	}
-	out.Name, out.Trace = strings.Join(names, "+"), tracelayer.Merge(parts, tracelayer.MergeConfig{})
-	if len(out.Trace) == 0 {
-		return nil, fmt.Errorf("%s have nothing in common", out.Name)
-	}
-	out.Slot = out.Trace.Encode()
+	out.Name = strings.Join(names, "+")
 	return out, nil
 }
 

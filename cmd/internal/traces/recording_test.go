@@ -34,7 +34,7 @@ func TestOpenRecording(t *testing.T) {
 		"neither a trace":      {write(t, dir+"/zeros", make([]byte, 100))},
 		"there is neither":     {write(t, dir+"/empty", nil)},
 		"has no reads":         {write(t, dir+"/none", tracelayer.Trace{}.Encode())},
-		"is a priority list":   {one, list},
+		"is a list of files":   {one, list},
 		"no such file":         {one, dir + "/nothing"},
 		"no trace is given":    nil,
 		`no member named "tra`: {write(t, dir+"/layer", layerOf(t, vectors+"L0.lz4-4k.tar"))},
