@@ -33,6 +33,9 @@ type Server interface {
 type Config struct {
 	// Readahead is the daemon's own, over cold images.
 	Readahead readahead.Config
+	// Quiet returns for how long nobody has been waiting for the registry of an
+	// image reference, 0 if somebody is. Without it nobody ever is.
+	Quiet func(ref string) time.Duration
 	// LocalReadahead is the kernel's readahead in KiB for an image that is
 	// wholly local. 1024 is what sequential reads gain from; more is not.
 	LocalReadahead int
@@ -55,6 +58,7 @@ type Attacher struct {
 	server Server
 	open   OpenBlob
 	cfg    Config
+	ahead  readahead.Counters // of all images
 
 	mu       sync.Mutex
 	attached map[string]*attached
@@ -164,7 +168,11 @@ func (a *Attacher) add(ctx context.Context, id string, spec backstore.Image, r *
 
 // serve adds img to the server.
 func (a *Attacher) serve(ctx context.Context, id string, img *image) error {
-	at := &attached{img: img, dev: readahead.New(img, a.cfg.Readahead)}
+	shared := readahead.Shared{Counters: &a.ahead}
+	if a.cfg.Quiet != nil {
+		shared.Quiet = func() time.Duration { return a.cfg.Quiet(img.spec.Ref) }
+	}
+	at := &attached{img: img, dev: readahead.NewShared(img, a.cfg.Readahead, shared)}
 	at.recording.Store(img.recorder != nil)
 	if err := a.server.Add(ctx, id, at); err != nil {
 		img.close()
@@ -212,13 +220,15 @@ func (a *Attacher) remove(ctx context.Context, id string) error {
 type Stats struct {
 	Attached int // images
 	Local    int // images that are held locally as a whole, as Run saw last
+	// Readahead is of all images that ever were.
+	Readahead readahead.Stats
 }
 
 // Stats returns how many images are attached.
 func (a *Attacher) Stats() Stats {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := Stats{Attached: len(a.attached)}
+	s := Stats{Attached: len(a.attached), Readahead: a.ahead.Stats()}
 	for _, at := range a.attached {
 		if at.local.Load() {
 			s.Local++

@@ -3,6 +3,7 @@ package ext4
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io/fs"
 )
@@ -88,7 +89,7 @@ func (m *Image) Lookup(ctx context.Context, dir *Inode, name string) (uint64, er
 		err = m.ReadDir(ctx, dir, visit)
 	}
 	switch {
-	case err == errStop:
+	case errors.Is(err, errStop):
 		return found, nil
 	case err != nil:
 		return 0, fmt.Errorf("looking %q up in directory %d: %w", name, dir.Number, err)
@@ -111,7 +112,7 @@ func (m *Image) dirBlock(ctx context.Context, dir *Inode, n uint32) ([]byte, err
 		return errStop
 	})
 	switch {
-	case err == errStop:
+	case errors.Is(err, errStop):
 		return block, nil
 	case err != nil:
 		return nil, err

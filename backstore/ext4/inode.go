@@ -3,6 +3,7 @@ package ext4
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 )
 
@@ -121,7 +122,7 @@ func (m *Image) ReadLink(ctx context.Context, i *Inode) (string, error) {
 		target = append(target, b...)
 		return errStop
 	})
-	if err != nil && err != errStop {
+	if err != nil && !errors.Is(err, errStop) {
 		return "", fmt.Errorf("reading symbolic link %d: %w", i.Number, err)
 	}
 	return string(target[:min(int64(len(target)), i.Size)]), nil

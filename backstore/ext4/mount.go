@@ -2,6 +2,7 @@ package ext4
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
@@ -36,7 +37,7 @@ func (m *Image) ReadToMount(ctx context.Context) error {
 		}
 		return errStop
 	})
-	if err != nil && err != errStop {
+	if err != nil && !errors.Is(err, errStop) {
 		return fmt.Errorf("reading superblock of the journal: %w", err)
 	}
 	return nil

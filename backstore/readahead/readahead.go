@@ -1,151 +1,123 @@
-// Package readahead reads ahead over a device on the daemon's own account.
-//
-// While an image is cold the kernel's readahead is off, because FUSE cannot
-// tell readahead from need (see docs/device.md): a program that reads a file
-// from front to back then asks for one page at a time and pays a round trip
-// for each. This package watches the reads of a device for sequential streams
-// and asks for more than they do: a short stream's reads are made longer, which
-// costs no further round trip, and ahead of a long stream there are background
-// reads, which give way to demand at the connection limit.
-//
-// What is wasted is bounded: never more ahead than half of what the stream has
-// read. Simulated over the reads of a Python start that imports scipy, 5322
-// blocks of 4 KiB one by one, that makes 3199 requests for 5 % more bytes;
-// fetching aligned 8 KiB instead makes 3017 for 13 %, 16 KiB 1766 for 33 %.
 package readahead
 
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/reprise-containers/reprise/backstore/device"
 	"github.com/reprise-containers/reprise/remote/blob"
 )
 
-// Config bounds the readahead of one device.
-type Config struct {
-	// Trigger is how many bytes a stream must have read in sequence before
-	// anything is read ahead of it.
-	Trigger int64
-	// Max is the largest distance in bytes to read ahead; 0 turns it off.
-	Max int64
-}
+const chunk = 128 << 10 // bytes of one background read
 
-// DefaultConfig reads ahead of two pages in a row.
-var DefaultConfig = Config{Trigger: 8 << 10, Max: 1 << 20}
-
-const (
-	streams = 16        // readers in parallel that are told apart
-	extra   = 64 << 10  // bytes by which a read is made longer at most; beyond, background reads
-	chunk   = 128 << 10 // bytes of one background read
-	align   = 4 << 10   // bytes; what is read ahead ends on such a boundary
-)
-
-// Device reads through to another device and reads ahead of sequential
-// streams, of long ones only while Run is active. Of what is held locally nothing
-// is read ahead.
+// Device reads through to another device and reads ahead as a Policy says, in the
+// background only while Run is active. Of what is held locally nothing is read
+// ahead.
 type Device struct {
 	device.Device
-	cfg  Config
-	work chan span
+	quiet    func() time.Duration
+	counters *Counters
+	work     chan Span
 
-	mu      sync.Mutex
-	streams []stream // most recently used first
+	mu     sync.Mutex
+	policy Policy // nil if nothing is read ahead
+	unread unread
 }
 
-// stream is a run of adjacent reads.
-type stream struct {
-	next  int64 // offset behind the last read
-	run   int64 // bytes read in sequence
-	ahead int64 // offset behind the last span asked for
+// Shared is what a device has in common with others.
+type Shared struct {
+	// Quiet returns for how long nobody has been waiting for the registry of the
+	// device, 0 if somebody is. Without it nobody but the caller ever is.
+	Quiet func() time.Duration
+	// Counters count what is read ahead; nil if nobody wants to know.
+	Counters *Counters
 }
-
-type span struct{ off, end int64 }
 
 // New returns d with readahead.
-func New(d device.Device, cfg Config) *Device {
-	return &Device{Device: d, cfg: cfg, work: make(chan span, 1)}
+func New(d device.Device, cfg Config) *Device { return NewShared(d, cfg, Shared{}) }
+
+// NewShared is New for a device that has something in common with others.
+func NewShared(d device.Device, cfg Config, shared Shared) *Device {
+	if shared.Counters == nil {
+		shared.Counters = new(Counters)
+	}
+	return &Device{
+		Device: d, quiet: shared.Quiet, counters: shared.Counters, work: make(chan Span, 1),
+		policy: cfg.policy(d.Size()), unread: make(unread),
+	}
 }
 
 // ReadAt implements device.Device.
 func (d *Device) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	n := int64(len(p))
-	ahead := d.plan(off, n)
-	switch {
-	case ahead.end <= ahead.off:
-	case ahead.off > off+n:
+	if d.policy == nil {
+		return d.Device.ReadAt(ctx, p, off)
+	}
+	asked := Span{off, off + int64(len(p))}
+	ahead := d.enter(asked)
+	if b := ahead.Background; b.Off < b.End {
 		select {
-		case d.work <- ahead:
+		case d.work <- b:
 		default: // the link is busy with the last span
 		}
-	case !blob.Present(d.Device, off, n):
-		longer := make([]byte, d.absent(ahead)-off)
-		if got, _ := d.Device.ReadAt(ctx, longer, off); got == len(longer) {
-			return copy(p, longer), nil
+	}
+	if ahead.Read != asked && !blob.Present(d.Device, off, int64(len(p))) {
+		if n, ok := d.readMore(ctx, p, ahead, asked); ok {
+			return n, nil
 		}
 		// What failed may be what nobody asked for.
 	}
 	return d.Device.ReadAt(ctx, p, off)
 }
 
-// absent returns the end of the part of s, from its start, that is not held
-// locally: with a hole in it, a longer read would be several requests.
-func (d *Device) absent(s span) int64 {
-	for at := s.off; at < s.end; at += align {
-		if blob.Present(d.Device, at, min(align, s.end-at)) {
-			return at
-		}
-	}
-	return s.end
-}
-
-// plan enters a read and returns what to read ahead of it: adjacent to it, for
-// the read itself to go on to, or further ahead, for a background read.
-func (d *Device) plan(off, n int64) span {
-	if d.cfg.Max == 0 {
-		return span{}
-	}
+// enter enters a read.
+func (d *Device) enter(asked Span) Ahead {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s := d.stream(off, n)
-	if s.run < d.cfg.Trigger {
-		return span{}
-	}
-	window := min(s.run/2, d.cfg.Max)
-	to := min(s.next+window, d.Size()) / align * align
-	if window <= extra {
-		return span{s.next, to}
-	}
-	// The read after this one will be on its way before the span is.
-	from := max(s.ahead, s.next+n)
-	if to-from < window/2 {
-		return span{}
-	}
-	s.ahead = to
-	return span{from, to}
+	d.counters.used.Add(d.unread.take(asked))
+	return d.policy.Next(asked.Off, asked.End-asked.Off)
 }
 
-// stream returns the stream that [off, off+n) continues, or a new one, as the
-// most recently used. The caller holds mu.
-func (d *Device) stream(off, n int64) *stream {
-	i := 0
-	for i < len(d.streams) && d.streams[i].next != off {
-		i++
+// readMore reads what was asked for, of which something is missing, together with
+// what is to be read ahead around it. It reports whether that worked.
+func (d *Device) readMore(ctx context.Context, p []byte, ahead Ahead, asked Span) (int, bool) {
+	if ahead.Polite && d.quiet != nil && d.quiet() == 0 {
+		d.counters.impolite.Add(1)
+		return 0, false
 	}
-	s := stream{next: off}
-	switch {
-	case i < len(d.streams):
-		s = d.streams[i]
-	case len(d.streams) < streams:
-		d.streams = append(d.streams, stream{})
-	default:
-		i--
+	s := d.absent(ahead.Read, asked)
+	more := make([]byte, s.End-s.Off)
+	start := time.Now()
+	if got, _ := d.Device.ReadAt(ctx, more, s.Off); got != len(more) {
+		return 0, false
 	}
-	copy(d.streams[1:i+1], d.streams[:i])
-	s.next += n
-	s.run += n
-	d.streams[0] = s
-	return &d.streams[0]
+	took := time.Since(start)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.policy.Observe(s.End-s.Off, took)
+	d.counters.ahead.Add(d.unread.add(Span{s.Off, asked.Off}) + d.unread.add(Span{asked.End, s.End}))
+	return copy(p, more[asked.Off-s.Off:]), true
+}
+
+// absent returns what of s, around what was asked for, is not held locally: with
+// a hole in it, a longer read would be several requests.
+func (d *Device) absent(s, asked Span) Span {
+	out := asked
+	for out.Off > s.Off {
+		n := min(align, out.Off-s.Off)
+		if blob.Present(d.Device, out.Off-n, n) {
+			break
+		}
+		out.Off -= n
+	}
+	for out.End < s.End {
+		n := min(align, s.End-out.End)
+		if blob.Present(d.Device, out.End, n) {
+			break
+		}
+		out.End += n
+	}
+	return out
 }
 
 // Run reads ahead until ctx ends.
@@ -163,18 +135,21 @@ func (d *Device) Run(ctx context.Context) error {
 
 // fetch reads a span for its effect on the cache below. Errors are dropped:
 // whoever needs the bytes asks again and is told.
-func (d *Device) fetch(ctx context.Context, s span) {
+func (d *Device) fetch(ctx context.Context, s Span) {
 	var p []byte // most spans of a local image need none
-	for off := s.off; off < s.end; off += chunk {
-		n := min(chunk, s.end-off)
+	for off := s.Off; off < s.End; off += chunk {
+		n := min(chunk, s.End-off)
 		if blob.Present(d.Device, off, n) {
 			continue
 		}
 		if p == nil {
-			p = make([]byte, min(chunk, s.end-s.off))
+			p = make([]byte, min(chunk, s.End-s.Off))
 		}
 		if _, err := d.Device.ReadAt(ctx, p[:n], off); err != nil {
 			return
 		}
+		d.mu.Lock()
+		d.counters.ahead.Add(d.unread.add(Span{off, off + n}))
+		d.mu.Unlock()
 	}
 }

@@ -2,6 +2,7 @@ package labels_test
 
 import (
 	"maps"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -130,4 +131,34 @@ func TestRecordPath(t *testing.T) {
 			t.Errorf("%q: %v", c.path, err)
 		}
 	}
+}
+
+// FuzzPlan: what is accepted lies within the blob and is written as it was read.
+func FuzzPlan(f *testing.F) {
+	f.Add("2048", "1000", plan.Digest.String(), "37376")
+	f.Add("512", "67108864", plan.Digest.String(), "")
+	f.Add("-512", "0x10", "sha512:", "17592186044416")
+	f.Fuzz(func(t *testing.T, offset, size, dgst, blobSize string) {
+		a := map[string]string{labels.PlanOffset: offset, labels.PlanSize: size, labels.PlanDigest: dgst}
+		if blobSize != "" {
+			a[labels.BlobSize] = blobSize
+		}
+		m, err := labels.Plan(a)
+		if err != nil {
+			if m != (tracelayer.Member{}) || !errdefs.IsInvalidArgument(err) {
+				t.Errorf("%+v, %v", m, err)
+			}
+			return
+		}
+		total, err := strconv.ParseInt(blobSize, 10, 64)
+		if blobSize == "" {
+			total, err = labels.MaxBlobSize+tracelayer.MaxPlan, nil
+		}
+		if err != nil || m.Size < 1 || m.Size > tracelayer.MaxPlan || m.Offset < 512 || m.Offset%512 != 0 || m.Offset+m.Size > total || m.Digest.Validate() != nil {
+			t.Errorf("accepted %+v in a blob of %d bytes, %v", m, total, err)
+		}
+		if got, err := labels.Plan(labels.WithPlan(m)); err != nil || got != m {
+			t.Errorf("%+v became %+v, %v", m, got, err)
+		}
+	})
 }

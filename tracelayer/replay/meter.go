@@ -1,19 +1,32 @@
 package replay
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 const (
 	// remember is for how long, at least, a shortest time to the first byte
 	// counts.
 	remember = 30 * time.Second
 	// tryAgain is how long after an attempt to have more in flight that gained
-	// nothing there is another.
-	tryAgain = 10 * time.Second
+	// nothing there is another, and twice as long after the next, up to
+	// tryRarely: on a busy machine, one may fail by chance.
+	tryAgain, tryRarely = 2 * time.Second, 10 * time.Second
+	// verdict is how many measurements may fail to show a gain before there is
+	// none.
+	verdict = 3
+	// bestFor is how long a bandwidth keeps the window from getting smaller, at
+	// least.
+	bestFor = 2 * time.Second
 	// shortest is the least time that a bandwidth is measured over.
 	shortest = 10 * time.Millisecond
 	// worth is by what factor the bandwidth must grow when twice as much is in
 	// flight, for that to be kept.
 	worth = 1.1
+	// samples is how many measurements a bandwidth is the middle of: when this
+	// machine is busy, some are too low, and the next one is too high.
+	samples = 5
 	// limiting is the part of the window in flight that says that the window,
 	// not the line, is what limits: a kernel may allow less than it is told.
 	limiting = 0.6
@@ -35,12 +48,19 @@ type meter struct {
 	now, before time.Duration // shortest time to first byte of this and the last period, 0: none
 	since       time.Time     // begin of the period
 
-	rate   float64 // bytes a second, 0: unknown
-	window int64   // bytes, of all senders together
+	recent []float64 // bandwidths measured last, bytes a second
+	rate   float64   // the middle of them, 0: unknown
+	window int64     // bytes, of all senders together
 
-	probing bool      // the window was doubled
-	rateWas float64   // before that
-	hold    time.Time // no doubling until then
+	// best and bestBefore are the highest bandwidths of this and the last
+	// bestFor: the window gets smaller only if they do.
+	best, bestBefore float64
+	bestSince        time.Time
+
+	tries   int           // measurements left to tell whether doubling the window is worth it, 0: it is not doubled
+	rateWas float64       // before that
+	hold    time.Time     // no doubling until then
+	pause   time.Duration // between the last attempt and hold
 
 	// The measurement under way: bytes since start, once skip bytes have come
 	// in and it is time.
@@ -90,7 +110,7 @@ func (m *meter) read(n int, took time.Duration, now time.Time) {
 	if n <= small {
 		m.answered(max(took-m.transfer(int64(n)), took/2), now)
 	} else if r := float64(n) / took.Seconds(); r > m.rate {
-		m.rate = r
+		m.recent, m.rate = append(m.recent[:0], r), r
 		m.window = max(m.window, m.fit(r))
 	}
 }
@@ -129,27 +149,52 @@ func (m *meter) arrived(n int64, now time.Time) {
 
 // sample takes a bandwidth that was measured with the window in use.
 func (m *meter) sample(rate float64, now time.Time) {
-	switch {
-	case m.rate == 0:
-		m.rate = rate
-	case rate > m.rate:
-		m.rate += (rate - m.rate) / 2
-	default:
-		m.rate += (rate - m.rate) / 8
+	if len(m.recent) == samples {
+		m.recent = m.recent[1:]
 	}
-	if m.probing {
-		m.probing = false
-		m.rate = max(rate, m.rateWas)
-		if rate < worth*m.rateWas {
-			m.window, m.hold = m.fit(m.rate), now.Add(tryAgain)
-			return
-		}
+	m.recent = append(m.recent, rate)
+	sorted := slices.Sorted(slices.Values(m.recent))
+	m.rate = sorted[len(sorted)/2]
+	if now.Sub(m.bestSince) > bestFor {
+		m.bestBefore, m.best, m.bestSince = m.best, 0, now
 	}
-	if rate*m.roundTrip().Seconds() >= limiting*float64(m.window) && !now.Before(m.hold) && m.window < maxWindow {
-		m.probing, m.rateWas = true, rate
-		m.window = min(2*m.window, maxWindow)
-		m.from, m.skip, m.start = now.Add(m.roundTrip()), 0, time.Time{}
+	m.best = max(m.best, rate)
+	if m.tries > 0 {
+		m.judge(rate, now)
 		return
 	}
-	m.window = m.fit(m.rate)
+	if best := max(m.best, m.bestBefore); best*m.roundTrip().Seconds() < limiting*float64(m.window) {
+		m.window = m.fit(best)
+		return
+	}
+	// The window limits. It stays as it is, for what is measured now says little
+	// about the line, or grows.
+	if !now.Before(m.hold) && m.window < maxWindow {
+		m.tries, m.rateWas = verdict, m.rate
+		m.grow(now)
+	}
+}
+
+// grow doubles the window. What comes until that shows is not measured.
+func (m *meter) grow(now time.Time) {
+	m.window = min(2*m.window, maxWindow)
+	m.from, m.skip, m.start = now.Add(m.roundTrip()), 0, time.Time{}
+}
+
+// judge decides whether the doubled window is worth it.
+func (m *meter) judge(rate float64, now time.Time) {
+	if rate >= worth*m.rateWas {
+		m.recent, m.rate = append(m.recent[:0], rate), rate
+		m.tries, m.pause = 0, 0
+		if rate*m.roundTrip().Seconds() >= limiting*float64(m.window) && m.window < maxWindow {
+			m.tries, m.rateWas = verdict, rate
+			m.grow(now)
+		}
+		return
+	}
+	if m.tries--; m.tries == 0 {
+		m.window = max(m.fit(m.rateWas), m.window/2)
+		m.pause = min(max(2*m.pause, tryAgain), tryRarely)
+		m.hold = now.Add(m.pause)
+	}
 }

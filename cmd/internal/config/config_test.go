@@ -101,7 +101,7 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		{"[download]\nimages = 0\n", "download.images"},
 		{"[download]\nidle = \"0s\"\n", "download.idle"},
 		{"[download]\nimage_rate = \"fast\"\n", "is not a size"},
-		{"[trace]\nrecrod = []\n", `line 2: unknown key "trace.recrod"`},
+		{"[trace]\nrecordings = []\n", `line 2: unknown key "trace.recordings"`},
 		{"[trace]\nrecord = [\"\"]\n", "trace.record: an empty pattern"},
 		{"[trace]\nrecord_time = \"0s\"\n", "trace.record_time"},
 		{"[trace]\nrecord_dir = \"traces\"\n", "trace.record_dir"},

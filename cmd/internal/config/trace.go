@@ -13,7 +13,7 @@ type Trace struct {
 	RecordLabels bool     `toml:"record_labels" comment:"Record containers whose labels ask for it (ctr record-trace). With CRI, the annotations of a pod become such labels."`
 	RecordTime   Duration `toml:"record_time" comment:"How long a recording lasts that no client ends."`
 	RecordDir    string   `toml:"record_dir" comment:"Directory of recordings for which nobody named a file; empty: <root>/traces."`
-	RecordKeep   int      `toml:"record_keep" comment:"With so many recordings of a repository in record_dir, no more are made for record."`
+	RecordKeep   int      `toml:"record_keep" comment:"With so many recordings of a repository in record_dir, no more are made there."`
 
 	MaxRecords    int `toml:"max_records" comment:"Reads in one recording; 24 bytes of memory each."`
 	MaxRecordings int `toml:"max_recordings" comment:"Recordings at once."`

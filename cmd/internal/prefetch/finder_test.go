@@ -1,9 +1,13 @@
 package prefetch_test
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"testing"
 
+	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -177,4 +181,53 @@ func TestFinderRefuses(t *testing.T) {
 	if _, ok, _ := f.Find(t.Context(), img, manifest.Digest); ok || w.requests != before {
 		t.Errorf("asked again: %v, %d requests", ok, w.requests-before)
 	}
+}
+
+// documents is a registry with one artifact, whatever is in it.
+type documents struct{ artifact, image []byte }
+
+func (d documents) desc(text []byte) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, ArtifactType: labels.TraceArtifact, Digest: digest.FromBytes(text), Size: int64(len(text))}
+}
+
+func (d documents) Resolve(context.Context, string) (ocispec.Descriptor, error) {
+	return d.desc(d.image), nil
+}
+
+func (d documents) Referrers(context.Context, string, digest.Digest, string) ([]ocispec.Descriptor, error) {
+	return []ocispec.Descriptor{d.desc(d.artifact)}, nil
+}
+
+func (d documents) Fetch(_ context.Context, _ string, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	text := d.artifact
+	if desc.Digest == digest.FromBytes(d.image) {
+		text = d.image
+	}
+	return io.NopCloser(bytes.NewReader(text)), nil
+}
+
+// FuzzArtifact: whatever somebody pushed, what is made of it can be asked for.
+func FuzzArtifact(f *testing.F) {
+	manifest := digest.FromString("manifest")
+	is := labels.TraceBlob{Blob: digest.FromString("trace"), BlobSize: 10_000, Plan: tracelayer.Member{Offset: 1024, Size: 100, Digest: digest.FromString("plan")}}
+	good, err := json.Marshal(ocispec.Manifest{
+		Subject: &ocispec.Descriptor{Digest: manifest},
+		Layers:  []ocispec.Descriptor{{Digest: is.Blob, Size: is.BlobSize, Annotations: is.Annotations()}},
+	})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(good, []byte(`{"layers": [{"digest": "sha256:00", "size": -1}]}`))
+	f.Add([]byte(`{"layers": null, "annotations": {"dev.reprise.trace.workload": "x"}}`), []byte("{}"))
+	f.Fuzz(func(t *testing.T, artifact, image []byte) {
+		img := backstore.Image{Ref: "registry.example/app:1", Layers: []backstore.Layer{{Digest: manifest, Size: 1}}}
+		got, ok, err := prefetch.NewFinder(documents{artifact, image}, "").Find(t.Context(), img, manifest)
+		if err != nil || !ok {
+			return
+		}
+		l, p := got.Trace.Layer, got.Trace.Plan
+		if l.Digest.Validate() != nil || l.Size <= 0 || p.Offset < 0 || p.Size < 0 || p.Offset+p.Size > l.Size {
+			t.Errorf("trace %+v", got.Trace)
+		}
+	})
 }

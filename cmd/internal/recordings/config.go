@@ -20,7 +20,7 @@ type Config struct {
 	// Time is how long a recording to Dir lasts, at most.
 	Time time.Duration
 	// Keep is how many recordings of one repository are in Dir before no more
-	// are made for Images.
+	// are made there.
 	Keep int
 	// Records bounds each recording: 24 bytes of memory each.
 	Records int

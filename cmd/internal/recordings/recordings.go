@@ -148,8 +148,14 @@ func (r *Recordings) begin(id string, img backstore.Image, opts snapshot.RecordO
 	rec := &recording{id: id, img: img, recorder: tracelayer.NewRecorder(r.cfg.Records)}
 	path := opts.File
 	if path == "" {
-		var err error
-		if path, err = r.newFile(img.Ref); err != nil {
+		n, err := r.kept(img.Ref)
+		if err == nil && n >= r.cfg.Keep {
+			err = fmt.Errorf("there are %d recordings of this repository already (trace.record_keep): %w", n, errdefs.ErrResourceExhausted)
+		}
+		if err == nil {
+			path, err = r.newFile(img.Ref)
+		}
+		if err != nil {
 			return nil, err
 		}
 		rec.own, rec.until = true, time.Now().Add(r.cfg.Time)

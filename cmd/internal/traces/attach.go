@@ -292,7 +292,8 @@ func (a *attacher) artifact(ctx context.Context, layer ocispec.Descriptor) error
 	if err != nil {
 		return err
 	}
-	return a.hidden(ctx, desc.Digest)
+	a.hidden(ctx, desc.Digest)
+	return nil
 }
 
 // superseded reports whether a referrer is a trace with the same key.
@@ -302,10 +303,11 @@ func (a *attacher) superseded(d ocispec.Descriptor) bool {
 
 // hidden notes traces with the same key that are newer and still listed, because
 // the registry keeps the list: nodes go on to take those.
-func (a *attacher) hidden(ctx context.Context, artifact digest.Digest) error {
+func (a *attacher) hidden(ctx context.Context, artifact digest.Digest) {
 	all, err := a.cfg.Image.Referrers(ctx, a.report.Manifest, labels.TraceArtifact)
-	if err != nil {
-		return err
+	if err != nil { // what was to be done is done
+		a.cfg.Note(fmt.Sprintf("it is attached, but what else is can not be told: %v", err))
+		return
 	}
 	for _, d := range all {
 		at, err := time.Parse(time.RFC3339, d.Annotations[ocispec.AnnotationCreated])
@@ -313,7 +315,6 @@ func (a *attacher) hidden(ctx context.Context, artifact digest.Digest) error {
 			a.cfg.Note(fmt.Sprintf("%s has the same workload, is newer and still listed, so nodes go on to take that: state a later time with SOURCE_DATE_EPOCH", d.Digest))
 		}
 	}
-	return nil
 }
 
 // file is a temporary file as a blob.ReaderAt.
