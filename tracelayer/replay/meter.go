@@ -12,7 +12,7 @@ const (
 	// tryAgain is how long after an attempt to have more in flight that gained
 	// nothing there is another, and twice as long after the next, up to
 	// tryRarely: on a busy machine, one may fail by chance.
-	tryAgain, tryRarely = 2 * time.Second, 10 * time.Second
+	tryAgain, tryRarely = time.Second, time.Minute
 	// verdict is how many measurements may fail to show a gain before there is
 	// none.
 	verdict = 3
@@ -21,9 +21,15 @@ const (
 	bestFor = 2 * time.Second
 	// shortest is the least time that a bandwidth is measured over.
 	shortest = 10 * time.Millisecond
-	// worth is by what factor the bandwidth must grow when twice as much is in
-	// flight, for that to be kept.
+	// boldly and carefully are what a window is multiplied with to find out
+	// whether it limits, in quarters: as long as that gained much, and since it
+	// did not.
+	boldly, carefully, quarters = 8, 5, 4
+	// worth is by what factor the bandwidth must grow with a larger window, for
+	// that to be kept.
 	worth = 1.1
+	// much is by what factor it must grow for the line to be far from full.
+	much = 1.5
 	// samples is how many measurements a bandwidth is the middle of: when this
 	// machine is busy, some are too low, and the next one is too high.
 	samples = 5
@@ -33,7 +39,7 @@ const (
 	// headroom is how much larger than what one round trip carries the window
 	// is: an eighth of it never is in flight (transport.Window), and a
 	// measurement that came out too low must not last.
-	headroom = 1.25
+	headroom = 1.15
 	// leastRate is what any line is taken to carry at first, bytes a second.
 	leastRate = 25e6 / 8
 )
@@ -57,9 +63,10 @@ type meter struct {
 	best, bestBefore float64
 	bestSince        time.Time
 
-	tries   int           // measurements left to tell whether doubling the window is worth it, 0: it is not doubled
+	tries   int           // measurements left to tell whether a larger window is worth it, 0: there is no larger one
 	rateWas float64       // before that
-	hold    time.Time     // no doubling until then
+	careful bool          // an attempt gained little
+	hold    time.Time     // no larger window until then
 	pause   time.Duration // between the last attempt and hold
 
 	// The measurement under way: bytes since start, once skip bytes have come
@@ -170,30 +177,36 @@ func (m *meter) sample(rate float64, now time.Time) {
 	// The window limits. It stays as it is, for what is measured now says little
 	// about the line, or grows.
 	if !now.Before(m.hold) && m.window < maxWindow {
-		m.tries, m.rateWas = verdict, m.rate
-		m.grow(now)
+		m.grow(m.rate, now)
 	}
 }
 
-// grow doubles the window. What comes until that shows is not measured.
-func (m *meter) grow(now time.Time) {
-	m.window = min(2*m.window, maxWindow)
+// grow tries a larger window, with the bandwidth that there was before. What comes
+// until that shows is not measured.
+func (m *meter) grow(rate float64, now time.Time) {
+	m.tries, m.rateWas = verdict, rate
+	step := int64(boldly)
+	if m.careful {
+		step = carefully
+	}
+	m.window = min(m.window*step/quarters, maxWindow)
 	m.from, m.skip, m.start = now.Add(m.roundTrip()), 0, time.Time{}
 }
 
-// judge decides whether the doubled window is worth it.
+// judge decides whether the larger window is worth it.
 func (m *meter) judge(rate float64, now time.Time) {
 	if rate >= worth*m.rateWas {
 		m.recent, m.rate = append(m.recent[:0], rate), rate
 		m.tries, m.pause = 0, 0
+		m.careful = m.careful || rate < much*m.rateWas
 		if rate*m.roundTrip().Seconds() >= limiting*float64(m.window) && m.window < maxWindow {
-			m.tries, m.rateWas = verdict, rate
-			m.grow(now)
+			m.grow(rate, now)
 		}
 		return
 	}
 	if m.tries--; m.tries == 0 {
-		m.window = max(m.fit(m.rateWas), m.window/2)
+		m.window = m.fit(max(m.best, m.bestBefore))
+		m.careful = true
 		m.pause = min(max(2*m.pause, tryAgain), tryRarely)
 		m.hold = now.Add(m.pause)
 	}

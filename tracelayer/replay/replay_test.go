@@ -74,7 +74,7 @@ func TestForeignPlan(t *testing.T) {
 	w := newWorld(t, 300, true, false)
 	good := len(w.plan.Extents)
 	first := w.plan.Extents[good-1]
-	for _, e := range []tracelayer.Extent{
+	w.plan.Extents = append(w.plan.Extents, []tracelayer.Extent{
 		{Layer: 2, Off: 0, Size: 10},
 		{Layer: -1, Off: 0, Size: 10},
 		{Layer: 0, Off: int64(len(w.layers[0].data)) - 5, Size: 10},
@@ -85,9 +85,7 @@ func TestForeignPlan(t *testing.T) {
 		first, // twice
 		{Layer: 0, Off: 0, Size: 10, Stored: 11},
 		first, // behind one whose place in the data is unknown
-	} {
-		w.plan.Extents = append(w.plan.Extents, e)
-	}
+	}...)
 	j := w.job(nil)
 	s := run(t, j)
 	if s.Prefetched.Extents != int64(good) || s.Invalid.Extents != 10 {

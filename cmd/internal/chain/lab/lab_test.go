@@ -208,13 +208,40 @@ func measure(b *testing.B, r *lab.Registry, image *lab.Image, other ocispec.Desc
 	busy := n.unrelated(b, 200, done)
 	cancel()
 	<-done
+	plain := besideGET(b, r, newNode(b, r, image, other))
 	b.ReportMetric(100*got/get, "%of-GET")
 	b.ReportMetric(get*8/1e6, "GET-Mbit/s")
 	b.ReportMetric(quantile(idle, 0.5), "p50-idle-ms")
 	b.ReportMetric(quantile(idle, 0.99), "p99-idle-ms")
+	b.ReportMetric(quantile(plain, 0.5), "p50-beside-GET-ms")
+	b.ReportMetric(quantile(plain, 0.99), "p99-beside-GET-ms")
 	b.ReportMetric(quantile(busy, 0.5), "p50-busy-ms")
 	b.ReportMetric(quantile(busy, 0.99), "p99-busy-ms")
 	b.ReportMetric(float64(mostInFlight(busy))/1024, "KiB-in-flight")
 	b.ReportMetric(float64(len(busy)), "busy-reads")
 	b.Logf("alone %+v\nshared %+v\nline %+v", stats, shared, n.chain.Line(n.ref()))
+}
+
+// besideGET makes the reads of unrelated while an ordinary GET has the line.
+func besideGET(b *testing.B, r *lab.Registry, n *node) []sample {
+	b.Helper()
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		q, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.Host+"/v2/app/blobs/"+n.Trace.Layer.Digest.String(), nil)
+		if err != nil {
+			b.Error(err)
+			return
+		}
+		if resp, err := http.DefaultClient.Do(q); err == nil {
+			_, _ = io.Copy(io.Discard, resp.Body) // until it is cancelled
+			resp.Body.Close()
+		}
+	}()
+	time.Sleep(time.Second)
+	samples := n.unrelated(b, 100, done)
+	cancel()
+	<-done
+	return samples
 }
