@@ -8,6 +8,7 @@
 //	d  resident memory of the daemon
 //	f  read latency while another image's registry hangs
 //	g  conversion, against mkfs.erofs and eStargz; the memory it takes
+//	p  reads that somebody waits for while a replay keeps the line full
 //	l  bytes of a start by file system,
 //	t  by chunk table, and
 //	z  by compression
@@ -59,6 +60,7 @@ func run(ctx context.Context, chosen []string) error {
 		{"c", b.library("Lookup", "./backstore/...")},
 		{"d", b.memory}, {"f", b.hanging},
 		{"g", b.conversions}, {"g", b.conversionMemory},
+		{"p", b.library("Replay", "./cmd/internal/chain/lab")},
 		{"l", b.layouts}, {"t", b.chunkTables}, {"z", b.compressions},
 		{"v", b.library("Verify", "./cmd/internal/chain/tamper")},
 	} {

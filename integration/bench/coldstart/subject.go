@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -127,8 +128,28 @@ func (b *bench) touch(ctx context.Context, s *subject) error {
 // record makes the images with a trace, as a user would.
 func (b *bench) record(ctx context.Context, s *subject) error {
 	ref := b.n.Ref
+	if !b.wants(s, s.traced(), s.referred(), s.noData(), s.listed()) && b.pairs == 0 {
+		return nil
+	}
 	if _, err := b.n.Containerd.Rpull(ctx, ref(s.lazy())); err != nil {
 		return err
+	}
+	if err := b.recordAs(ctx, s, s.traced()); err != nil {
+		return err
+	}
+	if b.wants(s, s.referred()) {
+		// The trace is the same one: so the two can be compared.
+		if _, err := b.n.Run(ctx, b.n.Path("bin/reprise"), "trace", "attach", "--from", ref(s.traced()), ref(s.referred())); err != nil {
+			return err
+		}
+	}
+	if b.wants(s, s.noData()) {
+		if err := b.recordAs(ctx, s, s.noData(), "--no-data"); err != nil {
+			return err
+		}
+	}
+	if !b.wants(s, s.listed()) {
+		return nil
 	}
 	files, err := s.plain().Files(ctx, b.n.Sandbox, b.n.Containerd)
 	if err != nil {
@@ -138,23 +159,27 @@ func (b *bench) record(ctx context.Context, s *subject) error {
 	if err := os.WriteFile(list, []byte(strings.Join(files, "\n")+"\n"), 0o644); err != nil {
 		return err
 	}
-	for _, i := range []struct {
-		name  string
-		flags []string
-	}{
-		{s.traced(), nil}, {s.noData(), []string{"--no-data"}}, {s.listed(), []string{"--priority_list", list}},
-	} {
-		out, err := b.n.Containerd.RecordTrace(ctx, append(i.flags, "--time", "120"), ref(s.lazy()), ref(i.name))
-		if err != nil {
-			return err
-		}
-		say("%s: %s", i.name, strings.ReplaceAll(strings.TrimSpace(out), "\n", "; "))
-		if _, err := b.n.Containerd.Push(ctx, ref(i.name)); err != nil {
-			return err
-		}
+	return b.recordAs(ctx, s, s.listed(), "--priority_list", list)
+}
+
+// recordTime is longer, in seconds, than a start without a trace takes.
+const recordTime = "120"
+
+// recordAs records a start of the lazy image and pushes it with the trace under
+// a name.
+func (b *bench) recordAs(ctx context.Context, s *subject, name string, flags ...string) error {
+	out, err := b.n.Containerd.RecordTrace(ctx, append(flags, "--time", recordTime), b.n.Ref(s.lazy()), b.n.Ref(name))
+	if err != nil {
+		return err
 	}
-	_, err = b.n.Run(ctx, b.n.Path("bin/reprise"), "trace", "attach", "--from", ref(s.traced()), ref(s.referred()))
+	say("%s: %s", name, strings.ReplaceAll(strings.TrimSpace(out), "\n", "; "))
+	_, err = b.n.Containerd.Push(ctx, b.n.Ref(name))
 	return err
+}
+
+// wants reports whether one of the image's names is started.
+func (b *bench) wants(s *subject, names ...string) bool {
+	return slices.ContainsFunc(b.variants, func(v variant) bool { return slices.Contains(names, v.image(s)) })
 }
 
 // release removes what prepare left on the disk.
