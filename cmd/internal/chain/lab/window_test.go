@@ -10,8 +10,8 @@ import (
 )
 
 // slack is bytes that are counted as in flight and are none of the window: heads
-// of answers, and what came between two looks at a connection.
-const slack = 4 << 10
+// of answers, and packets that were put together better than those before.
+const slack = 8 << 10
 
 // What a stream that nobody reads has in flight stays within its window, whatever
 // packets are like, and it is not so much less that the line is not filled.
