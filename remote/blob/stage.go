@@ -9,6 +9,10 @@ import (
 	"time"
 )
 
+// patience is by what factor a background read, until somebody waits for it, waits
+// longer for what is expected: to ask for it twice costs more than time.
+const patience = 10
+
 // Stage is a Blob some of whose bytes are there before anybody reads them,
 // because they came on another way than by its own requests: see Put. It belongs
 // below whatever verifies the blob, which is not told the difference.
@@ -93,8 +97,8 @@ func (s *Stage) Drop(off, n int64) {
 
 // Expect says that [off, off+n) bytes are on their way: a read that lies in there
 // waits for a Put, until cancel is called, which may be done more than once, or
-// for the time within. If one waited so long in vain, nothing else does: the
-// expectation ends.
+// for the time within, a Background read ten times as long. If one waited so long
+// in vain, nothing else does: the expectation ends.
 func (s *Stage) Expect(off, n int64, within time.Duration) (cancel func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,17 +168,13 @@ func (s *Stage) fill(ctx context.Context, p []byte, off int64) (gap, error) {
 	}
 	w.done = make(chan struct{})
 	s.waiters = append(s.waiters, w)
-	t := time.NewTimer(s.within(w.missing))
+	within := s.within(w.missing)
 	s.mu.Unlock()
 
 	s.waiting.Add(1)
 	defer s.waiting.Add(-1)
-	defer t.Stop()
-	select {
-	case <-w.done:
+	if w.wait(ctx, within) {
 		return w.missing, nil
-	case <-t.C:
-	case <-ctx.Done():
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -189,6 +189,30 @@ func (s *Stage) fill(ctx context.Context, p []byte, off int64) (gap, error) {
 	w.missing = s.copyTo(p, off)
 	s.giveUp(w.missing)
 	return w.missing, nil
+}
+
+// wait waits until w is done and reports whether it is, or not within the time
+// that there is, or before ctx ended.
+func (w *stageWaiter) wait(ctx context.Context, within time.Duration) (done bool) {
+	raised := Raised(ctx)
+	t := time.NewTimer(within)
+	defer t.Stop()
+	if PriorityOf(ctx) == Background {
+		t.Reset(patience * within)
+	}
+	for {
+		select {
+		case <-w.done:
+			return true
+		case <-t.C:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-raised:
+			raised = nil
+			t.Reset(within)
+		}
+	}
 }
 
 // within returns how long a read that lacks missing waits; s.mu is held.

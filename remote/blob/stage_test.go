@@ -270,6 +270,29 @@ func TestStageExpectWithin(t *testing.T) {
 	})
 }
 
+// A background read waits longer, until somebody waits for it.
+func TestStageExpectBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := blob.NewStage(blobtest.Bytes(random(1000)), "elsewhere")
+		read := func(ctx context.Context) time.Duration {
+			s.Expect(0, 500, time.Second)
+			begin := time.Now()
+			if _, err := s.ReadAt(ctx, make([]byte, 100), 0); err != nil {
+				t.Error(err)
+			}
+			return time.Since(begin)
+		}
+		if took := read(blob.WithPriority(t.Context(), blob.Background)); took != 10*time.Second {
+			t.Errorf("it waited %v", took)
+		}
+		ctx, raisable := blob.WithRaisable(t.Context(), blob.Background)
+		time.AfterFunc(5*time.Second, raisable.Raise)
+		if took := read(ctx); took != 6*time.Second {
+			t.Errorf("one raised after 5 s waited %v", took)
+		}
+	})
+}
+
 // What is put and expected in very many pieces is found in one pass.
 func BenchmarkStageExpect(b *testing.B) {
 	const pieces = 4096
