@@ -3,18 +3,12 @@ package prefetch
 import (
 	"context"
 	"errors"
-	"fmt"
-	"io"
-	"os"
-	"path/filepath"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/cmd/internal/chain"
 	"github.com/reprise-containers/reprise/remote/blob"
-	"github.com/reprise-containers/reprise/tracelayer"
 	"github.com/reprise-containers/reprise/tracelayer/replay"
 )
 
@@ -62,7 +56,9 @@ func (p *Prefetcher) fetch(ctx context.Context, k key, img backstore.Image) (Out
 		blobs = append(blobs, b)
 	}
 	p.keep(k, blobs)
-	t, err := p.read(ctx, img)
+	r := reader{room: p.plans, source: p.source}
+	defer r.release()
+	t, err := r.read(ctx, img)
 	if err != nil {
 		return Failed, replay.Stats{}, err
 	}
@@ -85,94 +81,4 @@ func remoteLayers(img backstore.Image) []ocispec.Descriptor {
 		}
 	}
 	return layers
-}
-
-// contents is what was read of a trace layer: a plan, or if it has none, what is
-// in its slot.
-type contents struct {
-	trace backstore.Trace // with what was found out about it
-	plan  *tracelayer.Plan
-	slot  []byte
-}
-
-// read reads the plan of the trace of img, and if it has none, its slot.
-func (p *Prefetcher) read(ctx context.Context, img backstore.Image) (contents, error) {
-	t := contents{trace: *img.Trace}
-	var encoded []byte
-	var err error
-	if t.trace.Dir != "" {
-		encoded, t.slot, err = readDir(t.trace)
-	} else {
-		encoded, t.slot, err = p.readBlob(ctx, img.Ref, &t.trace)
-	}
-	if err != nil || encoded == nil {
-		return t, err
-	}
-	if t.plan, err = tracelayer.DecodePlan(encoded); err != nil {
-		return t, fmt.Errorf("%w: %w", errInvalid, err)
-	}
-	return t, nil
-}
-
-// readDir reads the files of a trace layer that was unpacked.
-func readDir(t backstore.Trace) (plan, slot []byte, err error) {
-	plan, err = readFile(filepath.Join(t.Dir, tracelayer.PlanName), tracelayer.MaxPlan)
-	switch {
-	case errors.Is(err, os.ErrNotExist):
-		slot, err = readFile(filepath.Join(t.Dir, tracelayer.SlotName), tracelayer.MaxSlot)
-		return nil, slot, err
-	case err != nil:
-		return nil, nil, err
-	case t.Plan.Digest != "" && digest.FromBytes(plan) != t.Plan.Digest:
-		return nil, nil, fmt.Errorf("reading %s: %w (%s)", tracelayer.PlanName, chain.ErrPlanDigest, t.Plan.Digest)
-	}
-	return plan, nil, nil
-}
-
-// readFile reads a regular file of at most limit bytes.
-func readFile(path string, limit int64) ([]byte, error) {
-	st, err := os.Lstat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: %w: it is no regular file", path, errInvalid)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	text, err := io.ReadAll(io.LimitReader(f, limit+1))
-	if err == nil && int64(len(text)) > limit {
-		err = fmt.Errorf("%s: %w: it is larger than %d bytes", path, errInvalid, limit)
-	}
-	return text, err
-}
-
-// readBlob reads from the blob of a trace layer. Where its plan is is looked up
-// and noted in t if annotations do not say it.
-func (p *Prefetcher) readBlob(ctx context.Context, ref string, t *backstore.Trace) (plan, slot []byte, err error) {
-	b, err := p.source.OpenTrace(ref, t.Layer.Descriptor())
-	if err != nil {
-		return nil, nil, err
-	}
-	if t.Plan.Size > 0 {
-		plan, err = chain.ReadPlan(ctx, b, t.Plan)
-		return plan, nil, err
-	}
-	found, err := tracelayer.ReadLayer(ctx, b)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%w: %w", errInvalid, err)
-	}
-	if found.Plan.Size > 0 {
-		t.Plan = tracelayer.Member{Offset: found.Plan.Off, Size: found.Plan.Size}
-		plan, err = chain.ReadPlan(ctx, b, t.Plan)
-		return plan, nil, err
-	}
-	slot = make([]byte, found.Slot.Size)
-	if err := blob.ReadFull(ctx, b, slot, found.Slot.Off); err != nil {
-		return nil, nil, fmt.Errorf("reading the trace: %w", err)
-	}
-	return nil, slot, nil
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/remote/blob"
@@ -22,6 +23,11 @@ const (
 	// longest is how long an image may take: a registry that hangs must not
 	// keep others from their turn.
 	longest = 30 * time.Minute
+	// planRoom bounds the encoded plans, or traces, of all images that are
+	// worked on, in bytes: decoded and being fetched they take five times as
+	// much. Those of up to smallPlan, 6000 ranges, do not count, so that they
+	// never wait for large ones.
+	planRoom, smallPlan = tracelayer.MaxPlan, 256 << 10
 	// hold is for how long the blobs of an image are kept open after its replay,
 	// so that what is known of the use of what was fetched is not lost before
 	// the image is attached.
@@ -78,6 +84,7 @@ type Prefetcher struct {
 	finder   *Finder // nil: no referrers
 	observer Observer
 	cfg      Config
+	plans    *semaphore.Weighted // of planRoom
 
 	mu      sync.Mutex
 	waiting []key
@@ -109,7 +116,7 @@ type held struct {
 // New returns a Prefetcher of what is in source. finder may be nil.
 func New(source Source, finder *Finder, o Observer, cfg Config) *Prefetcher {
 	return &Prefetcher{
-		source: source, finder: finder, observer: o, cfg: cfg,
+		source: source, finder: finder, observer: o, cfg: cfg, plans: semaphore.NewWeighted(planRoom),
 		images: make(map[key]*work), held: make(map[key]held), wake: make(chan struct{}, 1),
 	}
 }

@@ -33,6 +33,7 @@ func (p *Prefetcher) slot(ctx context.Context, img backstore.Image, t *contents)
 	if err != nil {
 		return Failed, true, fmt.Errorf("%w: %w", errInvalid, err)
 	}
+	t.slot = nil // which may be large
 	layers, trace, err := p.mapped(img, trace)
 	if err != nil {
 		return Failed, true, err

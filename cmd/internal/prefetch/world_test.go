@@ -238,7 +238,17 @@ func (w *world) Prefetched(_ string, o prefetch.Outcome, s replay.Stats, err err
 // run runs a Prefetcher for the time of the test.
 func (w *world) run(finder *prefetch.Finder) *prefetch.Prefetcher {
 	w.t.Helper()
-	p := prefetch.New(w.chain, finder, w, prefetch.Config{Parallel: 2})
+	return w.begin(prefetch.New(w.chain, finder, w, prefetch.Config{Parallel: 2}))
+}
+
+// runSource runs one that reads from source.
+func (w *world) runSource(source prefetch.Source, cfg prefetch.Config) *prefetch.Prefetcher {
+	w.t.Helper()
+	return w.begin(prefetch.New(source, nil, w, cfg))
+}
+
+func (w *world) begin(p *prefetch.Prefetcher) *prefetch.Prefetcher {
+	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- p.Run(ctx) }()
