@@ -32,8 +32,8 @@ func traceLower(l labels.Labels) lower {
 }
 
 // trace returns the trace layer l. Whether it was unpacked is looked at now.
-func (l lower) trace() *backstore.Trace {
-	t := &backstore.Trace{
+func (l lower) trace() *backstore.TraceLayer {
+	t := &backstore.TraceLayer{
 		Layer: backstore.Layer{Digest: l.Digest, Size: l.Size},
 		Plan:  tracelayer.Member{Offset: l.PlanOffset, Size: l.PlanSize, Digest: l.PlanDigest},
 	}

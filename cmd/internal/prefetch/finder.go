@@ -56,9 +56,9 @@ type subject struct {
 
 // answer is what was found for a subject.
 type answer struct {
-	layers []ocispec.Descriptor // of the image, without a trace layer
-	trace  *backstore.Trace     // nil: there is none
-	until  time.Time            // it is believed
+	layers []ocispec.Descriptor  // of the image, without a trace layer
+	trace  *backstore.TraceLayer // nil: there is none
+	until  time.Time             // it is believed
 }
 
 // NewFinder returns a Finder that asks r. Of several traces it takes one for
@@ -153,7 +153,7 @@ func (f *Finder) ask(ctx context.Context, ref string, manifest digest.Digest) (a
 
 // trace returns the trace among the referrers of manifest that is to be replayed,
 // nil if there is none.
-func (f *Finder) trace(ctx context.Context, ref string, manifest digest.Digest) (*backstore.Trace, error) {
+func (f *Finder) trace(ctx context.Context, ref string, manifest digest.Digest) (*backstore.TraceLayer, error) {
 	all, err := f.registry.Referrers(ctx, ref, manifest, labels.TraceArtifact)
 	if err != nil {
 		return nil, err
@@ -233,7 +233,7 @@ func created(d ocispec.Descriptor) time.Time {
 
 // traceOf returns the trace layer of an artifact that refers to manifest, nil if
 // it has none that can be used.
-func traceOf(artifact ocispec.Manifest, manifest digest.Digest) *backstore.Trace {
+func traceOf(artifact ocispec.Manifest, manifest digest.Digest) *backstore.TraceLayer {
 	if artifact.Subject == nil || artifact.Subject.Digest != manifest {
 		return nil
 	}
@@ -241,7 +241,7 @@ func traceOf(artifact ocispec.Manifest, manifest digest.Digest) *backstore.Trace
 		if !labels.IsTrace(d.Annotations) || d.Digest.Validate() != nil || d.Size <= 0 {
 			continue
 		}
-		t := &backstore.Trace{Layer: backstore.Layer{Digest: d.Digest, Size: d.Size}}
+		t := &backstore.TraceLayer{Layer: backstore.Layer{Digest: d.Digest, Size: d.Size}}
 		// Where a bad plan is can be looked up as if nothing said it.
 		if plan, err := labels.Plan(d.Annotations); err == nil && plan.Offset+plan.Size <= d.Size {
 			t.Plan = plan

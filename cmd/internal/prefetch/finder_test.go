@@ -39,7 +39,7 @@ func (w *world) manifest(img backstore.Image, more ...ocispec.Descriptor) ocispe
 }
 
 // attach makes a trace a referrer of a manifest.
-func (w *world) attach(subject ocispec.Descriptor, t *backstore.Trace, workload, created string) ocispec.Descriptor {
+func (w *world) attach(subject ocispec.Descriptor, t *backstore.TraceLayer, workload, created string) ocispec.Descriptor {
 	w.t.Helper()
 	m := ocispec.Manifest{ArtifactType: labels.TraceArtifact, Config: ocispec.DescriptorEmptyJSON, Subject: &subject}
 	is := labels.TraceBlob{Blob: t.Layer.Digest, BlobSize: t.Layer.Size, Plan: t.Plan}
@@ -86,7 +86,7 @@ func TestFinder(t *testing.T) {
 	c := w.contents(img)
 	trace := w.trace(c)
 	// Each trace of a workload is another one.
-	other := func(name string) *backstore.Trace {
+	other := func(name string) *backstore.TraceLayer {
 		w.t.Helper()
 		return w.trace(tracelayer.Contents{Slot: []byte("/" + name + "\n")})
 	}
@@ -99,7 +99,7 @@ func TestFinder(t *testing.T) {
 	w.attach(manifest, batch, "batch", "2026-03-01T00:00:00Z")
 	w.attach(manifest, web2, "web", "2026-01-03T00:00:00+02:00")
 	for _, bare := range []bool{false, true} { // the list has no annotations
-		for workload, want := range map[string]*backstore.Trace{"": newer, "web": web2, "batch": batch, "none": newer} {
+		for workload, want := range map[string]*backstore.TraceLayer{"": newer, "web": web2, "batch": batch, "none": newer} {
 			w.set(func() {
 				for i := range w.referrers {
 					if bare {

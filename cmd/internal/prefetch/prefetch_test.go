@@ -23,9 +23,9 @@ import (
 // TestReplay: from wherever the trace layer is, afterwards the image starts
 // without its registry.
 func TestReplay(t *testing.T) {
-	for name, place := range map[string]func(w *world, c tracelayer.Contents) *backstore.Trace{
-		"remote": func(w *world, c tracelayer.Contents) *backstore.Trace { return w.trace(c) },
-		"remote, without data": func(w *world, c tracelayer.Contents) *backstore.Trace {
+	for name, place := range map[string]func(w *world, c tracelayer.Contents) *backstore.TraceLayer{
+		"remote": func(w *world, c tracelayer.Contents) *backstore.TraceLayer { return w.trace(c) },
+		"remote, without data": func(w *world, c tracelayer.Contents) *backstore.TraceLayer {
 			plan, err := tracelayer.DecodePlan(c.Plan)
 			w.must(err)
 			for i := range plan.Extents {
@@ -36,16 +36,16 @@ func TestReplay(t *testing.T) {
 			c.Data, c.DataSize = nil, 0
 			return w.trace(c)
 		},
-		"remote, plan not annotated": func(w *world, c tracelayer.Contents) *backstore.Trace {
+		"remote, plan not annotated": func(w *world, c tracelayer.Contents) *backstore.TraceLayer {
 			tr := w.trace(c)
 			tr.Plan, tr.Layer.Annotations = tracelayer.Member{}, nil
 			return tr
 		},
-		"unpacked": func(w *world, c tracelayer.Contents) *backstore.Trace {
-			return &backstore.Trace{Dir: w.unpack(c)}
+		"unpacked": func(w *world, c tracelayer.Contents) *backstore.TraceLayer {
+			return &backstore.TraceLayer{Dir: w.unpack(c)}
 		},
-		"unpacked, with digest": func(w *world, c tracelayer.Contents) *backstore.Trace {
-			return &backstore.Trace{Dir: w.unpack(c), Plan: tracelayer.Member{Digest: digest.FromBytes(c.Plan)}}
+		"unpacked, with digest": func(w *world, c tracelayer.Contents) *backstore.TraceLayer {
+			return &backstore.TraceLayer{Dir: w.unpack(c), Plan: tracelayer.Member{Digest: digest.FromBytes(c.Plan)}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -80,7 +80,7 @@ func TestTraceWithoutPlan(t *testing.T) {
 	img := w.image()
 	c := w.contents(img)
 	c.Plan, c.Data, c.DataSize = nil, nil, 0
-	for name, trace := range map[string]*backstore.Trace{
+	for name, trace := range map[string]*backstore.TraceLayer{
 		"unpacked": {Dir: w.unpack(c)},
 		"remote":   w.trace(c),
 	} {
@@ -115,7 +115,7 @@ func TestInvalid(t *testing.T) {
 	damaged.Slot = bytes.Clone(damaged.Slot)
 	damaged.Slot[30] ^= 1
 	damaged.Plan, damaged.Data = nil, nil
-	for name, trace := range map[string]*backstore.Trace{
+	for name, trace := range map[string]*backstore.TraceLayer{
 		"checksum of the plan":  w.trace(broken),
 		"digest of the plan":    {Layer: w.trace(fresh()).Layer, Plan: tracelayer.Member{Offset: 512, Size: 100, Digest: digest.FromString("x")}},
 		"unpacked, digest":      {Dir: w.unpack(fresh()), Plan: tracelayer.Member{Digest: digest.FromString("x")}},
@@ -140,7 +140,7 @@ func TestFailed(t *testing.T) {
 	img := w.image()
 	trace := w.trace(w.contents(img))
 	w.set(func() { delete(w.content, trace.Layer.Digest.String()) })
-	for name, trace := range map[string]*backstore.Trace{
+	for name, trace := range map[string]*backstore.TraceLayer{
 		"blob that is gone":      trace,
 		"directory that is gone": {Dir: "/nonexistent"},
 		"plan beyond the blob":   {Layer: trace.Layer, Plan: tracelayer.Member{Offset: 1 << 40, Size: 100, Digest: digest.FromString("x")}},
@@ -201,7 +201,7 @@ func TestOnce(t *testing.T) {
 	img := w.image()
 	img.Trace = w.trace(w.contents(img))
 	local := img
-	local.Trace = &backstore.Trace{Dir: "/nonexistent"}
+	local.Trace = &backstore.TraceLayer{Dir: "/nonexistent"}
 	gate := make(chan struct{})
 	w.set(func() { w.gate = gate })
 	p := w.run(nil)
@@ -270,7 +270,7 @@ func TestUpstreamsTrace(t *testing.T) {
 	found, err := tracelayer.ReadLayer(t.Context(), bytesOf(layer))
 	w.must(err)
 	slot := layer[found.Slot.Off:][:found.Slot.Size]
-	img.Trace = &backstore.Trace{Dir: w.unpack(tracelayer.Contents{Slot: slot})}
+	img.Trace = &backstore.TraceLayer{Dir: w.unpack(tracelayer.Contents{Slot: slot})}
 	w.run(nil).Prefetch(img)
 	if o := w.next(); o.Outcome != prefetch.Replayed || o.err != nil || o.stats.Prefetched.Extents == 0 || o.stats.Failed.Extents > 0 {
 		t.Fatalf("%+v", o)
@@ -298,7 +298,7 @@ func TestPriorityList(t *testing.T) {
 	w := newWorld(t)
 	img, _ := w.golden("busybox-obd")
 	list := "/bin/busybox\n/no such file\n/etc/\n"
-	img.Trace = &backstore.Trace{Dir: w.unpack(tracelayer.Contents{Slot: []byte(list)})}
+	img.Trace = &backstore.TraceLayer{Dir: w.unpack(tracelayer.Contents{Slot: []byte(list)})}
 	w.run(nil).Prefetch(img)
 	if o := w.next(); o.Outcome != prefetch.Listed || o.err != nil {
 		t.Fatalf("%+v", o)

@@ -32,7 +32,7 @@ const (
 type Source interface {
 	Open(ref string, desc ocispec.Descriptor) (blob.Blob, error)
 	OpenTrace(ref string, desc ocispec.Descriptor) (blob.Blob, error)
-	Replay(ctx context.Context, ref string, trace backstore.Trace, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error)
+	Replay(ctx context.Context, ref string, trace backstore.TraceLayer, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error)
 }
 
 // Outcome is what came of an image.

@@ -204,13 +204,13 @@ func (w *world) contents(img backstore.Image) tracelayer.Contents {
 }
 
 // trace puts a trace layer into the registry.
-func (w *world) trace(c tracelayer.Contents) *backstore.Trace {
+func (w *world) trace(c tracelayer.Contents) *backstore.TraceLayer {
 	w.t.Helper()
 	var layer bytes.Buffer
 	info, err := tracelayer.WriteLayer(&layer, c)
 	w.must(err)
 	w.put(layer.Bytes())
-	return &backstore.Trace{Layer: backstore.Layer{Digest: info.Digest, Size: info.Size, Annotations: labels.WithPlan(info.Plan)}, Plan: info.Plan}
+	return &backstore.TraceLayer{Layer: backstore.Layer{Digest: info.Digest, Size: info.Size, Annotations: labels.WithPlan(info.Plan)}, Plan: info.Plan}
 }
 
 // unpack writes what containerd makes of a trace layer.
