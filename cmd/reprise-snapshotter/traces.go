@@ -71,6 +71,13 @@ func (p *prefetches) Prefetched(ref string, o prefetch.Outcome, s replay.Stats, 
 	}
 }
 
+// Skipped implements prefetch.Observer.
+func (p *prefetches) Skipped(ref string, why error) {
+	if p.first(ref + " " + why.Error()) {
+		log.G(p.ctx).WithField("image", ref).WithError(why).Warn("not all that there is of traces of an image is used")
+	}
+}
+
 // first reports whether what is new.
 func (p *prefetches) first(what string) bool {
 	p.mu.Lock()

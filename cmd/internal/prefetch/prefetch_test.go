@@ -3,6 +3,7 @@ package prefetch_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -294,6 +295,22 @@ func TestUpstreamsTrace(t *testing.T) {
 	}
 }
 
+// TestSkippedReads: reads that the layers do not have are left out, and that is
+// said.
+func TestSkippedReads(t *testing.T) {
+	w := newWorld(t)
+	img := w.image()
+	trace := w.start(img)
+	last := int64(1) << 40
+	trace = append(trace, tracelayer.Record{Op: tracelayer.Read, Layer: 7, Count: 512}, tracelayer.Record{Op: tracelayer.Read, Off: last, Count: 512})
+	img.Trace = &backstore.TraceLayer{Dir: w.unpack(tracelayer.Contents{Slot: trace.Encode()})}
+	w.run(nil).Prefetch(img)
+	if o := w.next(); o.Outcome != prefetch.Replayed || o.err != nil || o.stats.Prefetched.Extents == 0 {
+		t.Fatalf("%+v", o)
+	}
+	w.told(fmt.Sprintf("2 of the %d reads", len(trace)))
+}
+
 func TestPriorityList(t *testing.T) {
 	w := newWorld(t)
 	img, _ := w.golden("busybox-obd")
@@ -303,6 +320,7 @@ func TestPriorityList(t *testing.T) {
 	if o := w.next(); o.Outcome != prefetch.Listed || o.err != nil {
 		t.Fatalf("%+v", o)
 	}
+	w.told("1 of the 3 files")
 	w.set(func() { w.down = true })
 	var layers []blob.ReaderAt
 	for _, l := range img.Layers {

@@ -61,6 +61,9 @@ type Observer interface {
 	// Prefetched is called when all is done for an image. err says why if the
 	// outcome is Invalid or Failed; stats are zero unless it is Replayed.
 	Prefetched(ref string, o Outcome, stats replay.Stats, err error)
+	// Skipped is called when something of the traces of an image, or of the one
+	// that is used, is left out, and the rest goes on.
+	Skipped(ref string, why error)
 }
 
 // Config bounds what is done.

@@ -48,6 +48,7 @@ type world struct {
 	chain    *chain.Chain
 	client   *registry.Client
 	outcomes chan outcome
+	skipped  []string
 }
 
 // outcome is what the observer was told.
@@ -233,6 +234,21 @@ func (w *world) unpack(c tracelayer.Contents) string {
 // Prefetched implements prefetch.Observer.
 func (w *world) Prefetched(_ string, o prefetch.Outcome, s replay.Stats, err error) {
 	w.outcomes <- outcome{o, s, err}
+}
+
+// Skipped implements prefetch.Observer.
+func (w *world) Skipped(_ string, why error) {
+	w.set(func() { w.skipped = append(w.skipped, why.Error()) })
+}
+
+// told checks that one thing was left out so far, and that it was told.
+func (w *world) told(what string) {
+	w.t.Helper()
+	w.set(func() {
+		if len(w.skipped) != 1 || !strings.Contains(w.skipped[0], what) {
+			w.t.Errorf("told of %q, want %q", w.skipped, what)
+		}
+	})
 }
 
 // run runs a Prefetcher for the time of the test.
