@@ -15,9 +15,6 @@ import (
 	"github.com/reprise-containers/reprise/tracelayer"
 )
 
-// traceFile is the file of a trace layer that makes it one.
-const traceFile = "trace"
-
 // traceLower returns the lower of the trace layer that l describes, without its
 // directory.
 func traceLower(l labels.Labels) lower {
@@ -46,9 +43,9 @@ func (l lower) trace() *backstore.TraceLayer {
 	return t
 }
 
-// isTrace reports whether dir is an unpacked trace layer.
+// isTrace reports whether dir is an unpacked trace layer: it has a slot.
 func isTrace(dir string) bool {
-	st, err := os.Lstat(filepath.Join(dir, traceFile))
+	st, err := os.Lstat(filepath.Join(dir, tracelayer.SlotName))
 	return err == nil && st.Mode().IsRegular()
 }
 

@@ -185,23 +185,6 @@ func manifestOf(img backstore.Image) digest.Digest {
 	return d
 }
 
-// Busy reports whether something is fetched from the registry of ref.
-func (p *Prefetcher) Busy(ref string) bool {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return false
-	}
-	host := reference.Domain(named)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, w := range p.images {
-		if other, err := reference.ParseNormalizedNamed(w.img.Ref); err == nil && reference.Domain(other) == host {
-			return true
-		}
-	}
-	return false
-}
-
 // Run fetches until ctx ends.
 func (p *Prefetcher) Run(ctx context.Context) error {
 	var workers sync.WaitGroup

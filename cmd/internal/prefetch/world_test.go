@@ -280,7 +280,7 @@ func (w *world) next() outcome {
 
 // idle waits until p has nothing to do.
 func (w *world) idle(p *prefetch.Prefetcher) {
-	for p.Busy(w.ref) && w.t.Context().Err() == nil {
+	for !p.Idle() && w.t.Context().Err() == nil {
 		time.Sleep(time.Millisecond)
 	}
 }
