@@ -12,6 +12,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
@@ -26,10 +27,6 @@ type image struct {
 	manifest ocispec.Descriptor
 	sources  map[string]string // labels about where it was pulled from
 }
-
-// labelled is containerd's label for where content was pulled from, before the
-// registry's host; push goes by it.
-const labelled = "containerd.io/distribution.source."
 
 // openImage reads an image of containerd.
 func openImage(ctx context.Context, client *containerd.Client, name string) (*image, error) {
@@ -85,7 +82,8 @@ func manifest(ctx context.Context, cs content.Store, img containerd.Image) (ocis
 	return found, err
 }
 
-// sources returns the labels that tell where an image was pulled from. Where
+// sources returns the labels that tell where an image was pulled from, which push
+// goes by. Where
 // nobody noted it, its name is all there is.
 func sources(ctx context.Context, cs content.Store, name string, digests ...digest.Digest) (map[string]string, error) {
 	found := map[string]string{}
@@ -95,13 +93,13 @@ func sources(ctx context.Context, cs content.Store, name string, digests ...dige
 			return nil, fmt.Errorf("looking at %s: %w", d, err)
 		}
 		for k, v := range info.Labels {
-			if strings.HasPrefix(k, labelled) {
+			if strings.HasPrefix(k, labels.LabelDistributionSource+".") {
 				found[k] = v
 			}
 		}
 	}
 	if named, err := reference.ParseNormalizedNamed(name); len(found) == 0 && err == nil {
-		found[labelled+reference.Domain(named)] = reference.Path(named)
+		found[labels.LabelDistributionSource+"."+reference.Domain(named)] = reference.Path(named)
 	}
 	return found, nil
 }
@@ -139,7 +137,7 @@ func (r *recording) create(ctx context.Context, layer ocispec.Descriptor) (ocisp
 	return desc, t, nil
 }
 
-func (r *recording) write(ctx context.Context, desc ocispec.Descriptor, text []byte, labels map[string]string) error {
+func (r *recording) write(ctx context.Context, desc ocispec.Descriptor, text []byte, keep map[string]string) error {
 	ref := "record-trace-" + desc.Digest.String()
-	return content.WriteBlob(ctx, r.cfg.Client.ContentStore(), ref, strings.NewReader(string(text)), desc, content.WithLabels(labels))
+	return content.WriteBlob(ctx, r.cfg.Client.ContentStore(), ref, strings.NewReader(string(text)), desc, content.WithLabels(keep))
 }
