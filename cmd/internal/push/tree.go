@@ -91,16 +91,8 @@ func (p *push) choose(ctx context.Context, desc ocispec.Descriptor) (ocispec.Des
 	if p.cfg.Platform == "" {
 		return desc, nil
 	}
-	for range source.MaxDepth {
-		doc, err := p.document(ctx, desc)
-		if err != nil || !doc.Index {
-			return desc, err
-		}
-		if desc, err = source.Choose(doc.Children, p.cfg.Platform); err != nil {
-			return desc, fmt.Errorf("index %s: %w", doc.Desc.Digest, err)
-		}
-	}
-	return desc, source.ErrDepth
+	doc, err := source.ChooseManifest(ctx, desc, p.cfg.Platform, p.document)
+	return doc.Desc, err
 }
 
 // origins returns the repositories that the labels of a manifest and its config
