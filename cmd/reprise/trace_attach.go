@@ -67,7 +67,7 @@ func runTraceAttach(ctx context.Context, cmd *cli.Command) (err error) {
 	var notes notes
 	cfg := traces.AttachConfig{
 		Platform: cmd.String("platform"), Workload: cmd.String("workload"), NoData: cmd.Bool("no-data"),
-		Again: cmd.Bool("rebuild"), Created: created, Dir: cmd.String("temp-dir"), Note: notes.add,
+		Rebuild: cmd.Bool("rebuild"), Created: created, Dir: cmd.String("temp-dir"), Note: notes.add,
 	}
 	c, err := openCache("")
 	if err != nil {

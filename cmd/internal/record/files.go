@@ -14,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/reprise-containers/reprise/cmd/internal/handover"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
 
@@ -75,7 +76,7 @@ func private(dir string) error {
 // remove removes what a recording left.
 func (f files) remove() error {
 	var errs []error
-	for _, suffix := range []string{"", ".lock", ".plan", ".data", ".ok", ".err"} {
+	for _, suffix := range append(handover.Suffixes(), "") {
 		if err := os.Remove(f.trace + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
@@ -88,7 +89,7 @@ func (f files) fifos() string { return f.trace + ".fifo" }
 
 // began reports whether the snapshotter records.
 func (f files) began() error {
-	_, err := os.Stat(f.trace + ".lock")
+	_, err := os.Stat(f.trace + handover.Lock)
 	if errors.Is(err, fs.ErrNotExist) {
 		if reason := f.reason(); reason != nil {
 			return reason
@@ -100,7 +101,7 @@ func (f files) began() error {
 
 // finish has the snapshotter write what it recorded so far.
 func (f files) finish() error {
-	err := os.Remove(f.trace + ".lock")
+	err := os.Remove(f.trace + handover.Lock)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it ended by itself
 	}
@@ -118,7 +119,7 @@ func (f files) wait(ctx context.Context) error {
 		if reason := f.reason(); reason != nil {
 			return reason
 		}
-		if _, err := os.Stat(f.trace + ".ok"); err == nil {
+		if _, err := os.Stat(f.trace + handover.OK); err == nil {
 			return nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -133,7 +134,7 @@ func (f files) wait(ctx context.Context) error {
 
 // reason returns why a recording failed, nil if it did not.
 func (f files) reason() error {
-	text, err := read(f.trace+".err", maxReason)
+	text, err := read(f.trace+handover.Err, maxReason)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -158,7 +159,7 @@ func (f files) read() (recorded, error) {
 	if r.trace, err = tracelayer.Decode(text); err != nil {
 		return r, fmt.Errorf("reading the trace: %w", err)
 	}
-	text, err = read(f.trace+".plan", tracelayer.MaxPlan)
+	text, err = read(f.trace+handover.Plan, tracelayer.MaxPlan)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return r, nil
@@ -173,7 +174,7 @@ func (f files) read() (recorded, error) {
 
 // data opens the data of a plan.
 func (f files) data(want int64) (io.ReadCloser, error) {
-	file, err := os.Open(f.trace + ".data")
+	file, err := os.Open(f.trace + handover.Data)
 	if err != nil {
 		return nil, err
 	}

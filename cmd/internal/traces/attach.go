@@ -40,9 +40,9 @@ type AttachConfig struct {
 	// NoData leaves the data out: whoever replays fetches the ranges of the
 	// plan from the layers.
 	NoData bool
-	// Again makes plan and data anew and believes nothing of what the
+	// Rebuild makes plan and data anew and believes nothing of what the
 	// recording says of its image, but for the reads themselves.
-	Again bool
+	Rebuild bool
 	// Created is stated as the time of the trace; zero: the recording's.
 	Created time.Time
 	// Dir holds temporary files; "" is the system's.
@@ -122,7 +122,7 @@ func (a *attacher) run(ctx context.Context) (err error) {
 		a.cfg.Note(n)
 	}
 	a.report.Reads, a.report.Files = len(r.Trace), len(r.Paths)
-	if r.Layers != nil && !a.cfg.Again {
+	if r.Layers != nil && !a.cfg.Rebuild {
 		if diff := Differences(a.target.plan(), r.Layers); diff != "" {
 			return fmt.Errorf("%w: %s; if only the compression differs, make the plan anew (--rebuild)", ErrOtherImage, diff)
 		}
@@ -145,7 +145,7 @@ func (a *attacher) run(ctx context.Context) (err error) {
 // layer stores the trace layer and returns its descriptor.
 func (a *attacher) layer(ctx context.Context, bar *terminal.Bar) (ocispec.Descriptor, error) {
 	r := a.cfg.Recording
-	again := a.cfg.Again || r.Plan == nil || !a.cfg.NoData && r.Data == nil && len(r.Plan.Extents) > 0
+	again := a.cfg.Rebuild || r.Plan == nil || !a.cfg.NoData && r.Data == nil && len(r.Plan.Extents) > 0
 	if w := r.whole; w != nil && !again && (r.Data == nil || !a.cfg.NoData) {
 		a.planned(r.Plan)
 		return a.reuse(ctx, w, bar)

@@ -337,7 +337,7 @@ func TestAttachToOtherImage(t *testing.T) {
 			t.Errorf("%s: %v: layer 0 is the same", name, err)
 		}
 	}
-	with.Again = true
+	with.Rebuild = true
 	got, _, err := r.attach(zstd, with)
 	if err != nil || !got.Rebuilt {
 		t.Fatalf("%+v, %v", got, err)

@@ -27,23 +27,14 @@ type target struct {
 // choose finds the manifest of an image for a platform, this host's if it is
 // empty.
 func choose(ctx context.Context, image *source.Content, platform string) (target, error) {
-	desc := image.Root
-	for range source.MaxDepth + 1 {
-		doc, err := image.Document(ctx, desc)
-		if err != nil {
-			return target{}, err
-		}
-		if !doc.Index {
-			if err := image.CheckPlatform(ctx, desc, doc.Manifest.Config, platform); err != nil {
-				return target{}, err
-			}
-			return newTarget(doc)
-		}
-		if desc, err = source.Choose(doc.Children, platform); err != nil {
-			return target{}, fmt.Errorf("index %s: %w", doc.Desc.Digest, err)
-		}
+	doc, err := source.ChooseManifest(ctx, image.Root, platform, image.Document)
+	if err == nil {
+		err = image.CheckPlatform(ctx, doc.Desc, doc.Manifest.Config, platform)
 	}
-	return target{}, source.ErrDepth
+	if err != nil {
+		return target{}, err
+	}
+	return newTarget(doc)
 }
 
 func newTarget(doc source.Document) (target, error) {

@@ -72,11 +72,11 @@ func listed(ctx context.Context, layers []blob.ReaderAt, paths []string) (tracel
 		}
 		ranges, _, err := files.Ranges(ctx, dev, paths)
 		if err == nil {
-			err = warm(ctx, func(yield func(blob.ReaderAt, span) bool) {
+			err = warm(ctx, func(yield func(blob.ReaderAt, tracelayer.Span) bool) {
 				for _, r := range ranges {
 					for r.Size > 0 {
 						n := min(r.Size, tracelayer.MaxCount)
-						if !yield(dev, span{r.Off, n}) {
+						if !yield(dev, tracelayer.Span{Off: r.Off, Size: n}) {
 							return
 						}
 						r.Off, r.Size = r.Off+n, r.Size-n
@@ -121,11 +121,11 @@ func fits(ctx context.Context, layers []blob.ReaderAt, trace tracelayer.Trace) e
 	if local(layers) {
 		return nil
 	}
-	return warm(ctx, func(yield func(blob.ReaderAt, span) bool) {
+	return warm(ctx, func(yield func(blob.ReaderAt, tracelayer.Span) bool) {
 		for _, r := range trace {
 			for r.Count > 0 {
 				n := min(r.Count, tracelayer.MaxCount)
-				if !yield(streams[r.Layer], span{r.Off, n}) {
+				if !yield(streams[r.Layer], tracelayer.Span{Off: r.Off, Size: n}) {
 					return
 				}
 				r.Off, r.Count = r.Off+n, r.Count-n
@@ -168,7 +168,7 @@ func local(layers []blob.ReaderAt) bool {
 
 // warm makes reads of up to tracelayer.MaxCount bytes, several at a time, so that
 // what they are of gets into the cache.
-func warm(ctx context.Context, reads iter.Seq2[blob.ReaderAt, span]) error {
+func warm(ctx context.Context, reads iter.Seq2[blob.ReaderAt, tracelayer.Span]) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelReads)
 	for b, s := range reads {
@@ -176,16 +176,13 @@ func warm(ctx context.Context, reads iter.Seq2[blob.ReaderAt, span]) error {
 			break
 		}
 		g.Go(func() error {
-			p := scratch.Borrow(int(s.size))
+			p := scratch.Borrow(int(s.Size))
 			defer scratch.Return(p)
-			return blob.ReadFull(ctx, b, *p, s.off)
+			return blob.ReadFull(ctx, b, *p, s.Off)
 		})
 	}
 	return g.Wait()
 }
-
-// span is a range of bytes.
-type span struct{ off, size int64 }
 
 // ErrOtherImage is in the chain of errors of traces that were recorded with
 // another image than the one they are for.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/reprise-containers/reprise/cmd/internal/handover"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/tracelayer"
@@ -166,7 +167,7 @@ func (r *Recording) decode(text []byte) (err error) {
 // beside reads plan and data that the recorder wrote beside the trace file name.
 // What is damaged is as good as what is not there.
 func (r *Recording) beside(ctx context.Context, name string) error {
-	text, err := os.ReadFile(name + ".plan")
+	text, err := os.ReadFile(name + handover.Plan)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -182,7 +183,7 @@ func (r *Recording) beside(ctx context.Context, name string) error {
 	if plan.DataSize() == 0 {
 		return nil
 	}
-	f, err := blob.OpenFile(name + ".data")
+	f, err := blob.OpenFile(name + handover.Data)
 	if err == nil {
 		r.closers = append(r.closers, f)
 		err = verify(ctx, plan, f)
