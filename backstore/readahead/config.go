@@ -12,8 +12,8 @@ const (
 	// Sequential reads ahead of sequential streams, at most half of what they
 	// have read. It wastes few bytes.
 	Sequential = "sequential"
-	// Expand fetches around what is missing, too, as many bytes as take about as
-	// long as another request would. It wastes bytes to save time.
+	// Expand fetches around what is missing, too, as many bytes as take about
+	// twice as long as a request without any. It wastes bytes to save time.
 	Expand = "expand"
 )
 
