@@ -32,8 +32,8 @@ type Config struct {
 	Block int64
 }
 
-// DefaultConfig reads ahead of two pages in a row.
-var DefaultConfig = Config{Policy: Sequential, Trigger: 8 << 10, Max: 1 << 20, Block: 128 << 10}
+// DefaultConfig fetches around what is missing, and reads ahead of two pages in a row.
+var DefaultConfig = Config{Policy: Expand, Trigger: 8 << 10, Max: 1 << 20, Block: 128 << 10}
 
 // Validate reports values that make no sense.
 func (c Config) Validate() error {

@@ -23,6 +23,7 @@ type Device struct {
 	mu     sync.Mutex
 	policy Policy // nil if nothing is read ahead
 	unread unread
+	gain   gain
 }
 
 // Shared is what a device has in common with others.
@@ -74,8 +75,23 @@ func (d *Device) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 func (d *Device) enter(asked Span) Ahead {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.counters.used.Add(d.unread.take(asked))
-	return d.policy.Next(asked.Off, asked.End-asked.Off)
+	used := d.unread.take(asked)
+	d.gain.used += used
+	d.counters.used.Add(used)
+	n := asked.End - asked.Off
+	ahead := d.policy.Next(asked.Off, n)
+	if d.gain.poor() {
+		d.gain.forgive(n)
+		return Ahead{Read: asked}
+	}
+	return ahead
+}
+
+// readAhead counts a span that was read before anybody asked for it; d.mu is held.
+func (d *Device) readAhead(s Span) {
+	n := d.unread.add(s)
+	d.gain.read(n)
+	d.counters.ahead.Add(n)
 }
 
 // readMore reads what was asked for, of which something is missing, together with
@@ -95,7 +111,8 @@ func (d *Device) readMore(ctx context.Context, p []byte, ahead Ahead, asked Span
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.policy.Observe(s.End-s.Off, took)
-	d.counters.ahead.Add(d.unread.add(Span{s.Off, asked.Off}) + d.unread.add(Span{asked.End, s.End}))
+	d.readAhead(Span{s.Off, asked.Off})
+	d.readAhead(Span{asked.End, s.End})
 	return copy(p, more[asked.Off-s.Off:]), true
 }
 
@@ -149,7 +166,7 @@ func (d *Device) fetch(ctx context.Context, s Span) {
 			return
 		}
 		d.mu.Lock()
-		d.counters.ahead.Add(d.unread.add(Span{off, off + n}))
+		d.readAhead(Span{off, off + n})
 		d.mu.Unlock()
 	}
 }

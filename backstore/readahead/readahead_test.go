@@ -102,7 +102,7 @@ func sequence(read func(off, n int64), off, n int64) {
 	}
 }
 
-var cfg = readahead.DefaultConfig
+var cfg = readahead.Config{Policy: readahead.Sequential, Trigger: readahead.DefaultConfig.Trigger, Max: readahead.DefaultConfig.Max}
 
 func TestShortStreamsNeedFewerRequests(t *testing.T) {
 	o := newOrigin(1 << 30)
@@ -164,6 +164,26 @@ func TestRandomReadsAreLeftAlone(t *testing.T) {
 	})
 	if o.fetched() > reads*page {
 		t.Errorf("%d bytes fetched for %d read", o.fetched(), reads*page)
+	}
+}
+
+// Expand may try, but must notice that nothing comes of it.
+func TestExpandGivesUpOnRandomReads(t *testing.T) {
+	o := newOrigin(1 << 30)
+	rnd := rand.New(rand.NewPCG(1, 2))
+	const reads = 4000
+	cfg := readahead.DefaultConfig
+	watch(t, o, cfg, func(read func(off, n int64)) {
+		for range reads {
+			read(rnd.Int64N(o.size/page)*page, page)
+		}
+	})
+	const try = 4 << 20
+	if most := int64(3*reads*page + try); o.fetched() > most {
+		t.Errorf("%d bytes fetched for %d read, more than %d", o.fetched(), reads*page, most)
+	}
+	if o.fetched() < try {
+		t.Errorf("%d bytes fetched: it was not tried at all", o.fetched())
 	}
 }
 

@@ -21,6 +21,34 @@ func (c *Counters) Stats() Stats {
 	return Stats{Ahead: c.ahead.Load(), Used: c.used.Load(), Skipped: c.impolite.Load()}
 }
 
+const (
+	// tried is how many bytes are read ahead of a device before it is asked what
+	// became of them.
+	tried = 4 << 20
+	// remembered is how many are looked back on.
+	remembered = 16 << 20
+	// leastUsed is the part of them that must have been used, for more to be read
+	// ahead. In starts it is about half.
+	leastUsed = 1.0 / 8
+)
+
+// gain tells whether reading ahead is of use: reads all over a large file, as
+// those of a database, find next to nothing of it.
+type gain struct{ ahead, used int64 } // bytes
+
+func (g *gain) read(n int64) {
+	if g.ahead += n; g.ahead > remembered {
+		g.ahead, g.used = g.ahead/2, g.used/2
+	}
+}
+
+// poor reports whether too little of what was read ahead was used.
+func (g *gain) poor() bool { return g.ahead > tried && float64(g.used) < leastUsed*float64(g.ahead) }
+
+// forgive takes n bytes that were not read ahead for want of use off what was, so
+// that one day it is tried again.
+func (g *gain) forgive(n int64) { g.ahead = max(g.ahead-n, 0) }
+
 // unread is a set of pages of align bytes that were read ahead and not yet used:
 // by groups of 64 pages a bit for each.
 type unread map[int64]uint64

@@ -55,7 +55,11 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 	defer stored.Close()
 
 	attacher := attach.New(server, blobs.Open, attach.Config{
-		Readahead:      readahead.Config{Trigger: readahead.DefaultConfig.Trigger, Max: int64(cfg.Device.Readahead)},
+		Readahead: readahead.Config{
+			Policy: cfg.Device.ReadaheadPolicy, Trigger: readahead.DefaultConfig.Trigger,
+			Max: int64(cfg.Device.Readahead), Block: int64(cfg.Device.ReadaheadBlock),
+		},
+		Quiet:          blobs.Quiet,
 		LocalReadahead: attach.DefaultConfig.LocalReadahead,
 	})
 	attaching := program.Stage{{Name: "attaching images", Run: attacher.Run}}

@@ -10,6 +10,7 @@ import (
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/attach"
 	"github.com/reprise-containers/reprise/backstore/fusedev"
+	"github.com/reprise-containers/reprise/backstore/readahead"
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/cmd/internal/metrics"
 	"github.com/reprise-containers/reprise/cmd/internal/prefetch"
@@ -95,6 +96,15 @@ func export(m *metrics.Metrics, c *cache.Cache, a *attach.Attacher, server *fuse
 	m.Gauge("reprise_images_attached", "Images attached.", func() float64 { return float64(a.Stats().Attached) })
 	m.Gauge("reprise_images_local", "Images of which everything is held locally, looked at every few seconds.",
 		func() float64 { return float64(a.Stats().Local) })
+	ahead := func(value func(readahead.Stats) int64) func() float64 {
+		return func() float64 { return float64(value(a.Stats().Readahead)) }
+	}
+	m.Counter("reprise_readahead_bytes_total", "Bytes of devices read ahead of what the kernel asked for.",
+		ahead(func(s readahead.Stats) int64 { return s.Ahead }))
+	m.Counter("reprise_readahead_used_bytes_total", "Bytes read ahead that the kernel asked for later.",
+		ahead(func(s readahead.Stats) int64 { return s.Used }))
+	m.Counter("reprise_readahead_skipped_total", "Reads that were not made longer, because somebody else waited for the registry.",
+		ahead(func(s readahead.Stats) int64 { return s.Skipped }))
 	of := func(value func(cache.Stats) int64) func() float64 {
 		return func() float64 { return float64(value(c.Stats())) }
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/remote/registry"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 // TestTraceReferrer records a container because the node is configured to, attaches
@@ -105,33 +106,37 @@ func TestRecordedThroughCrash(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	p, err := n.Containerd.StartRecordTrace([]string{"--time", "600", "--working-dir", dir}, n.Ref("crash:1"), n.Ref("crash:2"),
-		"/bin/sh", "-c", "echo started; while [ ! -e /go ]; do sleep 0.1; done; cat /etc/layers; echo done")
-	if err != nil {
-		t.Fatal(err)
+	n.ctr(t, "run", "-d", "--snapshotter", "overlaybd",
+		"--snapshotter-label", labels.RecordTrace+"=yes", "--snapshotter-label", labels.RecordTracePath+"="+file,
+		n.Ref("crash:1"), "recorded", "/bin/sh", "-c", "sleep 1000")
+	if _, err := os.Stat(file + ".lock"); err != nil {
+		t.Error(err)
 	}
-	awaitLog(t, p, "started")
 	if err := n.Snapshotter.Kill(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.Snapshotter.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	ids := strings.Fields(n.ctr(t, "task", "ls", "-q"))
-	if len(ids) != 1 {
-		t.Fatalf("tasks %v", ids)
+	out, err := n.Containerd.Exec(t.Context(), "recorded", "/bin/sh", "-c", sumScript)
+	if err != nil || !strings.Contains(out, "/etc/layers") {
+		t.Errorf("the container does not go on: %q, %v", out, err)
 	}
-	if _, err := n.Containerd.Exec(t.Context(), ids[0], "/bin/sh", "-c", "cat /etc/layers > /go"); err != nil {
-		t.Errorf("the container does not go on: %v", err)
+	reason, err := os.ReadFile(file + ".err")
+	if err != nil || !strings.Contains(string(reason), "stopped during the recording") {
+		t.Errorf("the reason is %q, %v", reason, err)
 	}
-	if err := p.Await(t.Context()); err == nil {
-		t.Error("a recording that was lost is no error")
-	}
-	out, err := p.Log()
-	if err != nil || !strings.Contains(out, "done") || !strings.Contains(out, "stopped during the recording") {
-		t.Errorf("printed %q, %v", out, err)
-	}
-	if images := n.ctr(t, "image", "ls", "-q"); strings.Contains(images, n.Ref("crash:2")) {
-		t.Errorf("images %s", images)
+	n.ctr(t, "task", "kill", "-s", "KILL", "recorded")
+	n.ctr(t, "task", "rm", "-f", "recorded")
+	n.ctr(t, "container", "rm", "recorded")
+	for { // until containerd has collected the snapshot
+		left, err := filepath.Glob(n.Path("snapshotter", "snapshots", "*", "record"))
+		if err != nil || t.Context().Err() != nil {
+			t.Fatalf("%v is left, %v", left, err)
+		}
+		if len(left) == 0 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
 	}
 }

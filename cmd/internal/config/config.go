@@ -85,9 +85,11 @@ type Read struct {
 
 // Device bounds a block device.
 type Device struct {
-	MaxInFlight int  `toml:"max_in_flight" comment:"Kernel requests of one device served at a time; the others wait, other devices do not."`
-	Readahead   Size `toml:"readahead" comment:"Farthest readahead of a sequential reader while an image is cold; 0: none."`
-	KeepIdle    bool `toml:"keep_idle" comment:"Leave an image attached when its last container is removed."`
+	MaxInFlight     int    `toml:"max_in_flight" comment:"Kernel requests of one device served at a time; the others wait, other devices do not."`
+	Readahead       Size   `toml:"readahead" comment:"Farthest readahead of a sequential reader while an image is cold; 0: none of any kind."`
+	ReadaheadPolicy string `toml:"readahead_policy" comment:"What is read ahead of a start that has no trace. \"expand\": what is missing is fetched with its surroundings, as much as takes as long as another request; \"sequential\": only ahead of sequential readers, fewer bytes in more requests; \"off\"."`
+	ReadaheadBlock  Size   `toml:"readahead_block" comment:"Largest aligned block that \"expand\" fetches at a place."`
+	KeepIdle        bool   `toml:"keep_idle" comment:"Leave an image attached when its last container is removed."`
 }
 
 // Download says how attached images are made independent of their registry.
@@ -123,7 +125,7 @@ func Default() Snapshotter {
 			RetryBase:  Duration(100e6),
 			RetryMax:   Duration(10e9),
 		},
-		Device:   Device{MaxInFlight: 64, Readahead: 1 << 20},
+		Device:   Device{MaxInFlight: 64, Readahead: 1 << 20, ReadaheadPolicy: "expand", ReadaheadBlock: 128 << 10},
 		Download: Download{Delay: Duration(600e9), Idle: Duration(2e9), Images: 1},
 		Trace: Trace{
 			Replay: true, Images: 16, RecordLabels: true, Record: []string{}, RecordTime: Duration(60e9),
@@ -210,6 +212,8 @@ func (c Snapshotter) Validate() error {
 	check(c.Read.OnDeadline != "error" || c.Read.Deadline > 0, "read.read_deadline: must be positive with on_deadline = \"error\"")
 	check(c.Read.RetryBase > 0 && c.Read.RetryMax >= c.Read.RetryBase, "read.retry_base, read.retry_max: must be positive and in order")
 	check(c.Device.MaxInFlight > 0, "device.max_in_flight: must be positive")
+	oneOf("device.readahead_policy", c.Device.ReadaheadPolicy, "expand", "sequential", "off")
+	check(c.Device.ReadaheadBlock > 0, "device.readahead_block: must be positive")
 	check(c.Download.Idle > 0, "download.idle: must be positive")
 	check(c.Download.Images > 0, "download.images: must be positive")
 	c.Trace.validate(check)

@@ -35,7 +35,7 @@ const chain3 = "../../../backstore/testdata/vectors/small-chain3/"
 
 // world is a registry with one repository, and a node that reads from it.
 type world struct {
-	t   *testing.T
+	t   testing.TB
 	ref string
 
 	mu        sync.Mutex
@@ -57,7 +57,7 @@ type outcome struct {
 	err   error
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, content: map[string][]byte{}, outcomes: make(chan outcome, 100)}
 	s := httptest.NewServer(w)
@@ -174,7 +174,7 @@ func (w *world) start(img backstore.Image) tracelayer.Trace {
 	return r.Stop()
 }
 
-func readStart(t *testing.T, dev blob.ReaderAt) {
+func readStart(t testing.TB, dev blob.ReaderAt) {
 	t.Helper()
 	p := make([]byte, 16<<10)
 	for off := int64(0); off+int64(len(p)) <= dev.Size()/2; off += int64(2 * len(p)) {

@@ -30,6 +30,9 @@ var errStopped = errors.New("the snapshotter was stopped during the recording")
 // Attacher attaches images recorded; *attach.Attacher does.
 type Attacher interface {
 	Record(ctx context.Context, id string, img backstore.Image, target string, r *tracelayer.Recorder) error
+	// Recorded says that the recording of id has ended, though the container
+	// may go on.
+	Recorded(id string)
 }
 
 // Observer is told what comes of recordings. It is called in parallel.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -45,6 +46,7 @@ type node struct {
 	idle    bool                     // nothing is ever read
 	down    error                    // of the registry, when blobs are opened
 	told    []string
+	ended   []string // devices that are recorded no more
 	stop    func()
 }
 
@@ -110,6 +112,12 @@ func (d devices) Record(ctx context.Context, id string, img backstore.Image, tar
 	dev, err := backstore.OpenRecorded(ctx, layers, r)
 	d.devices[id] = dev
 	return err
+}
+
+func (d devices) Recorded(id string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ended = append(d.ended, id)
 }
 
 func (n *node) Recorded(ref, path string, records, dropped int, why error) {
@@ -223,6 +231,9 @@ func TestEnds(t *testing.T) {
 	}
 	if s := n.Stats(); s != (recordings.Stats{Started: 2, Finished: 2}) {
 		t.Errorf("%+v", s)
+	}
+	if slices.Sort(n.ended); !slices.Equal(n.ended, []string{"device", "lock"}) {
+		t.Errorf("%v are like any other device again", n.ended)
 	}
 }
 

@@ -22,6 +22,7 @@ var (
 // write ends a recording and writes it.
 func (r *Recordings) write(ctx context.Context, rec *recording) {
 	trace := rec.recorder.Stop()
+	r.attacher.Recorded(rec.id)
 	var without error // why there is no plan
 	err := rec.target.finish(func(w io.Writer) error {
 		if len(trace) == 0 {

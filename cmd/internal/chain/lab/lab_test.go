@@ -83,6 +83,7 @@ func (n *node) replay(ctx context.Context) (replay.Stats, error) {
 type sample struct {
 	took     time.Duration
 	inFlight int64 // bytes, when it began
+	window   int64 // bytes that might be, by then
 }
 
 // unrelated reads count times, with pauses, from a blob that no plan has, or
@@ -95,6 +96,7 @@ func (n *node) unrelated(t testing.TB, count int, done <-chan struct{}) (samples
 		t.Fatal(err)
 	}
 	rng := rand.New(rand.NewPCG(uint64(count), 7))
+	var window int64
 	for i := range count {
 		select {
 		case <-done:
@@ -106,11 +108,12 @@ func (n *node) unrelated(t testing.TB, count int, done <-chan struct{}) (samples
 		if err != nil {
 			t.Fatal(err)
 		}
+		window = max(window, int64(n.chain.Line(n.ref()).Window))
 		start := time.Now()
 		if _, err := b.ReadAt(t.Context(), p, int64(i)*(20<<10)); err != nil {
 			t.Fatal(err)
 		}
-		samples = append(samples, sample{time.Since(start), flight})
+		samples = append(samples, sample{time.Since(start), flight, window})
 	}
 	return samples
 }

