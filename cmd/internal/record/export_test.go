@@ -4,6 +4,8 @@ import (
 	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/cmd/internal/traces"
 )
 
 // For tests.
@@ -16,14 +18,6 @@ func WithTrace(manifest, config []byte, layer ocispec.Descriptor) (newManifest, 
 	if err != nil {
 		return nil, nil, err
 	}
-	t, err := d.withTrace(layer, time.Unix(1, 0).UTC())
-	if err != nil {
-		return nil, nil, err
-	}
-	newConfig, desc, err := t.configText()
-	if err != nil {
-		return nil, nil, err
-	}
-	newManifest, err = t.manifestText(desc)
-	return newManifest, newConfig, err
+	added, err := traces.Add(d.manifest, d.config, layer, time.Unix(1, 0).UTC())
+	return added.Manifest, added.Config, err
 }

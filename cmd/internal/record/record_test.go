@@ -20,6 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cmd/internal/record"
+	"github.com/reprise-containers/reprise/cmd/internal/traces"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
@@ -215,6 +216,23 @@ func TestRecordIndex(t *testing.T) {
 	}
 	if m, _, _, _ := w.documents(newName); len(m.Layers) != 3 {
 		t.Errorf("%+v", m.Layers)
+	}
+}
+
+// Without its trace, the copy is the image that was recorded, digest and all.
+func TestRecordStripped(t *testing.T) {
+	w := newWorld(t)
+	w.image(oldName, nil)
+	if _, err := record.Run(w.ctx, w.config()); err != nil {
+		t.Fatal(err)
+	}
+	manifest, config := w.texts(newName)
+	d, err := traces.Drop(manifest, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if was, _ := w.texts(oldName); string(d.Manifest) != string(was) {
+		t.Errorf("without the trace: %s, was %s", d.Manifest, was)
 	}
 }
 
