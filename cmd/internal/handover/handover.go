@@ -22,6 +22,3 @@ const (
 	OK   = ".ok"
 	Err  = ".err"
 )
-
-// Suffixes are all of them.
-func Suffixes() []string { return []string{Lock, Plan, Data, OK, Err} }

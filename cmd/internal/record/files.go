@@ -21,14 +21,18 @@ import (
 const (
 	// poll is how often the files that a snapshotter writes are looked for.
 	poll = 50 * time.Millisecond
+	// removeAgain is how often files are removed again if there are more: the
+	// snapshotter writes five of them.
+	removeAgain = 5
 	// maxReason bounds what is read of why a recording failed, in bytes.
 	maxReason = 4 << 10
 )
 
 // files are what a recording is handed over in: the trace, and others whose names
-// are its name and a suffix.
+// are its name and a suffix, in a directory of its own. Once that is removed, a
+// snapshotter that still writes can not make more of them.
 type files struct {
-	trace string
+	dir, trace string
 }
 
 // newID returns a name that no other recording has, as upstream makes it.
@@ -38,20 +42,28 @@ func newID(now time.Time) string {
 	return "record-trace-" + now.UTC().Format("20060102150405") + "-" + hex.EncodeToString(b[:])
 }
 
-// makeFiles makes the directory, if it is not there, and the empty trace file.
+// makeFiles makes the directory dir, if it is not there, one for the recording in
+// it, and there the empty trace file.
 func makeFiles(dir, id string) (files, error) {
-	f := files{filepath.Join(dir, id)}
+	f := files{dir: filepath.Join(dir, id)}
+	f.trace = filepath.Join(f.dir, "trace")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return f, err
 	}
 	if err := private(dir); err != nil {
 		return f, err
 	}
-	trace, err := os.OpenFile(f.trace, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	if err := os.Mkdir(f.dir, 0o700); err != nil {
 		return f, err
 	}
-	return f, trace.Close()
+	trace, err := os.OpenFile(f.trace, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = trace.Close()
+	}
+	if err != nil {
+		return f, errors.Join(err, f.remove())
+	}
+	return f, nil
 }
 
 // private refuses a directory that others can write to: they could swap the
@@ -73,19 +85,21 @@ func private(dir string) error {
 	return nil
 }
 
-// remove removes what a recording left.
+// remove removes what a recording left. The snapshotter may be making another file
+// right then, so that the directory is not empty after all.
 func (f files) remove() error {
-	var errs []error
-	for _, suffix := range append(handover.Suffixes(), "") {
-		if err := os.Remove(f.trace + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+	err := os.RemoveAll(f.dir)
+	for range removeAgain {
+		if err == nil {
+			break
 		}
+		err = os.RemoveAll(f.dir)
 	}
-	return errors.Join(append(errs, os.RemoveAll(f.fifos()))...)
+	return err
 }
 
 // fifos is the directory for the container's standard input and output.
-func (f files) fifos() string { return f.trace + ".fifo" }
+func (f files) fifos() string { return filepath.Join(f.dir, "fifo") }
 
 // began reports whether the snapshotter records.
 func (f files) began() error {

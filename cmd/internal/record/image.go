@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cmd/internal/source"
+	"github.com/reprise-containers/reprise/cmd/internal/traces"
 )
 
 // image is the image that is recorded, for this host's platform.
@@ -84,36 +85,30 @@ func sources(ctx context.Context, cs content.Store, name string, digests ...dige
 }
 
 // create writes config and manifest of the image with a trace layer, which is in
-// the content store, and returns the manifest.
-func (r *recording) create(ctx context.Context, layer ocispec.Descriptor) (ocispec.Descriptor, *traced, error) {
+// the content store, and returns the descriptor of the manifest.
+func (r *recording) create(ctx context.Context, layer ocispec.Descriptor) (ocispec.Descriptor, traces.Added, error) {
 	var desc ocispec.Descriptor
-	t, err := r.old.withTrace(layer, time.Now().UTC().Truncate(time.Second))
+	added, err := traces.Add(r.old.documents.manifest, r.old.config, layer, time.Now().UTC().Truncate(time.Second))
 	if err != nil {
-		return desc, nil, err
+		return desc, added, err
 	}
-	text, config, err := t.configText()
-	if err != nil {
-		return desc, nil, err
-	}
-	chain := identity.ChainID(slices.Clone(t.diffIDs))
+	chain := identity.ChainID(slices.Clone(added.DiffIDs))
 	keep := map[string]string{"containerd.io/gc.ref.snapshot." + r.cfg.Snapshotter: chain.String()}
 	maps.Copy(keep, r.old.sources)
-	if err := r.write(ctx, config, text, keep); err != nil {
-		return desc, nil, fmt.Errorf("writing the config: %w", err)
+	config := added.Parsed.Config
+	if err := r.write(ctx, config, added.Config, keep); err != nil {
+		return desc, added, fmt.Errorf("writing the config: %w", err)
 	}
-	if text, err = t.manifestText(config); err != nil {
-		return desc, nil, err
-	}
-	desc = ocispec.Descriptor{MediaType: r.old.manifest.MediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
+	desc = ocispec.Descriptor{MediaType: r.old.manifest.MediaType, Digest: digest.FromBytes(added.Manifest), Size: int64(len(added.Manifest))}
 	keep = map[string]string{"containerd.io/gc.ref.content.config": config.Digest.String()}
-	for i, l := range append(slices.Clone(r.old.parsed.Layers), layer) {
+	for i, l := range added.Parsed.Layers {
 		keep[fmt.Sprintf("containerd.io/gc.ref.content.l.%d", i)] = l.Digest.String()
 	}
 	maps.Copy(keep, r.old.sources)
-	if err := r.write(ctx, desc, text, keep); err != nil {
-		return desc, nil, fmt.Errorf("writing the manifest: %w", err)
+	if err := r.write(ctx, desc, added.Manifest, keep); err != nil {
+		return desc, added, fmt.Errorf("writing the manifest: %w", err)
 	}
-	return desc, t, nil
+	return desc, added, nil
 }
 
 func (r *recording) write(ctx context.Context, desc ocispec.Descriptor, text []byte, keep map[string]string) error {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"strings"
@@ -29,7 +30,8 @@ const parallelReads = 16
 // of an image, bottom first without a trace layer, and writes its data to data
 // unless that is nil. Of the layers it reads what the plan is of, some of it
 // twice. A trace with reads that the layers do not have is of another image and
-// refused. Notes are about files of a list that the image lacks.
+// refused. Notes are about files of a list that the image lacks, and about reads that
+// the plan is without.
 func Rebuild(ctx context.Context, r *Recording, layers []blob.Blob, data *os.File) (plan *tracelayer.Plan, notes []string, err error) {
 	all := make([]fetchplan.Layer, len(layers))
 	plain := make([]blob.ReaderAt, len(layers))
@@ -53,10 +55,13 @@ func Rebuild(ctx context.Context, r *Recording, layers []blob.Blob, data *os.Fil
 	if err != nil {
 		return nil, nil, err
 	}
-	if data == nil {
-		plan, _, err = fetchplan.Build(ctx, all, trace, nil)
-	} else {
-		plan, _, err = fetchplan.Build(ctx, all, trace, data)
+	var to io.Writer // a nil *os.File is none
+	if data != nil {
+		to = data
+	}
+	plan, skipped, err := fetchplan.Build(ctx, all, trace, to)
+	if skipped > 0 {
+		notes = append(notes, fmt.Sprintf("the plan is without %d of %d reads: it has no room for more", skipped, len(trace)))
 	}
 	return plan, notes, err
 }

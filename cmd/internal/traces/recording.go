@@ -282,6 +282,16 @@ func (r *Recording) openLayer(ctx context.Context, b blob.Blob, from *source.Con
 	return nil
 }
 
+// of says which layers the image has that the recording was found with. A plan of
+// others is no use.
+func (r *Recording) of(layers []tracelayer.PlanLayer) {
+	r.Layers = layers
+	if r.Plan != nil && Differences(r.Layers, r.Plan.Layers) != "" {
+		r.note("the plan in %s is no use: it is of other layers than the image has", r.Name)
+		r.Plan, r.Data, r.whole = nil, nil, nil
+	}
+}
+
 func (r *Recording) note(format string, args ...any) {
 	r.Notes = append(r.Notes, fmt.Sprintf(format, args...))
 }
