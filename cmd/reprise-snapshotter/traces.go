@@ -28,7 +28,7 @@ func newPrefetcher(ctx context.Context, cfg config.Snapshotter, source prefetch.
 	}
 	return prefetch.New(source, finder, &prefetches{ctx: ctx, metrics: counts}, prefetch.Config{
 		Parallel: cfg.Trace.Images,
-		Budget:   int64(cfg.Cache.Max),
+		Budget:   int64(cfg.Cache.Max) / 2, // as a replay may at most
 	})
 }
 
