@@ -26,7 +26,7 @@ func (r *run) choose() (streamed, ranged []item) {
 		}
 		t := r.Targets[e.Layer]
 		if t.Use != nil {
-			i.mark = &mark{off: e.Off, end: i.end(), count: &r.count, o: r.Observer}
+			i.mark = &mark{off: e.Off, end: i.end()}
 			uses[t.Use] = append(uses[t.Use], i.mark)
 		}
 		if t.Stage != nil && !t.Stage.Rejected() && r.Data != nil && e.Stored > 0 {
@@ -36,7 +36,7 @@ func (r *run) choose() (streamed, ranged []item) {
 		}
 	}
 	for u, marks := range uses {
-		u.watch(marks)
+		u.watch(watch{marks: marks, o: r.Observer, count: r.count})
 	}
 	return streamed, ranged
 }

@@ -74,7 +74,7 @@ type Job struct {
 // run is one Run.
 type run struct {
 	Job
-	count  counters
+	count  *counters           // on its own: marks of use keep it
 	room   *semaphore.Weighted // of memory
 	stages []*blob.Stage
 
@@ -106,7 +106,7 @@ func Run(ctx context.Context, job Job) (Stats, error) {
 	if job.Observer == nil {
 		job.Observer = nobody{}
 	}
-	r := &run{Job: job, room: semaphore.NewWeighted(memory)}
+	r := &run{Job: job, count: new(counters), room: semaphore.NewWeighted(memory)}
 	streamed, ranged := r.choose()
 	if len(streamed)+len(ranged) > 0 {
 		r.fetch(blob.WithPriority(ctx, blob.Background), streamed, ranged)
