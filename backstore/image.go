@@ -24,12 +24,12 @@ type Image struct {
 	FSType string
 	// Trace is where the recorded reads of its start are, or nil if the image
 	// has none.
-	Trace *Trace
+	Trace *TraceLayer
 }
 
-// Trace says where the trace layer of an image is: in a directory, in a registry,
-// or both. It is plain data, like Image.
-type Trace struct {
+// TraceLayer says where the trace layer of an image is: in a directory, in a
+// registry, or both. It is plain data, like Image.
+type TraceLayer struct {
 	// Layer is the trace layer's blob. Its Digest is "" if only Dir is known.
 	Layer Layer
 	// Dir is the directory with the unpacked members of the layer, which has a

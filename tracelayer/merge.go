@@ -33,13 +33,14 @@ func (c MergeConfig) Validate() error {
 	return nil
 }
 
+// DefaultMergeConfig returns what zeros stand for.
+func DefaultMergeConfig() MergeConfig {
+	return MergeConfig{HalfLife: 7 * 24 * time.Hour, MinShare: 0.45}
+}
+
 func (c MergeConfig) withDefaults() MergeConfig {
-	if c.HalfLife == 0 {
-		c.HalfLife = 7 * 24 * time.Hour
-	}
-	if c.MinShare == 0 {
-		c.MinShare = 0.45
-	}
+	d := DefaultMergeConfig()
+	c.HalfLife, c.MinShare = cmp.Or(c.HalfLife, d.HalfLife), cmp.Or(c.MinShare, d.MinShare)
 	return c
 }
 

@@ -26,7 +26,7 @@ func recordCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "record-trace",
 		Usage:     "Record the start of a container, and make an image with the trace of it",
-		ArgsUsage: "[flags] OldImage NewImage [COMMAND] [ARG...]",
+		ArgsUsage: "OldImage NewImage [COMMAND] [ARG...]",
 		Description: `Run a temporary container of an overlaybd image, note what it reads, and name
 NewImage a copy of OldImage with a topmost layer that has the trace. On a node that
 has nothing, containers of NewImage start faster: what they are going to read is

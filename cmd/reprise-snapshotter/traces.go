@@ -8,7 +8,6 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/reprise-containers/reprise/backstore/attach"
-	"github.com/reprise-containers/reprise/backstore/download"
 	"github.com/reprise-containers/reprise/cmd/internal/chain"
 	"github.com/reprise-containers/reprise/cmd/internal/config"
 	"github.com/reprise-containers/reprise/cmd/internal/metrics"
@@ -71,6 +70,13 @@ func (p *prefetches) Prefetched(ref string, o prefetch.Outcome, s replay.Stats, 
 	}
 }
 
+// Skipped implements prefetch.Observer.
+func (p *prefetches) Skipped(ref string, why error) {
+	if p.first(ref + " " + why.Error()) {
+		log.G(p.ctx).WithField("image", ref).WithError(why).Warn("not all that there is of traces of an image is used")
+	}
+}
+
 // first reports whether what is new.
 func (p *prefetches) first(what string) bool {
 	p.mu.Lock()
@@ -83,21 +89,6 @@ func (p *prefetches) first(what string) bool {
 	}
 	p.logged[what] = true
 	return true
-}
-
-// quiet is registries from which nothing is downloaded in the background while
-// something is fetched ahead: that will be needed sooner.
-type quiet struct {
-	download.Registries
-	prefetcher *prefetch.Prefetcher
-}
-
-// Quiet implements download.Registries.
-func (q quiet) Quiet(ref string) time.Duration {
-	if q.prefetcher != nil && q.prefetcher.Busy(ref) {
-		return 0
-	}
-	return q.Registries.Quiet(ref)
 }
 
 // newRecordings returns the recordings of what a attaches.

@@ -41,7 +41,7 @@ type replaying struct {
 // data of the plan are; a trace without any will do. The layers need not be all
 // of the plan's: what is of others is skipped. Two calls for the same trace at a
 // time are one.
-func (c *Chain) Replay(ctx context.Context, ref string, trace backstore.Trace, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
+func (c *Chain) Replay(ctx context.Context, ref string, trace backstore.TraceLayer, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return replay.Stats{}, fmt.Errorf("parsing reference %q: %w", ref, err)
@@ -74,7 +74,7 @@ func (c *Chain) Replay(ctx context.Context, ref string, trace backstore.Trace, p
 	}
 }
 
-func (c *Chain) replay(ctx context.Context, host, ref string, trace backstore.Trace, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
+func (c *Chain) replay(ctx context.Context, host, ref string, trace backstore.TraceLayer, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
 	c.mu.Lock()
 	h := c.host(host)
 	c.mu.Unlock()
@@ -120,7 +120,7 @@ func (c *Chain) target(ctx context.Context, ref string, l tracelayer.PlanLayer, 
 
 // data returns what opens the data of plan, nil if there are none, and whether
 // they are on this node.
-func (c *Chain) data(ref string, trace backstore.Trace, plan *tracelayer.Plan) (open func(ctx context.Context, off int64) (replay.Stream, error), local bool) {
+func (c *Chain) data(ref string, trace backstore.TraceLayer, plan *tracelayer.Plan) (open func(ctx context.Context, off int64) (replay.Stream, error), local bool) {
 	size := plan.DataSize()
 	if size == 0 {
 		return nil, false

@@ -27,11 +27,14 @@ func (p *Prefetcher) image(daemon context.Context, k key, img backstore.Image) {
 	defer cancel()
 	if img.Trace == nil {
 		found, ok, err := p.finder.Find(ctx, img, k.manifest)
-		if err != nil && daemon.Err() == nil {
-			p.observer.Prefetched(img.Ref, Failed, replay.Stats{}, err)
-		}
-		if err != nil || !ok {
+		switch {
+		case daemon.Err() != nil, err == nil && !ok:
 			return
+		case !ok:
+			p.observer.Prefetched(img.Ref, Failed, replay.Stats{}, err)
+			return
+		case err != nil:
+			p.observer.Skipped(img.Ref, err)
 		}
 		img = found
 	}
@@ -90,7 +93,7 @@ func remoteLayers(img backstore.Image) []ocispec.Descriptor {
 // contents is what was read of a trace layer: a plan, or if it has none, what is
 // in its slot.
 type contents struct {
-	trace backstore.Trace // with what was found out about it
+	trace backstore.TraceLayer // with what was found out about it
 	plan  *tracelayer.Plan
 	slot  []byte
 }
@@ -115,7 +118,7 @@ func (p *Prefetcher) read(ctx context.Context, img backstore.Image) (contents, e
 }
 
 // readDir reads the files of a trace layer that was unpacked.
-func readDir(t backstore.Trace) (plan, slot []byte, err error) {
+func readDir(t backstore.TraceLayer) (plan, slot []byte, err error) {
 	plan, err = readFile(filepath.Join(t.Dir, tracelayer.PlanName), tracelayer.MaxPlan)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -152,7 +155,7 @@ func readFile(path string, limit int64) ([]byte, error) {
 
 // readBlob reads from the blob of a trace layer. Where its plan is is looked up
 // and noted in t if annotations do not say it.
-func (p *Prefetcher) readBlob(ctx context.Context, ref string, t *backstore.Trace) (plan, slot []byte, err error) {
+func (p *Prefetcher) readBlob(ctx context.Context, ref string, t *backstore.TraceLayer) (plan, slot []byte, err error) {
 	b, err := p.source.OpenTrace(ref, t.Layer.Descriptor())
 	if err != nil {
 		return nil, nil, err

@@ -9,15 +9,17 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/reprise-containers/reprise/cmd/internal/handover"
 )
 
 // Names of the files beside the one that takes a trace.
 const (
-	lockSuffix = ".lock"
-	planSuffix = ".plan"
-	dataSuffix = ".data"
-	okSuffix   = ".ok"
-	errSuffix  = ".err"
+	lockSuffix = handover.Lock
+	planSuffix = handover.Plan
+	dataSuffix = handover.Data
+	okSuffix   = handover.OK
+	errSuffix  = handover.Err
 )
 
 // target is the file that takes a trace, and its directory, in which there are
