@@ -140,7 +140,7 @@ func TestWriteLayerBad(t *testing.T) {
 	for want, c := range map[string]tracelayer.Contents{
 		"neither a trace":    {},
 		"trace has 67108865": {Slot: make([]byte, tracelayer.MaxSlot+1)},
-		"plan has 67108865":  {Slot: slot, Plan: make([]byte, tracelayer.MaxPlan+1)},
+		"plan has 16777217":  {Slot: slot, Plan: make([]byte, tracelayer.MaxPlan+1)},
 		"-1 bytes":           {Slot: slot, Plan: slot, Data: strings.NewReader("a"), DataSize: -1},
 		"8589934592 bytes":   {Slot: slot, Plan: slot, Data: strings.NewReader("a"), DataSize: 1 << 33},
 		"there are no data":  {Slot: slot, Plan: slot, DataSize: 1},
@@ -229,7 +229,7 @@ func TestReadLayer(t *testing.T) {
 		"unexpected EOF":       good[:100],
 		"past the end":         cut[:1024+512+3],
 		"more than 67108864":   archived(t, tar.Header{Name: "trace", Typeflag: tar.TypeReg, Size: tracelayer.MaxSlot + 1}),
-		"plan\" has 67108865":  archived(t, tar.Header{Name: "trace.plan", Typeflag: tar.TypeReg, Size: tracelayer.MaxPlan + 1}),
+		"plan\" has 16777217":  archived(t, tar.Header{Name: "trace.plan", Typeflag: tar.TypeReg, Size: tracelayer.MaxPlan + 1}),
 	} {
 		l, err := tracelayer.ReadLayer(t.Context(), blobtest.Bytes(b))
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -12,8 +12,12 @@ import (
 // Bounds of a plan. They keep what a plan of strangers makes a reader allocate
 // within reason, and sums of sizes within an int64.
 const (
-	// MaxPlan is the longest encoded plan, in bytes: 1.7 million extents.
-	MaxPlan = 64 << 20
+	// MaxExtents is the largest number of extents: 1 GiB that is read in pieces
+	// of 4 KiB at random. Decoded they take 16 MiB, and as much while they are
+	// fetched.
+	MaxExtents = 256 << 10
+	// MaxPlan is the longest encoded plan, in bytes. No valid one is longer.
+	MaxPlan = 16 << 20
 	// MaxPlanLayers is the largest number of layers; overlaybd stacks 255.
 	MaxPlanLayers = 1024
 	// MaxLayerSize is the largest size of a layer, in bytes.
@@ -29,7 +33,7 @@ type Plan struct {
 	// Layers are the layers that extents are of, bottom first, without the
 	// trace layer.
 	Layers []PlanLayer
-	// Extents do not overlap.
+	// Extents do not overlap, not even if their layers are two that are equal.
 	Extents []Extent
 }
 
@@ -83,6 +87,9 @@ func (p *Plan) Validate() error {
 	if len(p.Layers) > MaxPlanLayers {
 		return fmt.Errorf("plan has %d layers, more than %d", len(p.Layers), MaxPlanLayers)
 	}
+	if len(p.Extents) > MaxExtents {
+		return fmt.Errorf("plan has %d extents, more than %d", len(p.Extents), MaxExtents)
+	}
 	for i, l := range p.Layers {
 		if err := l.validate(); err != nil {
 			return fmt.Errorf("layer %d of the plan: %w", i, err)
@@ -124,20 +131,35 @@ func (p *Plan) validateExtent(e Extent) error {
 }
 
 func (p *Plan) validateDisjoint() error {
+	first := p.firstEqual()
 	order := make([]int32, len(p.Extents))
 	for i := range order {
 		order[i] = int32(i)
 	}
 	slices.SortFunc(order, func(a, b int32) int {
 		x, y := &p.Extents[a], &p.Extents[b]
-		return cmp.Or(cmp.Compare(x.Layer, y.Layer), cmp.Compare(x.Off, y.Off))
+		return cmp.Or(cmp.Compare(first[x.Layer], first[y.Layer]), cmp.Compare(x.Off, y.Off))
 	})
 	for i := 1; i < len(order); i++ {
 		a, b := p.Extents[order[i-1]], p.Extents[order[i]]
-		if a.Layer == b.Layer && a.Off+a.Size > b.Off {
+		if first[a.Layer] == first[b.Layer] && a.Off+a.Size > b.Off {
 			return fmt.Errorf("extents %d and %d of the plan overlap at offset %d of layer %d",
 				order[i-1], order[i], b.Off, b.Layer)
 		}
 	}
 	return nil
+}
+
+// firstEqual returns for each layer the index of the first that equals it: an image
+// may have one twice, whose bytes are the same ones.
+func (p *Plan) firstEqual() []int {
+	index := make(map[PlanLayer]int)
+	first := make([]int, len(p.Layers))
+	for i, l := range p.Layers {
+		if _, ok := index[l]; !ok {
+			index[l] = i
+		}
+		first[i] = index[l]
+	}
+	return first
 }

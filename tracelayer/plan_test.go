@@ -117,17 +117,24 @@ func TestPlanInvalid(t *testing.T) {
 		"not SHA-256": func(p *tracelayer.Plan) {
 			p.Layers[1].Digest = digest.NewDigestFromBytes(digest.SHA512, make([]byte, sha512.Size))
 		},
-		"size -1":           func(p *tracelayer.Plan) { p.Layers[1].Size = -1 },
-		"of layer 2":        func(p *tracelayer.Plan) { p.Extents[1].Layer = 2 },
-		"of layer -1":       func(p *tracelayer.Plan) { p.Extents[1].Layer = -1 },
-		"size 0":            func(p *tracelayer.Plan) { p.Extents[1].Size, p.Extents[1].Stored = 0, 0 },
-		"size 4194305":      func(p *tracelayer.Plan) { p.Extents[2].Size++ },
-		"not in a layer":    func(p *tracelayer.Plan) { p.Extents[1].Off = 1 },
-		"at offset -1":      func(p *tracelayer.Plan) { p.Extents[1].Off = -1 },
-		"take 1001":         func(p *tracelayer.Plan) { p.Extents[1].Stored = 1001 },
-		"take -1":           func(p *tracelayer.Plan) { p.Extents[1].Stored = -1 },
-		"2 and 3 of":        func(p *tracelayer.Plan) { p.Extents[3].Off-- },
-		"overlap at":        func(p *tracelayer.Plan) { p.Extents[3] = p.Extents[2] },
+		"size -1":        func(p *tracelayer.Plan) { p.Layers[1].Size = -1 },
+		"of layer 2":     func(p *tracelayer.Plan) { p.Extents[1].Layer = 2 },
+		"of layer -1":    func(p *tracelayer.Plan) { p.Extents[1].Layer = -1 },
+		"size 0":         func(p *tracelayer.Plan) { p.Extents[1].Size, p.Extents[1].Stored = 0, 0 },
+		"size 4194305":   func(p *tracelayer.Plan) { p.Extents[2].Size++ },
+		"not in a layer": func(p *tracelayer.Plan) { p.Extents[1].Off = 1 },
+		"at offset -1":   func(p *tracelayer.Plan) { p.Extents[1].Off = -1 },
+		"take 1001":      func(p *tracelayer.Plan) { p.Extents[1].Stored = 1001 },
+		"take -1":        func(p *tracelayer.Plan) { p.Extents[1].Stored = -1 },
+		"2 and 3 of":     func(p *tracelayer.Plan) { p.Extents[3].Off-- },
+		"overlap at":     func(p *tracelayer.Plan) { p.Extents[3] = p.Extents[2] },
+		"0 and 3 of": func(p *tracelayer.Plan) { // of two layers that are one
+			p.Layers = append(p.Layers, p.Layers[0])
+			p.Extents[3] = tracelayer.Extent{Layer: 2, Off: 1<<40 - 1, Size: 1}
+		},
+		"262145 extents": func(p *tracelayer.Plan) {
+			p.Extents = make([]tracelayer.Extent, tracelayer.MaxExtents+1)
+		},
 		"offset 1099511627": func(p *tracelayer.Plan) { p.Extents[3].Off = 1<<40 - 1 },
 	} {
 		p := samplePlan()
@@ -152,6 +159,7 @@ func TestDecodePlanBad(t *testing.T) {
 		"reserved byte 1":    func(b []byte) []byte { b[15]++; return b },
 		"3 layers":           func(b []byte) []byte { b[16]++; return b[:extents+4] },
 		"4294967295 layers":  func(b []byte) []byte { copy(b[16:], "\xff\xff\xff\xff"); return b },
+		"262145 extents":     func(b []byte) []byte { copy(b[20:], "\x01\x00\x04\x00"); return b },
 		"4294967295 extents": func(b []byte) []byte { copy(b[20:], "\xff\xff\xff\xff"); return b },
 		"behind its extents": func(b []byte) []byte { return append(b, 0) },
 		"data, its header":   func(b []byte) []byte { b[24]++; return b },

@@ -133,8 +133,8 @@ func (d *planDecoder) layers(p *Plan, n uint32) {
 
 // extents decodes n extents of the layers of p.
 func (d *planDecoder) extents(p *Plan, n uint32) {
-	if uint64(n) > uint64(len(d.rest)/planMinExtent) {
-		d.fail("%d extents do not fit %d bytes", n, len(d.rest))
+	if n > MaxExtents || int(n) > len(d.rest)/planMinExtent {
+		d.fail("%d extents are too many, or do not fit %d bytes", n, len(d.rest))
 	}
 	if d.err != nil {
 		return

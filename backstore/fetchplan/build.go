@@ -29,8 +29,8 @@ const (
 // fit the layers, or the plan. If data is not nil it gets the bytes of the extents in order, as
 // Extent.Stored says. The same arguments give the same plan and data.
 //
-// What is needed to open all layers comes first. Of reads that would take more than
-// a million extents, the first are in the plan.
+// What is needed to open all layers comes first. Of reads that would take more
+// extents than a plan may have, the first are in it.
 func Build(ctx context.Context, layers []Layer, t tracelayer.Trace, data io.Writer) (_ *tracelayer.Plan, skipped int, err error) {
 	return build(ctx, layers, t, data, maxExtents)
 }
@@ -50,7 +50,7 @@ func build(ctx context.Context, layers []Layer, t tracelayer.Trace, data io.Writ
 	}
 	skipped, err = q.replay(ctx, all, t)
 	if err == nil {
-		plan.Extents = q.extents()
+		plan.Extents = upTo(q.extents(), tracelayer.MaxExtents)
 		err = fill(ctx, layers, plan.Extents, data)
 	}
 	if err == nil {

@@ -19,8 +19,9 @@ const (
 	// them comes first makes no difference, because so much is on its way at any
 	// time; but a start of many small reads has 40 % fewer extents.
 	groupSize = 64 << 10
-	// maxExtents bounds a plan: 40 MiB of it.
-	maxExtents = 1 << 20
+	// maxExtents is when a plan has enough. The reads of a record and of a group
+	// may add a few more.
+	maxExtents = tracelayer.MaxExtents - 4<<10
 )
 
 // queue puts what is needed in order. Each byte of a layer is entered once.

@@ -28,7 +28,7 @@ func newPrefetcher(ctx context.Context, cfg config.Snapshotter, source prefetch.
 	}
 	return prefetch.New(source, finder, &prefetches{ctx: ctx, metrics: counts}, prefetch.Config{
 		Parallel: cfg.Trace.Images,
-		Budget:   int64(cfg.Cache.Max),
+		Budget:   int64(cfg.Cache.Max) / 2, // as a replay may at most
 	})
 }
 
@@ -91,16 +91,23 @@ func (p *prefetches) first(what string) bool {
 	return true
 }
 
+// planTime is how long making the plan of a recording may take: ctr record-trace, to
+// which this must be known in time, waits 5 minutes for all of it.
+const planTime = 2 * time.Minute
+
 // newRecordings returns the recordings of what a attaches.
 func newRecordings(ctx context.Context, cfg config.Snapshotter, a *attach.Attacher, blobs *chain.Chain, m *metrics.Metrics) *recordings.Recordings {
 	r := recordings.New(a, blobs.Open, recorded{ctx}, recordings.Config{
-		Dir:      cfg.RecordDir(),
-		Images:   cfg.Trace.Record,
-		ByLabel:  cfg.Trace.RecordLabels,
-		Time:     time.Duration(cfg.Trace.RecordTime),
-		Keep:     cfg.Trace.RecordKeep,
-		Records:  cfg.Trace.MaxRecords,
-		Parallel: cfg.Trace.MaxRecordings,
+		Dir:       cfg.RecordDir(),
+		Images:    cfg.Trace.Record,
+		ByLabel:   cfg.Trace.RecordLabels,
+		Paths:     cfg.Trace.RecordPaths,
+		Time:      time.Duration(cfg.Trace.RecordTime),
+		LabelTime: time.Duration(cfg.Trace.RecordLabelTime),
+		PlanTime:  planTime,
+		Keep:      cfg.Trace.RecordKeep,
+		Records:   cfg.Trace.MaxRecords,
+		Parallel:  cfg.Trace.MaxRecordings,
 	})
 	exportRecordings(m, r)
 	return r
@@ -110,13 +117,16 @@ func newRecordings(ctx context.Context, cfg config.Snapshotter, a *attach.Attach
 type recorded struct{ ctx context.Context }
 
 // Recorded implements recordings.Observer.
-func (r recorded) Recorded(ref, path string, records, dropped int, why error) {
-	entry := log.G(r.ctx).WithFields(log.Fields{"image": ref, "file": path, "records": records})
-	if dropped > 0 {
-		entry = entry.WithField("dropped", dropped)
+func (r recorded) Recorded(of recordings.Result) {
+	entry := log.G(r.ctx).WithFields(log.Fields{"image": of.Ref, "file": of.Path, "records": of.Records})
+	if of.Dropped > 0 {
+		entry = entry.WithField("dropped", of.Dropped)
 	}
-	if why != nil {
-		entry.WithError(why).Warn("a start was recorded, but without a plan")
+	if of.Unplanned > 0 {
+		entry = entry.WithField("unplanned", of.Unplanned)
+	}
+	if of.NoPlan != nil {
+		entry.WithError(of.NoPlan).Warn("a start was recorded, but without a plan")
 		return
 	}
 	entry.Info("a start was recorded")

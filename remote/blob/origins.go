@@ -21,6 +21,7 @@ type Origins struct {
 type servedRange struct {
 	off, end int64
 	origin   string
+	staged   bool
 }
 
 type originsKey struct{}
@@ -54,16 +55,29 @@ func (o *Origins) Served(off int64, n int, origin string) {
 	if o == nil || n <= 0 {
 		return
 	}
-	o.add(servedRange{off, off + int64(n), origin})
+	o.note(servedRange{off, off + int64(n), origin, false})
+}
+
+// Staged is Served for bytes that no host served: origin brought them on another
+// way, and has none any more once it is rejected.
+func (o *Origins) Staged(off int64, n int, origin string) {
+	if o == nil || n <= 0 {
+		return
+	}
+	o.note(servedRange{off, off + int64(n), origin, true})
+}
+
+func (o *Origins) note(r servedRange) {
+	o.add(r)
 	if o.follow != nil {
-		o.follow(off, n)
+		o.follow(r.off, int(r.end-r.off))
 	}
 }
 
 func (o *Origins) add(r servedRange) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if k := len(o.served) - 1; k >= 0 && o.served[k].end == r.off && o.served[k].origin == r.origin {
+	if k := len(o.served) - 1; k >= 0 && o.served[k].end == r.off && o.served[k].origin == r.origin && o.served[k].staged == r.staged {
 		o.served[k].end = r.end
 		return
 	}
@@ -82,6 +96,22 @@ func (o *Origins) Failed() {
 
 // Of returns who served any of [off, off+n) bytes, each once.
 func (o *Origins) Of(off, n int64) []string {
+	return o.of(off, n, false)
+}
+
+// Suspects returns whom to suspect if [off, off+n) bytes are wrong: who served any
+// of them. If some were staged, it is only who brought those, and staged is true:
+// what hosts served beside them shows when it is read again.
+func (o *Origins) Suspects(off, n int64) (who []string, staged bool) {
+	if who = o.of(off, n, true); len(who) > 0 {
+		return who, true
+	}
+	return o.of(off, n, false), false
+}
+
+// of returns who served any of [off, off+n) bytes, or only of those that were
+// staged.
+func (o *Origins) of(off, n int64, staged bool) []string {
 	if o == nil {
 		return nil
 	}
@@ -89,7 +119,7 @@ func (o *Origins) Of(off, n int64) []string {
 	defer o.mu.Unlock()
 	var out []string
 	for _, s := range o.served {
-		if s.off < off+n && off < s.end && !slices.Contains(out, s.origin) {
+		if s.off < off+n && off < s.end && (s.staged || !staged) && !slices.Contains(out, s.origin) {
 			out = append(out, s.origin)
 		}
 	}

@@ -1,92 +1,113 @@
 package blob
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
+
+// patience is by what factor a background read, until somebody waits for it, waits
+// longer for what is expected: to ask for it twice costs more than time.
+const patience = 10
 
 // Stage is a Blob some of whose bytes are there before anybody reads them,
 // because they came on another way than by its own requests: see Put. It belongs
 // below whatever verifies the blob, which is not told the difference.
 //
 // A read of bytes that were put is served from memory. One that lies in what is
-// expected (Expect) waits for it. Everything else goes on to the blob below.
+// expected (Expect) waits for it, for as long as the expectation says and no
+// longer. Everything else goes on to the blob below.
+//
+// Who puts bytes is believed until some are found wrong: from the first call of
+// Reject on, the stage takes nothing any more, and is the blob below.
 type Stage struct {
 	passthrough
 	origin string
 
-	busy     atomic.Int32 // held plus expected: 0 is the common case
-	waiting  atomic.Int32 // reads that wait for what is expected
-	rejected atomic.Int64 // calls of Reject that were about the stage
+	busy    atomic.Int32 // held plus expected: 0 is the common case
+	waiting atomic.Int32 // reads that wait for what is expected
+	closed  atomic.Bool  // what was put was found wrong; set under mu
 
 	mu       sync.Mutex
-	held     []staged // few enough to search
-	expected []*expectation
+	held     []staged       // by offset; few enough to search
+	expected []*expectation // by offset
 	waiters  []*stageWaiter
 }
 
+// gap is bytes [off, end) of the blob.
+type gap struct{ off, end int64 }
+
+func (g gap) overlaps(o gap) bool { return g.off < o.end && o.off < g.end }
+
 // staged is bytes that were put.
 type staged struct {
-	off int64
-	p   []byte
+	gap
+	p []byte
 }
 
-func (s staged) end() int64 { return s.off + int64(len(s.p)) }
-
-// expectation is a range that somebody said would be put.
-type expectation struct{ off, end int64 }
+// expectation is a range that somebody said would be put, within some time.
+type expectation struct {
+	gap
+	within time.Duration
+}
 
 // stageWaiter is a read that waits. Its buffer is filled under Stage.mu.
 type stageWaiter struct {
-	off  int64
-	p    []byte
-	done chan struct{} // closed once nothing of it is expected any more
-	gap  gap           // what is missing then
+	gap
+	p       []byte
+	done    chan struct{} // closed once nothing of it is expected any more
+	missing gap           // what is missing then
 }
 
-// gap is bytes [off, end) that a read lacks.
-type gap struct{ off, end int64 }
-
 // NewStage returns b with room for bytes from elsewhere. origin is what they are
-// reported to Origins as: who finds them wrong has them forgotten by rejecting it
-// and reads on from b.
+// reported to Origins as: who finds them wrong ends that by rejecting it, and
+// reads on from b.
 func NewStage(b Blob, origin string) *Stage {
 	return &Stage{passthrough: passthrough{b}, origin: origin}
 }
 
-// Put makes [off, off+len(p)) bytes be served from p, until Drop. It keeps p,
-// which nobody may change any more.
+// Put makes [off, off+len(p)) bytes be served from p, until Drop, unless the
+// stage was rejected. It keeps p, which nobody may change any more.
 func (s *Stage) Put(off int64, p []byte) {
-	if len(p) == 0 {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.held = append(s.held, staged{off, p})
+	if len(p) == 0 || s.closed.Load() {
+		return
+	}
+	h := staged{gap{off, off + int64(len(p))}, p}
+	i, _ := slices.BinarySearchFunc(s.held, off, func(h staged, off int64) int { return cmp.Compare(h.off, off) })
+	s.held = slices.Insert(s.held, i, h)
 	s.busy.Add(1)
-	s.wake()
+	s.wake(h.gap)
 }
 
 // Drop forgets one Put of n bytes at off, if it was not forgotten before.
 func (s *Stage) Drop(off, n int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	i := slices.IndexFunc(s.held, func(h staged) bool { return h.off == off && int64(len(h.p)) == n })
+	i := slices.IndexFunc(s.held, func(h staged) bool { return h.gap == gap{off, off + n} })
 	if i >= 0 {
 		s.held = slices.Delete(s.held, i, i+1)
 		s.busy.Add(-1)
 	}
 }
 
-// Expect says that [off, off+n) bytes are on their way: reads that lie in there
-// wait for a Put until cancel is called, which may be done more than once.
-func (s *Stage) Expect(off, n int64) (cancel func()) {
-	e := &expectation{off, off + n}
+// Expect says that [off, off+n) bytes are on their way: a read that lies in there
+// waits for a Put, until cancel is called, which may be done more than once, or
+// for the time within, a Background read ten times as long. If one waited so long
+// in vain, nothing else does: the expectation ends.
+func (s *Stage) Expect(off, n int64, within time.Duration) (cancel func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.expected = append(s.expected, e)
+	if s.closed.Load() {
+		return func() {}
+	}
+	e := &expectation{gap{off, off + n}, within}
+	i, _ := slices.BinarySearchFunc(s.expected, off, func(e *expectation, off int64) int { return cmp.Compare(e.off, off) })
+	s.expected = slices.Insert(s.expected, i, e)
 	s.busy.Add(1)
 	return func() {
 		s.mu.Lock()
@@ -94,7 +115,7 @@ func (s *Stage) Expect(off, n int64) (cancel func()) {
 		if i := slices.Index(s.expected, e); i >= 0 {
 			s.expected = slices.Delete(s.expected, i, i+1)
 			s.busy.Add(-1)
-			s.wake()
+			s.wake(e.gap)
 		}
 	}
 }
@@ -102,8 +123,9 @@ func (s *Stage) Expect(off, n int64) (cancel func()) {
 // Waiting returns how many reads wait for what is expected.
 func (s *Stage) Waiting() int { return int(s.waiting.Load()) }
 
-// Rejections returns how often bytes that were put were found wrong.
-func (s *Stage) Rejections() int64 { return s.rejected.Load() }
+// Rejected reports whether bytes that were put were found wrong: nothing is
+// taken any more.
+func (s *Stage) Rejected() bool { return s.closed.Load() }
 
 // ReadAt implements ReaderAt.
 func (s *Stage) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
@@ -123,14 +145,14 @@ func (s *Stage) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	}
 	from, to := int(missing.off-off), int(missing.end-off)
 	origins := OriginsOf(ctx)
-	origins.Served(off, from, s.origin)
+	origins.Staged(off, from, s.origin)
 	if from < to {
 		n, err := s.Blob.ReadAt(ctx, p[from:to], missing.off)
 		if n < to-from {
 			return from + n, err
 		}
 	}
-	origins.Served(off+int64(to), len(p)-to, s.origin)
+	origins.Staged(off+int64(to), len(p)-to, s.origin)
 	return len(p), end
 }
 
@@ -138,28 +160,84 @@ func (s *Stage) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 // that includes all that is missing, which starts and ends within p.
 func (s *Stage) fill(ctx context.Context, p []byte, off int64) (gap, error) {
 	s.mu.Lock()
-	missing := s.copyTo(p, off)
-	if !s.expects(missing) {
+	w := &stageWaiter{gap: gap{off, off + int64(len(p))}, p: p}
+	w.missing = s.copyTo(p, off)
+	if !s.expects(w.missing) {
 		s.mu.Unlock()
-		return missing, nil
+		return w.missing, nil
 	}
-	w := &stageWaiter{off: off, p: p, done: make(chan struct{})}
+	w.done = make(chan struct{})
 	s.waiters = append(s.waiters, w)
+	within := s.within(w.missing)
 	s.mu.Unlock()
 
 	s.waiting.Add(1)
 	defer s.waiting.Add(-1)
-	select {
-	case <-w.done:
-		return w.gap, nil
-	case <-ctx.Done():
+	if w.wait(ctx, within) {
+		return w.missing, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if i := slices.Index(s.waiters, w); i >= 0 {
-		s.waiters = slices.Delete(s.waiters, i, i+1)
+	i := slices.Index(s.waiters, w)
+	if i < 0 { // it came just now
+		return w.missing, ctx.Err()
 	}
-	return gap{}, ctx.Err()
+	s.waiters = slices.Delete(s.waiters, i, i+1)
+	if err := ctx.Err(); err != nil {
+		return gap{}, err
+	}
+	w.missing = s.copyTo(p, off)
+	s.giveUp(w.missing)
+	return w.missing, nil
+}
+
+// wait waits until w is done and reports whether it is, or not within the time
+// that there is, or before ctx ended.
+func (w *stageWaiter) wait(ctx context.Context, within time.Duration) (done bool) {
+	raised := Raised(ctx)
+	t := time.NewTimer(within)
+	defer t.Stop()
+	if PriorityOf(ctx) == Background {
+		t.Reset(patience * within)
+	}
+	for {
+		select {
+		case <-w.done:
+			return true
+		case <-t.C:
+			return false
+		case <-ctx.Done():
+			return false
+		case <-raised:
+			raised = nil
+			t.Reset(within)
+		}
+	}
+}
+
+// within returns how long a read that lacks missing waits; s.mu is held.
+func (s *Stage) within(missing gap) (longest time.Duration) {
+	for _, e := range s.expected {
+		if e.overlaps(missing) {
+			longest = max(longest, e.within)
+		}
+	}
+	return longest
+}
+
+// giveUp ends the expectations of what a read waited for too long; s.mu is held.
+func (s *Stage) giveUp(missing gap) {
+	before := len(s.expected)
+	ended := missing
+	s.expected = slices.DeleteFunc(s.expected, func(e *expectation) bool {
+		if !e.overlaps(missing) {
+			return false
+		}
+		ended.off, ended.end = min(ended.off, e.off), max(ended.end, e.end)
+		return true
+	})
+	s.busy.Add(int32(len(s.expected) - before))
+	s.wake(ended)
 }
 
 // copyTo copies what is held into p; s.mu is held.
@@ -189,7 +267,7 @@ func (s *Stage) copyTo(p []byte, off int64) (missing gap) {
 // covering returns what was put that includes the byte at off; s.mu is held.
 func (s *Stage) covering(off int64) *staged {
 	for i := range s.held {
-		if h := &s.held[i]; h.off <= off && off < h.end() {
+		if h := &s.held[i]; h.off <= off && off < h.end {
 			return h
 		}
 	}
@@ -197,35 +275,37 @@ func (s *Stage) covering(off int64) *staged {
 }
 
 // expects reports whether all that is missing, which is something, is on its
-// way or there; s.mu is held.
+// way or there; s.mu is held. It is one pass over both, however small their
+// pieces are.
 func (s *Stage) expects(missing gap) bool {
-	if missing.off >= missing.end {
+	if missing.off >= missing.end || len(s.expected) == 0 {
 		return false
 	}
-	for at := missing.off; at < missing.end; {
-		next := at
-		if h := s.covering(at); h != nil {
-			next = h.end()
-		}
-		for _, e := range s.expected {
-			if e.off <= at && at < e.end {
-				next = max(next, e.end)
-			}
-		}
-		if next == at {
+	at, e, h := missing.off, 0, 0
+	for at < missing.end {
+		switch {
+		case e < len(s.expected) && s.expected[e].off <= at:
+			at = max(at, s.expected[e].end)
+			e++
+		case h < len(s.held) && s.held[h].off <= at:
+			at = max(at, s.held[h].end)
+			h++
+		default:
 			return false
 		}
-		at = next
 	}
 	return true
 }
 
-// wake lets reads go on that have what they wait for, or wait for nothing any
-// more; s.mu is held.
-func (s *Stage) wake() {
+// wake lets reads of what changed go on that have what they wait for, or wait for
+// nothing any more; s.mu is held.
+func (s *Stage) wake(changed gap) {
 	s.waiters = slices.DeleteFunc(s.waiters, func(w *stageWaiter) bool {
-		w.gap = s.copyTo(w.p, w.off)
-		if s.expects(w.gap) {
+		if !w.overlaps(changed) {
+			return false
+		}
+		w.missing = s.copyTo(w.p, w.off)
+		if s.expects(w.missing) {
 			return false
 		}
 		close(w.done)
@@ -233,18 +313,21 @@ func (s *Stage) wake() {
 	})
 }
 
-// Reject implements Rejecter: the stage forgets all that was put if origin is its
-// own.
+// Reject implements Rejecter: if origin is its own, the stage forgets all that was
+// put or is expected, and takes nothing any more. What one piece was wrong of, be
+// it by accident or not, the next ones may be, too: and who reads on must not
+// meet them again and again.
 func (s *Stage) Reject(origin string) {
 	if origin != s.origin {
 		s.passthrough.Reject(origin)
 		return
 	}
-	s.rejected.Add(1)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.busy.Add(int32(-len(s.held)))
-	s.held = nil
+	s.closed.Store(true)
+	s.held, s.expected = nil, nil
+	s.busy.Store(0)
+	s.wake(gap{0, s.Size()})
 }
 
 // Present implements Presence. What was put does not count: it may be wrong, and

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/blob/blobtest"
@@ -38,7 +39,7 @@ func TestStageSuite(t *testing.T) {
 					s.Drop(int64(off), 10)
 				}
 			}
-			s.Expect(5, 5)()
+			s.Expect(5, 5, time.Hour)()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,8 +109,8 @@ func TestStageExpect(t *testing.T) {
 		data := random(10_000)
 		below := blobtest.NewFaulty(blobtest.Bytes(data))
 		s := blob.NewStage(below, "elsewhere")
-		cancel := s.Expect(1000, 1000)
-		s.Expect(2000, 100)
+		cancel := s.Expect(1000, 1000, time.Hour)
+		s.Expect(2000, 100, time.Hour)
 		var wg sync.WaitGroup
 		for _, c := range []struct{ off, n int }{{1000, 1000}, {1500, 550}, {1900, 100}} {
 			wg.Go(func() {
@@ -154,7 +155,7 @@ func TestStageExpectNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		data := random(1000)
 		s := blob.NewStage(blobtest.Bytes(data), "elsewhere")
-		cancel := s.Expect(0, 500)
+		cancel := s.Expect(0, 500, time.Hour)
 		ctx, stop := context.WithCancel(t.Context())
 		failed := make(chan error)
 		go func() {
@@ -198,13 +199,111 @@ func TestStageReject(t *testing.T) {
 		t.Errorf("bytes of the blob below are of %v", from)
 	}
 	blob.Reject(s, "https://registry")
-	if bytes.Equal(readStage(t, s, 0, 500), data[:500]) || s.Rejections() != 0 {
+	if bytes.Equal(readStage(t, s, 0, 500), data[:500]) || s.Rejected() {
 		t.Error("another origin was rejected, and the stage forgot")
 	}
 	blob.Reject(s, "elsewhere")
-	if !bytes.Equal(readStage(t, s, 0, 500), data[:500]) || s.Rejections() != 1 {
+	if !bytes.Equal(readStage(t, s, 0, 500), data[:500]) || !s.Rejected() {
 		t.Error("what was rejected is still served")
 	}
-	s.Put(0, data[:500]) // and there may be others later
+	s.Put(0, make([]byte, 500))
+	if !bytes.Equal(readStage(t, s, 0, 500), data[:500]) {
+		t.Error("more is taken of who was rejected")
+	}
 	s.Drop(0, 500)
+	s.Expect(0, 500, time.Hour)()
+}
+
+// Whatever is expected when what was put is found wrong keeps nobody waiting, nor
+// does what is expected after that.
+func TestStageRejectWhileExpected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data := random(1000)
+		s := blob.NewStage(blobtest.Bytes(data), "elsewhere")
+		cancel := s.Expect(0, 500, time.Hour)
+		var wg sync.WaitGroup
+		read := func() {
+			if !bytes.Equal(readStage(t, s, 100, 200), data[100:300]) {
+				t.Error("wrong bytes")
+			}
+		}
+		wg.Go(read)
+		synctest.Wait()
+		begin := time.Now()
+		s.Reject("elsewhere")
+		wg.Wait()
+		s.Expect(0, 500, time.Hour)
+		read()
+		cancel()
+		if n := time.Since(begin); n != 0 || s.Waiting() != 0 {
+			t.Errorf("reads waited %v, %d wait", n, s.Waiting())
+		}
+	})
+}
+
+// A read waits for as long as the expectation says, and what it waited for in vain
+// keeps nobody else waiting.
+func TestStageExpectWithin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		data := random(10_000)
+		below := blobtest.NewFaulty(blobtest.Bytes(data))
+		s := blob.NewStage(below, "elsewhere")
+		s.Expect(2000, 1000, time.Hour)
+		s.Expect(1000, 500, time.Second)
+		s.Expect(0, 1000, time.Minute)
+		for _, c := range []struct {
+			off  int64
+			n    int
+			took time.Duration
+		}{{1000, 100, time.Second}, {1000, 500, 0}, {500, 100, time.Minute}, {0, 1000, 0}, {1400, 200, 0}} {
+			begin := time.Now()
+			if !bytes.Equal(readStage(t, s, c.off, c.n), data[c.off:c.off+int64(c.n)]) {
+				t.Errorf("wrong bytes at %d", c.off)
+			}
+			if took := time.Since(begin); took != c.took { // of the bubble's clock
+				t.Errorf("%d bytes at %d took %v, want %v", c.n, c.off, took, c.took)
+			}
+		}
+		if n := len(below.Reads()); n != 5 {
+			t.Errorf("%d reads below", n)
+		}
+	})
+}
+
+// A background read waits longer, until somebody waits for it.
+func TestStageExpectBackground(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := blob.NewStage(blobtest.Bytes(random(1000)), "elsewhere")
+		read := func(ctx context.Context) time.Duration {
+			s.Expect(0, 500, time.Second)
+			begin := time.Now()
+			if _, err := s.ReadAt(ctx, make([]byte, 100), 0); err != nil {
+				t.Error(err)
+			}
+			return time.Since(begin)
+		}
+		if took := read(blob.WithPriority(t.Context(), blob.Background)); took != 10*time.Second {
+			t.Errorf("it waited %v", took)
+		}
+		ctx, raisable := blob.WithRaisable(t.Context(), blob.Background)
+		time.AfterFunc(5*time.Second, raisable.Raise)
+		if took := read(ctx); took != 6*time.Second {
+			t.Errorf("one raised after 5 s waited %v", took)
+		}
+	})
+}
+
+// What is put and expected in very many pieces is found in one pass.
+func BenchmarkStageExpect(b *testing.B) {
+	const pieces = 4096
+	s := blob.NewStage(blobtest.Bytes(random(2*pieces)), "elsewhere")
+	for off := int64(pieces); off > 0; off-- {
+		defer s.Expect(off, 1, 0)()
+	}
+	p := make([]byte, pieces)
+	for b.Loop() {
+		if _, err := s.ReadAt(b.Context(), p, 2); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

@@ -1,14 +1,18 @@
 package replay_test
 
 import (
+	"bytes"
+	"context"
 	"io"
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/blob/blobtest"
+	"github.com/reprise-containers/reprise/tracelayer"
 	"github.com/reprise-containers/reprise/tracelayer/replay"
 )
 
@@ -67,21 +71,11 @@ func begin(t *testing.T, w *world) (s *stepped, end func() replay.Stats) {
 	}
 }
 
-// until waits for a condition.
-func until(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for range 5000 {
-		if ok() {
-			return
-		}
-		time.Sleep(time.Millisecond)
-	}
-	t.Fatalf("%s never happens", what)
-}
-
 // A read of what is in flight waits for it and is no request; one of what comes
 // later is.
-func TestInFlight(t *testing.T) {
+func TestInFlight(t *testing.T) { synctest.Test(t, testInFlight) }
+
+func testInFlight(t *testing.T) {
 	w := newWorld(t, 600, true)
 	s, end := begin(t, w)
 	l := w.layers[0]
@@ -92,16 +86,19 @@ func TestInFlight(t *testing.T) {
 		return done
 	}
 	s.allow <- int(w.plan.Extents[0].Size) + leaf
-	until(t, "the first extent", func() bool {
-		e := w.plan.Extents[1]
-		return blob.Present(l.target.Blob, e.Off, e.Size)
-	})
+	synctest.Wait()
+	if e := w.plan.Extents[1]; !blob.Present(l.target.Blob, e.Off, e.Size) {
+		t.Error("the first extent is not there")
+	}
 	before := w.requests()
 	near, far := read(4), read(len(w.plan.Extents)-1)
 	if err := <-far; err != nil {
 		t.Error(err)
 	}
-	until(t, "a read that waits", func() bool { return l.target.Stage.Waiting() == 1 })
+	synctest.Wait()
+	if n := l.target.Stage.Waiting(); n != 1 {
+		t.Errorf("%d reads wait", n)
+	}
 	if n := w.requests() - before; n != 1 {
 		t.Errorf("%d requests for what is far ahead", n)
 	}
@@ -130,17 +127,116 @@ func TestInFlight(t *testing.T) {
 
 // A stream that delivers nothing for long keeps nobody waiting.
 func TestStalledStream(t *testing.T) {
-	w := newWorld(t, 300, true)
-	s, end := begin(t, w)
-	e := w.plan.Extents[3]
-	if err := blob.ReadFull(t.Context(), w.layers[0].target.Blob, make([]byte, e.Size), e.Off); err != nil {
-		t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 300, true)
+		s, end := begin(t, w)
+		w.readBefore(t, w.plan.Extents[3], 5*time.Second)
+		if n := s.read.Load(); n != 0 {
+			t.Errorf("%d bytes came", n)
+		}
+		end()
+		w.check(t)
+	})
+}
+
+// readBefore reads an extent and fails the test if that takes longer than limit,
+// by the clock of a bubble.
+func (w *world) readBefore(t *testing.T, e tracelayer.Extent, limit time.Duration) {
+	t.Helper()
+	begin, p := time.Now(), make([]byte, e.Size)
+	err := blob.ReadFull(t.Context(), w.layers[e.Layer].target.Blob, p, e.Off)
+	if err != nil || !bytes.Equal(p, w.layers[e.Layer].data[e.Off:e.Off+e.Size]) {
+		t.Errorf("reading %d bytes at %d: wrong, or %v", e.Size, e.Off, err)
 	}
-	if n := s.read.Load(); n != 0 {
-		t.Errorf("%d bytes came", n)
+	if took := time.Since(begin); took > limit {
+		t.Errorf("reading %d bytes at %d took %v", e.Size, e.Off, took)
 	}
-	end()
-	w.check(t)
+}
+
+// trickle is a stream whose bytes come one after the other, after the first n.
+type trickle struct {
+	*stream
+	n int
+}
+
+func (s *trickle) Read(p []byte) (int, error) {
+	if s.n == 0 {
+		time.Sleep(50 * time.Millisecond)
+		return s.stream.Read(p[:1])
+	}
+	n, err := s.stream.Read(p[:min(s.n, len(p))])
+	s.n -= n
+	return n, err
+}
+
+// A stream that delivers too little to be worth waiting for keeps nobody waiting,
+// whatever is known of the line.
+func TestTrickle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 300, true)
+		ctx, cancel := context.WithCancel(t.Context())
+		j := w.job(func(s *stream) replay.Stream { return &trickle{s, int(w.plan.Extents[0].Size)} })
+		done := make(chan error)
+		go func() {
+			_, err := replay.Run(ctx, j)
+			done <- err
+		}()
+		synctest.Wait()
+		for _, e := range w.plan.Extents[1:8] {
+			w.readBefore(t, e, 2*time.Second)
+		}
+		cancel()
+		<-done
+	})
+}
+
+// What was expected when something was found wrong is expected no more: nobody
+// waits for it, neither a reader nor the replay itself.
+func TestRejectedWhileExpected(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 300, true)
+		w.plan.Extents, w.data = w.plan.Extents[:1], w.data[:w.plan.Extents[0].Stored]
+		w.add(t, 0, 10*leaf, leaf/2)
+		wrong := w.layers[0].data[20*leaf:][:leaf]
+		wrong[7] ^= 1
+		w.add(t, 0, 20*leaf, leaf)
+		wrong[7] ^= 1
+		for k := range int64(8) {
+			w.add(t, 0, (30+k)*leaf, leaf)
+		}
+		w.add(t, 0, 10*leaf+leaf/2, leaf/2+leaf) // what verifies the first
+		s, end := begin(t, w)
+		for _, e := range w.plan.Extents[:3] {
+			s.allow <- int(e.Stored)
+		}
+		synctest.Wait()
+		if !w.layers[0].target.Stage.Rejected() {
+			t.Error("nothing was found wrong")
+		}
+		w.readBefore(t, w.plan.Extents[len(w.plan.Extents)-1], 2*time.Second)
+		st := end()
+		if st.Corrupt.Extents == 0 || st.Prefetched.Extents+st.Present.Extents != int64(len(w.plan.Extents)) {
+			t.Errorf("%+v", st)
+		}
+		w.check(t)
+	})
+}
+
+// Very many very small extents, in any order, cost a reader no more than others.
+func TestTinyExtents(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 300, true)
+		w.plan.Extents, w.data = w.plan.Extents[:1], w.data[:w.plan.Extents[0].Stored]
+		for off := int64(10 * leaf); off > 0; off-- {
+			w.add(t, 0, off, 1)
+		}
+		s, end := begin(t, w)
+		s.allow <- int(w.plan.Extents[0].Stored)
+		synctest.Wait()
+		w.readBefore(t, tracelayer.Extent{Off: 2 * leaf, Size: 8 * leaf}, 2*time.Second)
+		end()
+		w.check(t)
+	})
 }
 
 // A plan that has last what verifies the rest makes readers wait for it, and with
@@ -168,27 +264,35 @@ func TestTableLast(t *testing.T) {
 // While somebody waits for the registry, no more of the stream is read than lay
 // here already, and it goes on when he has what he wants.
 func TestDemandFirst(t *testing.T) {
-	w := newWorld(t, 1000, true, false)
-	answer := make(chan struct{})
-	w.layers[1].origin.Script(blobtest.Fault{Off: 1, Len: 1, Gate: answer})
-	s, end := begin(t, w)
-	var demand sync.WaitGroup
-	demand.Go(func() {
-		if _, err := w.layers[1].target.Blob.ReadAt(t.Context(), make([]byte, 10), 0); err != nil {
-			t.Error(err)
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, 1000, true, false)
+		answer := make(chan struct{})
+		w.layers[1].origin.Script(blobtest.Fault{Off: 1, Len: 1, Gate: answer})
+		s, end := begin(t, w)
+		var demand sync.WaitGroup
+		demand.Go(func() {
+			if _, err := w.layers[1].target.Blob.ReadAt(t.Context(), make([]byte, 10), 0); err != nil {
+				t.Error(err)
+			}
+		})
+		synctest.Wait()
+		if n := w.line.Stats().Demand; n != 1 {
+			t.Errorf("%d reads are under way", n)
 		}
+		s.allow <- 1 << 20
+		synctest.Wait()
+		if n := s.read.Load(); n > 64<<10 {
+			t.Errorf("%d bytes were read while somebody waited", n)
+		}
+		close(answer)
+		demand.Wait()
+		synctest.Wait()
+		if n := s.read.Load(); n != 1<<20 {
+			t.Errorf("%d bytes were read then", n)
+		}
+		end()
+		w.check(t)
 	})
-	until(t, "a read under way", func() bool { return w.line.Stats().Demand == 1 })
-	s.allow <- 1 << 20
-	time.Sleep(50 * time.Millisecond)
-	if n := s.read.Load(); n > 64<<10 {
-		t.Errorf("%d bytes were read while somebody waited", n)
-	}
-	close(answer)
-	demand.Wait()
-	until(t, "the rest", func() bool { return s.read.Load() == 1<<20 })
-	end()
-	w.check(t)
 }
 
 // Reads one after the other do not keep a replay away for ever.

@@ -19,3 +19,13 @@ func (m *Meter) Window() int64 { return m.m.window }
 
 // Rate returns the bandwidth.
 func (m *Meter) Rate() float64 { return m.m.rate }
+
+// Watched returns how many extents are watched.
+func (u *Use) Watched() (n int) {
+	if now := u.now.Load(); now != nil {
+		for _, w := range *now {
+			n += len(w.marks)
+		}
+	}
+	return n
+}

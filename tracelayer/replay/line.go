@@ -19,6 +19,11 @@ const (
 
 // Line is what is known of the way to a registry host, learned from all that is
 // read there, and who uses it. Its methods may be called in parallel.
+//
+// Readahead estimates a line, too (backstore/readahead), from above the cache, of
+// one device, and only what one request costs beside its bytes. What is needed
+// here, how much must be in flight for the line to be full, can't be seen there:
+// that is measured at the requests and the stream themselves, of all of a host.
 type Line struct {
 	mu      sync.Mutex
 	meter   meter
@@ -217,11 +222,16 @@ func (l *Line) reopenCost() int64 {
 	return window + trips*l.requestCost(1) + handshake
 }
 
-// late returns after what time without a byte something is wrong with a stream
-// of which so many bytes should be in flight: whoever waits for them had better
-// ask for himself.
-func (l *Line) late(window int) time.Duration {
+// within returns how long a reader waits for what should be in flight in a window
+// of so many bytes: what the line needs for a request of his own, which comes
+// after what is in flight, and a little more. Whatever a plan or the data are, no
+// read takes much longer for them.
+func (l *Line) within(window int) time.Duration {
+	const (
+		little = 100 * time.Millisecond // a busy machine's
+		most   = time.Second            // for what is in flight, on a line that seems dead
+	)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.patience(window)
+	return l.meter.roundTrip() + min(l.meter.transfer(int64(window)), most) + little
 }

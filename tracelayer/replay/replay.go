@@ -51,7 +51,7 @@ type Buffered interface{ Unread() int }
 
 // Job is what a replay is about.
 type Job struct {
-	// Plan is what to fetch, in order.
+	// Plan is what to fetch, in order. It is valid (tracelayer.Plan.Validate).
 	Plan *tracelayer.Plan
 	// Targets are those of Plan.Layers.
 	Targets []Target
@@ -74,10 +74,9 @@ type Job struct {
 // run is one Run.
 type run struct {
 	Job
-	count  counters
+	count  *counters           // on its own: marks of use keep it
 	room   *semaphore.Weighted // of memory
-	stages []*blob.Stage       // each once
-	start  []int64             // Rejections of the stages of Targets at the begin
+	stages []*blob.Stage
 
 	mu   sync.Mutex
 	left []item // that the data did not help with
@@ -107,7 +106,7 @@ func Run(ctx context.Context, job Job) (Stats, error) {
 	if job.Observer == nil {
 		job.Observer = nobody{}
 	}
-	r := &run{Job: job, room: semaphore.NewWeighted(memory)}
+	r := &run{Job: job, count: new(counters), room: semaphore.NewWeighted(memory)}
 	streamed, ranged := r.choose()
 	if len(streamed)+len(ranged) > 0 {
 		r.fetch(blob.WithPriority(ctx, blob.Background), streamed, ranged)
@@ -120,10 +119,8 @@ func Run(ctx context.Context, job Job) (Stats, error) {
 // fetch fetches what was chosen: by the data, by ranges, and by ranges what the
 // data did not help with. It returns early only with ctx.
 func (r *run) fetch(ctx context.Context, streamed, ranged []item) {
-	for i, t := range r.Targets {
-		r.start = append(r.start, 0)
+	for _, t := range r.Targets {
 		if t.Stage != nil {
-			r.start[i] = t.Stage.Rejections()
 			r.stages = append(r.stages, t.Stage)
 		}
 	}
@@ -162,7 +159,7 @@ func (r *run) present(e tracelayer.Extent) bool {
 	return blob.Present(r.Targets[e.Layer].Blob, e.Off, e.Size)
 }
 
-// arrived notes that an item is cached, of which n bytes were not before.
+// arrived notes that an item is cached, all or a part of which was not before.
 func (r *run) arrived(i item) {
 	r.count.prefetched.add(i.Size)
 	r.Observer.Prefetched(i.Size)

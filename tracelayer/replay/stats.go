@@ -13,8 +13,8 @@ const (
 	SkippedPresent Skipped = iota
 	// SkippedBudget is that it lies beyond Job.Budget.
 	SkippedBudget
-	// SkippedInvalid is that it is of no layer of the image, lies outside of
-	// its layer, or overlaps another one.
+	// SkippedInvalid is that it is of no layer of the image, or lies outside of
+	// its layer.
 	SkippedInvalid
 	// SkippedCorrupt is that what came is not what the plan says. It counts
 	// wrong data, too, which are then asked for at the layer's own blob.

@@ -100,15 +100,12 @@ func (r *run) open(ctx context.Context, items []item) (done int, err error) {
 	if a, ok := s.(Answered); ok && !r.Local {
 		r.Line.answered(a.FirstByte())
 	}
-	f := &flow{run: r, s: s, pos: items[0].at, items: items, horizon: newHorizon(0)}
+	f := &flow{run: r, s: s, pos: items[0].at, items: items, horizon: newHorizon()}
 	if !r.Local {
 		f.gate = gate{line: r.Line, urgent: r.urgent, grant: f.unread}
 	}
-	f.stall = time.AfterFunc(time.Hour, func() { f.horizon.clear(0) })
-	f.stall.Stop()
 	f.workers.SetLimit(workers)
 	done, err = f.consume(ctx)
-	f.stall.Stop()
 	f.horizon.clear(done)
 	cancel()
 	s.Close()
@@ -126,9 +123,8 @@ type flow struct {
 	items   []item
 	horizon *horizon
 	gate    gate
-	// stall ends expectations when nothing comes, be it that the workers wait
-	// for what is expected and keep it from coming.
-	stall   *time.Timer
+	// workers may wait, as any reader, for what is expected, and so keep it from
+	// coming: for as long as any reader does (Line.within).
 	workers errgroup.Group
 	scrap   []byte
 	drops   drops
@@ -151,6 +147,7 @@ func (f *flow) consume(ctx context.Context) (int, error) {
 			return k, errUseless
 		}
 		if !f.trusted(i) {
+			f.horizon.end(k)
 			f.leave(i)
 			continue
 		}
@@ -186,7 +183,7 @@ func (f *flow) consume(ctx context.Context) (int, error) {
 // trusted reports whether nothing that was staged for the layer of an item was
 // found wrong.
 func (r *run) trusted(i item) bool {
-	return r.Targets[i.Layer].Stage.Rejections() == r.start[i.Layer]
+	return !r.Targets[i.Layer].Stage.Rejected()
 }
 
 // skipTo reads over what is not needed before an offset of the data.
@@ -216,8 +213,7 @@ func (f *flow) read(ctx context.Context, p []byte) error {
 			window = f.Line.share()
 			f.s.SetWindow(window)
 		}
-		f.horizon.extend(f.run, f.items, f.pos+int64(window))
-		f.stall.Reset(f.Line.late(window))
+		f.horizon.extend(f.run, f.items, f.pos+int64(window), f.Line.within(window))
 		n, err := f.s.Read(p[:min(len(p), max(window/8, leastPiece), mostPiece)])
 		p, f.pos = p[n:], f.pos+int64(n)
 		f.count.received.Add(int64(n))
@@ -251,12 +247,12 @@ func (f *flow) deliver(ctx context.Context, k int, stored []byte) {
 		f.leave(i)
 		return
 	}
-	before := t.Stage.Rejections()
+	before := t.Stage.Rejected()
 	t.Stage.Put(i.Off, p)
 	f.horizon.end(k)
 	err = f.readThrough(ctx, i)
 	f.drops.add(func() { t.Stage.Drop(i.Off, i.Size) }, i.Size)
-	if before != t.Stage.Rejections() {
+	if before != t.Stage.Rejected() {
 		f.skip(SkippedCorrupt, i.Size)
 	}
 	switch {

@@ -1,11 +1,13 @@
 package replay
 
 import (
+	"cmp"
 	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
+	"weak"
 
 	"github.com/reprise-containers/reprise/remote/blob"
 )
@@ -21,17 +23,18 @@ type Use struct {
 	mu  sync.Mutex // held to replace what now points at
 }
 
-// watch is the marks of one replay, by offset.
+// watch is the marks of one replay, by offset. It outlives the replay, of which it
+// must hold nothing that is large.
 type watch struct {
 	marks   []*mark
+	o       Observer
+	count   *counters
 	expires time.Time
 }
 
 // mark is an extent that a replay is to fetch.
 type mark struct {
 	off, end int64
-	o        Observer
-	count    *counters
 	arrived  atomic.Int64 // Unix nanoseconds, 0: not yet
 	used     atomic.Bool
 }
@@ -46,37 +49,54 @@ func (m *mark) came(now time.Time) {
 	}
 }
 
-// watch adds the marks of a replay.
-func (u *Use) watch(marks []*mark) {
-	slices.SortFunc(marks, func(a, b *mark) int { return int(a.off - b.off) })
+// watch adds the marks of a replay, until they expire, whether anybody reads or not.
+func (u *Use) watch(w watch) {
+	slices.SortFunc(w.marks, func(a, b *mark) int { return cmp.Compare(a.off, b.off) })
+	w.expires = time.Now().Add(watchFor)
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	var now []watch
 	if old := u.now.Load(); old != nil {
-		now = *old
+		now = slices.Clone(*old)
 	}
-	now = slices.DeleteFunc(slices.Clone(now), func(w watch) bool { return time.Now().After(w.expires) })
-	now = append(now, watch{marks, time.Now().Add(watchFor)})
+	now = append(now, w)
 	u.now.Store(&now)
+	closed := weak.Make(u) // it may be, long before that
+	time.AfterFunc(watchFor, func() {
+		if u := closed.Value(); u != nil {
+			u.expire()
+		}
+	})
+}
+
+// expire drops the marks that are old.
+func (u *Use) expire() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	old := u.now.Load()
+	if old == nil {
+		return
+	}
+	now := slices.DeleteFunc(slices.Clone(*old), func(w watch) bool { return !time.Now().Before(w.expires) })
+	if len(now) == 0 {
+		u.now.Store(nil)
+	} else {
+		u.now.Store(&now)
+	}
 }
 
 // ReadAt implements blob.ReaderAt.
 func (u *Use) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if now := u.now.Load(); now != nil && blob.PriorityOf(ctx) == blob.Demand {
-		u.read(now, off, off+int64(len(p)))
+		read(*now, off, off+int64(len(p)))
 	}
 	return u.Blob.ReadAt(ctx, p, off)
 }
 
 // read notes a read of [off, end).
-func (u *Use) read(now *[]watch, off, end int64) {
+func read(now []watch, off, end int64) {
 	at := time.Now()
-	expired := 0
-	for _, w := range *now {
-		if at.After(w.expires) {
-			expired++
-			continue
-		}
+	for _, w := range now {
 		i, _ := slices.BinarySearchFunc(w.marks, off, func(m *mark, off int64) int {
 			if m.end <= off {
 				return -1
@@ -84,24 +104,21 @@ func (u *Use) read(now *[]watch, off, end int64) {
 			return 1
 		})
 		for ; i < len(w.marks) && w.marks[i].off < end; i++ {
-			w.marks[i].read(at)
+			w.read(w.marks[i], at)
 		}
-	}
-	if expired == len(*now) {
-		u.now.CompareAndSwap(now, nil)
 	}
 }
 
-func (m *mark) read(at time.Time) {
+func (w watch) read(m *mark, at time.Time) {
 	if m.used.Load() || m.used.Swap(true) {
 		return
 	}
 	if n := m.end - m.off; m.arrived.Load() == 0 {
-		m.count.missed.add(n)
-		m.o.Missed(n)
+		w.count.missed.add(n)
+		w.o.Missed(n)
 	} else {
-		m.count.used.add(n)
-		m.o.Used(n, at.Sub(time.Unix(0, m.arrived.Load())))
+		w.count.used.add(n)
+		w.o.Used(n, at.Sub(time.Unix(0, m.arrived.Load())))
 	}
 }
 

@@ -24,6 +24,19 @@ import (
 
 const leaf = 4096
 
+// What compresses is made outside of all bubbles: its channels are those of where
+// it is used first.
+func init() {
+	p := make([]byte, leaf)
+	packed, err := tracelayer.Pack(p)
+	if err == nil {
+		_, err = tracelayer.Extent{Size: leaf, Stored: int64(len(packed))}.Unpack(packed)
+	}
+	if err != nil {
+		panic(err)
+	}
+}
+
 // layer is a layer at a registry, as a node reads it.
 type layer struct {
 	data   []byte

@@ -105,8 +105,8 @@ type Config struct {
 	VerifyReferrers bool
 	// Prefetch is told what replays do and are good for; nil means nobody is.
 	Prefetch replay.Observer
-	// PrefetchBudget is how many bytes one replay may fetch at most: what the
-	// cache can hold. 0 is no limit.
+	// PrefetchBudget is how many bytes the cache can hold: all replays at a time
+	// fetch a part of that at most. 0 is no limit.
 	PrefetchBudget int64
 }
 
@@ -122,6 +122,7 @@ type Chain struct {
 	lists map[subject]*list // of tables that referrers have
 
 	replays map[replayKey]*replaying
+	budget  budget // of replays
 }
 
 // key has size and chunk table, because a manifest that lies about them must not
@@ -137,7 +138,7 @@ type key struct {
 // shared is the identity of an open blob; the blob lives as long as it.
 type shared struct {
 	blob.Blob
-	use *replay.Use // Blob
+	use *replay.Use // is Blob
 	// stage returns the place to stage bytes in, nil if nothing above it
 	// would verify them. It may ask the registry which of both holds.
 	stage func(ctx context.Context) (*blob.Stage, error)
@@ -152,6 +153,7 @@ func New(client *registry.Client, cfg Config) *Chain {
 		open:     make(map[key]weak.Pointer[shared]),
 		lists:    make(map[subject]*list),
 		replays:  make(map[replayKey]*replaying),
+		budget:   budget{cache: cfg.PrefetchBudget},
 	}
 }
 

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -61,25 +62,32 @@ func (h *host) quiet() time.Duration {
 	return time.Since(h.start) - time.Duration(h.needed.Load())
 }
 
-// Quiet returns for how long nobody has been waiting for the registry of ref, and
-// no start was replayed; 0 if somebody is, or one is.
-func (c *Chain) Quiet(ref string) time.Duration {
+// hostOf returns what is known of the registry of ref.
+func (c *Chain) hostOf(ref string) (*host, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
-		return 0 // and nothing can be opened
+		return nil, fmt.Errorf("parsing reference %q: %w", ref, err)
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.host(reference.Domain(named)).quiet()
+	return c.host(reference.Domain(named)), nil
+}
+
+// Quiet returns for how long nobody has been waiting for the registry of ref, and
+// no start was replayed; 0 if somebody is, or one is.
+func (c *Chain) Quiet(ref string) time.Duration {
+	h, err := c.hostOf(ref)
+	if err != nil {
+		return 0 // and nothing can be opened
+	}
+	return h.quiet()
 }
 
 // Line returns what is known of the way to the registry of ref.
 func (c *Chain) Line(ref string) replay.LineStats {
-	named, err := reference.ParseNormalizedNamed(ref)
+	h, err := c.hostOf(ref)
 	if err != nil {
 		return replay.LineStats{}
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.host(reference.Domain(named)).line.Stats()
+	return h.line.Stats()
 }

@@ -31,22 +31,34 @@ type replayKey struct {
 
 // replaying is a replay under way.
 type replaying struct {
-	done  chan struct{}
-	stats replay.Stats
-	err   error
+	done    chan struct{}
+	stats   replay.Stats
+	err     error
+	waiting int // callers that have the same in mind; of Chain.mu
 }
 
 // Replay fetches what plan says the image ref, of these layers, will read when
 // it starts, and returns when that is done or ctx has ended. trace is where the
-// data of the plan are; a trace without any will do. The layers need not be all
-// of the plan's: what is of others is skipped. Two calls for the same trace at a
-// time are one.
+// data of the plan are; a trace without any will do. The plan is valid; its layers
+// need not be all of the image's, and what is of others is skipped. Two calls for
+// the same trace at a time are one.
 func (c *Chain) Replay(ctx context.Context, ref string, trace backstore.TraceLayer, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return replay.Stats{}, fmt.Errorf("parsing reference %q: %w", ref, err)
 	}
-	key := replayKey{named.Name(), trace.Layer.Digest, trace.Dir}
+	return c.once(ctx, replayKey{named.Name(), trace.Layer.Digest, trace.Dir}, func() (replay.Stats, error) {
+		stats, err := c.replay(ctx, ref, trace, plan, layers)
+		if err != nil {
+			err = fmt.Errorf("replaying the start of %s: %w", ref, err)
+		}
+		return stats, err
+	})
+}
+
+// once calls run, unless that is done for key already: then it waits for the end of
+// it.
+func (c *Chain) once(ctx context.Context, key replayKey, run func() (replay.Stats, error)) (replay.Stats, error) {
 	for {
 		c.mu.Lock()
 		r := c.replays[key]
@@ -54,13 +66,14 @@ func (c *Chain) Replay(ctx context.Context, ref string, trace backstore.TraceLay
 			r = &replaying{done: make(chan struct{})}
 			c.replays[key] = r
 			c.mu.Unlock()
-			r.stats, r.err = c.replay(ctx, reference.Domain(named), ref, trace, plan, layers)
+			r.stats, r.err = run()
 			c.mu.Lock()
 			delete(c.replays, key)
 			c.mu.Unlock()
 			close(r.done)
 			return r.stats, r.err
 		}
+		r.waiting++
 		c.mu.Unlock()
 		select {
 		case <-r.done:
@@ -74,13 +87,16 @@ func (c *Chain) Replay(ctx context.Context, ref string, trace backstore.TraceLay
 	}
 }
 
-func (c *Chain) replay(ctx context.Context, host, ref string, trace backstore.TraceLayer, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
-	c.mu.Lock()
-	h := c.host(host)
-	c.mu.Unlock()
+func (c *Chain) replay(ctx context.Context, ref string, trace backstore.TraceLayer, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
+	h, err := c.hostOf(ref)
+	if err != nil {
+		return replay.Stats{}, err
+	}
 	defer h.replaying()()
+	budget, giveBack := c.budget.take(plan.Size())
+	defer giveBack()
 	job := replay.Job{
-		Plan: plan, Line: h.line, Budget: c.cfg.PrefetchBudget,
+		Plan: plan, Line: h.line, Budget: budget,
 		Parallel: h.limit.Background(), Observer: c.cfg.Prefetch,
 	}
 	for _, l := range plan.Layers {
@@ -91,11 +107,7 @@ func (c *Chain) replay(ctx context.Context, host, ref string, trace backstore.Tr
 		job.Targets = append(job.Targets, t)
 	}
 	job.Data, job.Local = c.data(ref, trace, plan)
-	stats, err := replay.Run(ctx, job)
-	if err != nil {
-		return stats, fmt.Errorf("replaying the start of %s: %w", ref, err)
-	}
-	return stats, nil
+	return replay.Run(ctx, job)
 }
 
 // target returns where extents of l go, which is nowhere if the image has no

@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -324,7 +325,9 @@ func TestReplayTwice(t *testing.T) {
 		t.Error("the registry is quiet although a start is replayed")
 	}
 	go replay(t.Context(), second)
-	time.Sleep(10 * time.Millisecond)
+	for c.Waiting() == 0 && len(arrived) == 0 {
+		runtime.Gosched()
+	}
 	if len(arrived) > 0 {
 		t.Error("two replays of one plan run at a time")
 	}
@@ -335,6 +338,42 @@ func TestReplayTwice(t *testing.T) {
 	close(answer)
 	if err := <-second; err != nil {
 		t.Error(err)
+	}
+	r.check(t, c)
+}
+
+// All replays at a time take no more than a part of the cache, one no more than
+// half, and each gets something.
+func TestReplayBudget(t *testing.T) {
+	const most = 400
+	take := chain.NewBudget(most)
+	var all int64
+	var back []func()
+	for i, want := range []int64{most, most, 10, most, most, most, most} {
+		n, giveBack := take(want)
+		if all += n; n < 1 || n > min(want, most/2) || all > most*3/4+5 {
+			t.Errorf("replay %d gets %d of %d bytes, all have %d", i, n, want, all)
+		}
+		back = append(back, giveBack)
+	}
+	for _, f := range back {
+		f()
+	}
+	if n, _ := take(most); n != most/2 {
+		t.Errorf("%d bytes when all have ended", n)
+	}
+	if n, _ := chain.NewBudget(0)(most); n != 0 {
+		t.Errorf("a limit of %d bytes without one", n)
+	}
+}
+
+// A plan for more than its share is replayed up to that.
+func TestReplayShare(t *testing.T) {
+	r := newRecorded(t)
+	c := newChain(t, chain.Config{Retry: tries, PrefetchBudget: r.plan.Size()})
+	s, err := c.Replay(t.Context(), r.ref(), r.trace, r.plan, r.layers)
+	if err != nil || s.Budget.Extents == 0 || s.Prefetched.Bytes == 0 || s.Prefetched.Bytes > r.plan.Size()/2 {
+		t.Errorf("of %d bytes: %+v, %v", r.plan.Size(), s, err)
 	}
 	r.check(t, c)
 }

@@ -14,6 +14,8 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 // Snapshotter is the configuration of reprise-snapshotter.
@@ -128,8 +130,10 @@ func Default() Snapshotter {
 		Device:   Device{MaxInFlight: 64, Readahead: 1 << 20, ReadaheadPolicy: "expand", ReadaheadBlock: 128 << 10},
 		Download: Download{Delay: Duration(600e9), Idle: Duration(2e9), Images: 1},
 		Trace: Trace{
-			Replay: true, Images: 16, RecordLabels: true, Record: []string{}, RecordTime: Duration(60e9),
-			RecordKeep: 10, MaxRecords: 1 << 20, MaxRecordings: 4,
+			Replay: true, Images: 16, Record: []string{},
+			RecordLabels: true, RecordPaths: []string{"/tmp/ctr-record-trace"},
+			RecordTime: Duration(60e9), RecordLabelTime: Duration(1800e9),
+			RecordKeep: 10, MaxRecords: tracelayer.DefaultRecords, MaxRecordings: 4,
 		},
 	}
 }

@@ -82,23 +82,26 @@ func (v *verified) keep(ix *index, first int64, raw []byte, from fetched) {
 		case err == nil:
 			v.pages.put(i, p)
 		case blob.IsPermanent(err): // not about the hash
-		case len(v.served(at, n, from)) > 0:
-			v.drop(at, n, from)
+		default:
+			if who, _ := v.served(at, n, from); len(who) > 0 {
+				v.drop(at, n, from)
+			}
 		}
 		raw = raw[n:]
 	}
 }
 
-// served returns who served n bytes at off of the table.
-func (v *verified) served(off int64, n int, from fetched) []string {
-	return from.origins.Of(v.ref.Offset+off, int64(n))
+// served returns whom to suspect of n bytes at off of the table, as
+// blob.Origins.Suspects does.
+func (v *verified) served(off int64, n int, from fetched) (who []string, staged bool) {
+	return from.origins.Suspects(v.ref.Offset+off, int64(n))
 }
 
 // drop reports n bytes at off of the table, which are wrong, has a cache above
 // that holds them forget them, and rejects who served them.
 func (v *verified) drop(off int64, n int, from fetched) {
 	blob.Discard(from.table, off, int64(n))
-	served := v.served(off, n, from)
+	served, _ := v.served(off, n, from)
 	v.failed(-1, v.ref.Offset+off, n, served)
 	for _, origin := range served {
 		if v.ref.Detached() {
@@ -187,7 +190,8 @@ func (v *verified) part(ctx context.Context, table blob.ReaderAt, t tablePart) (
 		}
 		from := fetched{table, origins}
 		v.drop(t.off, len(raw), from)
-		who.add(v.served(t.off, len(raw), from), origins, true)
+		served, staged := v.served(t.off, len(raw), from)
+		who.add(served, staged, origins, true)
 		if who.exhausted() {
 			return nil, who.err(Error{
 				Blob: v.Descriptor().Digest, Leaf: -1, Offset: v.ref.Offset + t.off, Length: int64(len(raw)), Err: reason,

@@ -19,13 +19,20 @@ type suspects struct {
 	alone   []string // those who served all of it; "" for unknown
 	all     bool     // all that can be asked were
 	absent  bool     // a host could not be asked
+	staged  bool     // a try was in vain because of what was staged
 }
 
-// add notes that a piece, read with o, was wrong; served is who served it.
-// cached tells that pieces of unknown origin may come from a cache.
-func (s *suspects) add(served []string, o *blob.Origins, cached bool) {
-	s.tries++
+// add notes that a piece, read with o, was wrong; served is who served it. staged
+// tells that they are no host and, rejected, do not serve it again: that says
+// nothing about hosts, and is no try of theirs. cached tells that pieces of
+// unknown origin may come from a cache.
+func (s *suspects) add(served []string, staged bool, o *blob.Origins, cached bool) {
 	s.absent = s.absent || o.AnyFailed()
+	if staged && !s.staged {
+		s.staged = true
+		return
+	}
+	s.tries++
 	alone := ""
 	switch {
 	case len(served) == 1:
@@ -120,8 +127,10 @@ func (v *verified) heal(ctx context.Context, data []byte, off int64, run []leaf,
 // blame reports wrong leaves and rejects who served them.
 func (v *verified) blame(wrong []leaf, origins *blob.Origins, who *suspects) {
 	var served []string
+	var staged bool
 	for _, l := range wrong {
-		by := origins.Of(l.off, int64(l.length))
+		by, some := origins.Suspects(l.off, int64(l.length))
+		staged = staged || some
 		v.failed(l.number, l.off, l.length, by)
 		for _, origin := range by {
 			if !slices.Contains(served, origin) {
@@ -130,5 +139,5 @@ func (v *verified) blame(wrong []leaf, origins *blob.Origins, who *suspects) {
 			}
 		}
 	}
-	who.add(served, origins, false)
+	who.add(served, staged, origins, false)
 }

@@ -122,3 +122,39 @@ func TestVerifyBlamesForTheTable(t *testing.T) {
 		}
 	}
 }
+
+// TestVerifyStaged has wrong bytes of who is no host, in chunks of which a host
+// serves the rest: the host is not blamed, and nothing that comes later from there
+// is an error of a read.
+func TestVerifyStaged(t *testing.T) {
+	data := random(100_000)
+	table, ref := detached(t, data, 2000, 0)
+	seen := blamed{by: map[string]int{}}
+	stage := blob.NewStage(twoHosts{blobtest.Bytes(data), 0, -1}, "trace")
+	v := chunks.Verify(stage, ref, blobtest.Bytes(table), &seen)
+	for off := int64(0); off < 50_000; off += 4000 {
+		stage.Put(off, make([]byte, 1500)) // which is no whole chunk
+		p := make([]byte, 4000)
+		if _, err := v.ReadAt(t.Context(), p, off); err != nil || !slices.Equal(p, data[off:off+4000]) {
+			t.Fatalf("reading at %d: %v", off, err)
+		}
+	}
+	if seen.by["trace"] == 0 || len(seen.by) != 1 {
+		t.Errorf("%v was blamed", seen.by)
+	}
+}
+
+// TestVerifyStagedAndHost has bytes that are wrong wherever they come from: it is
+// the host's fault in the end.
+func TestVerifyStagedAndHost(t *testing.T) {
+	data := random(100_000)
+	table, ref := detached(t, data, 2000, 0)
+	seen := blamed{by: map[string]int{}}
+	stage := blob.NewStage(twoHosts{blobtest.Bytes(data), 0, 10_500}, "trace")
+	stage.Put(10_000, make([]byte, 2000))
+	_, err := chunks.Verify(stage, ref, blobtest.Bytes(table), &seen).ReadAt(t.Context(), make([]byte, 100), 10_100)
+	var e *chunks.Error
+	if !errors.As(err, &e) || seen.by["trace"] != 1 || seen.by["http://two"] != 2 {
+		t.Errorf("%v; %v was blamed", err, seen.by)
+	}
+}
