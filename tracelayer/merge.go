@@ -45,7 +45,7 @@ func (c MergeConfig) withDefaults() MergeConfig {
 }
 
 // Weights returns how much each of the recordings counts: the newest 1, the
-// others less the older they are.
+// others less the older they are. One of an unknown time, zero, counts as the newest.
 func (c MergeConfig) Weights(recordings []Recording) []float64 {
 	c = c.withDefaults()
 	var newest time.Time
@@ -57,7 +57,7 @@ func (c MergeConfig) Weights(recordings []Recording) []float64 {
 	weights := make([]float64, len(recordings))
 	for i, r := range recordings {
 		weights[i] = 1
-		if c.HalfLife > 0 {
+		if c.HalfLife > 0 && !r.Time.IsZero() {
 			weights[i] = math.Exp2(-float64(newest.Sub(r.Time)) / float64(c.HalfLife))
 		}
 	}

@@ -350,6 +350,7 @@ func TestRecordRefuses(t *testing.T) {
 	}{
 		"a name that is taken":    {func(c *record.Config) { c.New = "plain:1" }, "already"},
 		"its own name":            {func(c *record.Config) { c.New = c.Old }, "name of its own"},
+		"a name that is none":     {func(c *record.Config) { c.New = "bad ref!!" }, "bad ref!!"},
 		"no image":                {func(c *record.Config) { c.Old = "none:1" }, "rpull"},
 		"an ordinary image":       {func(c *record.Config) { c.Old = "plain:1" }, "reprise convert"},
 		"no time":                 {func(c *record.Config) { c.Time = 0 }, "longer than nothing"},

@@ -220,7 +220,7 @@ func (r *Recordings) reserve(path string) error {
 	case r.paths[path]:
 		return fmt.Errorf("another recording is written to %s: %w", path, errdefs.ErrFailedPrecondition)
 	case len(r.paths) >= r.cfg.Parallel:
-		return fmt.Errorf("there are %d recordings already: %w", len(r.paths), errdefs.ErrResourceExhausted)
+		return fmt.Errorf("there are %d recordings already (trace.max_recordings): %w", len(r.paths), errdefs.ErrResourceExhausted)
 	}
 	r.paths[path] = true
 	return nil

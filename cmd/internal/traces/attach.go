@@ -263,6 +263,9 @@ func (a *attacher) artifact(ctx context.Context, layer ocispec.Descriptor) error
 	if created.IsZero() {
 		created = a.cfg.Recording.Time
 	}
+	if created.IsZero() { // older than any that says when it was made
+		created = time.Unix(0, 0)
+	}
 	a.report.Created = created.UTC().Truncate(time.Second)
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,

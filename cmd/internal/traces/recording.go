@@ -119,7 +119,10 @@ func (r *Recording) open(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	r.Time = st.ModTime()
+	// Archives such as trace layers are unpacked with the time 0: it says nothing.
+	if at := st.ModTime(); at.Unix() != 0 {
+		r.Time = at
+	}
 	f, err := blob.OpenFile(name)
 	if err != nil {
 		return err
