@@ -11,7 +11,7 @@ import (
 // MaxLayers is the number of layers one image can have.
 const MaxLayers = lsmt.MaxLayers
 
-// Image says what a merged read-only device is made of. It is plain data:
+// Image says what a merged device is made of. It is plain data:
 // whoever opens it decides how Ref and Layers become bytes.
 type Image struct {
 	// Ref is the image reference whose repository holds the remote layers.
@@ -22,14 +22,17 @@ type Image struct {
 	// FSType is the type of the file system in the device, as the image
 	// claims it; "" means that it has to be found out from the device.
 	FSType string
+	// Upper is the writable layer on top of Layers, of which there may be none
+	// then, or nil for a device that is read only.
+	Upper *lsmt.UpperFiles
 	// Trace is where the recorded reads of its start are, or nil if the image
 	// has none.
-	Trace *Trace
+	Trace *TraceLayer
 }
 
-// Trace says where the trace layer of an image is: in a directory, in a registry,
-// or both. It is plain data, like Image.
-type Trace struct {
+// TraceLayer says where the trace layer of an image is: in a directory, in a
+// registry, or both. It is plain data, like Image.
+type TraceLayer struct {
 	// Layer is the trace layer's blob. Its Digest is "" if only Dir is known.
 	Layer Layer
 	// Dir is the directory with the unpacked members of the layer, which has a

@@ -8,7 +8,9 @@ import (
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
 	"github.com/containerd/continuity/fs"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
+	"github.com/reprise-containers/reprise/remote/blob/chunks"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
@@ -92,9 +94,26 @@ func (s *Snapshotter) describe(ctx context.Context, id string, info snapshots.In
 	if err != nil {
 		return imageConfig{}, false, err
 	}
-	here := lower{Dir: s.dirs.fs(id), Digest: l.Blob, Size: l.BlobSize}
-	if here.Size == 0 {
-		here.Digest = ""
-	}
+	here := localLower(ctx, s.dirs.fs(id), l, info.Labels)
 	return below.with(here).withClaims(l), true, nil
+}
+
+// localLower returns the lower of a layer that was unpacked into dir. The file
+// is read without its chunk table, but whoever records what is read of it plans
+// for nodes that have no file: what raw, the labels, say of the table is kept.
+func localLower(ctx context.Context, dir string, l labels.Labels, raw map[string]string) lower {
+	if l.BlobSize == 0 { // without annotations the blob is not known
+		return lower{Dir: dir}
+	}
+	table, err := labels.Chunks(raw)
+	if err == nil && !table.IsZero() {
+		err = table.Validate(l.BlobSize)
+	}
+	if err != nil { // the file itself was compared with its digest
+		log.G(ctx).WithError(err).WithField("layer", l.Blob).Warn("the chunk table of a downloaded layer is ignored")
+		table = chunks.Ref{}
+	}
+	here := remoteLower(l, table)
+	here.Dir = dir
+	return here
 }

@@ -247,6 +247,30 @@ func TestChunkTable(t *testing.T) {
 	}
 }
 
+// TestChunkTableOfADownload: what is recorded of a file is for nodes without it. A
+// table that can't be is no reason to refuse a file with the right digest.
+func TestChunkTableOfADownload(t *testing.T) {
+	n := newNode(t)
+	table := labels.WithChunks(chunks.Ref{Root: digest.FromString("root"), Offset: 512, Size: 100})
+	layers := []string{"base", "app"}
+	for i, offset := range []string{table[labels.ChunksOffset], "7"} {
+		lbls := unpackLabels(layers, i, labels.Download, "download")
+		maps.Copy(lbls, table)
+		lbls[labels.ChunksOffset] = offset
+		n.must(n.unpack(chainOf(layers...)[i], parentOf(layers, i), lbls, map[string]string{"overlaybd.commit": zfileMagic}))
+	}
+	n.restart()
+	got := n.below("c", chainOf(layers...)[1]).Layers
+	if got[0].Remote() || !maps.Equal(got[0].Annotations, table) || len(got[1].Annotations) != 0 {
+		t.Errorf("layers %+v, want files, the first with %v", got, table)
+	}
+	// It stays a file, whatever a later pull says of its table.
+	other := []string{labels.ChunksRoot, digest.FromString("other").String(), labels.ChunksOffset, "512", labels.ChunksSize, "76"}
+	if err := n.pullLayer(layers, 0, other...); !errdefs.IsAlreadyExists(err) {
+		t.Errorf("pulled again with another table: %v", err)
+	}
+}
+
 // A pull that states something else of a layer than the first one did is refused
 // if it could be read by what is not its own image's word.
 func TestPullsDisagree(t *testing.T) {

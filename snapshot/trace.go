@@ -15,9 +15,6 @@ import (
 	"github.com/reprise-containers/reprise/tracelayer"
 )
 
-// traceFile is the file of a trace layer that makes it one.
-const traceFile = "trace"
-
 // traceLower returns the lower of the trace layer that l describes, without its
 // directory.
 func traceLower(l labels.Labels) lower {
@@ -32,8 +29,8 @@ func traceLower(l labels.Labels) lower {
 }
 
 // trace returns the trace layer l. Whether it was unpacked is looked at now.
-func (l lower) trace() *backstore.Trace {
-	t := &backstore.Trace{
+func (l lower) trace() *backstore.TraceLayer {
+	t := &backstore.TraceLayer{
 		Layer: backstore.Layer{Digest: l.Digest, Size: l.Size},
 		Plan:  tracelayer.Member{Offset: l.PlanOffset, Size: l.PlanSize, Digest: l.PlanDigest},
 	}
@@ -46,9 +43,9 @@ func (l lower) trace() *backstore.Trace {
 	return t
 }
 
-// isTrace reports whether dir is an unpacked trace layer.
+// isTrace reports whether dir is an unpacked trace layer: it has a slot.
 func isTrace(dir string) bool {
-	st, err := os.Lstat(filepath.Join(dir, traceFile))
+	st, err := os.Lstat(filepath.Join(dir, tracelayer.SlotName))
 	return err == nil && st.Mode().IsRegular()
 }
 

@@ -33,18 +33,19 @@ func (c MergeConfig) Validate() error {
 	return nil
 }
 
+// DefaultMergeConfig returns what zeros stand for.
+func DefaultMergeConfig() MergeConfig {
+	return MergeConfig{HalfLife: 7 * 24 * time.Hour, MinShare: 0.45}
+}
+
 func (c MergeConfig) withDefaults() MergeConfig {
-	if c.HalfLife == 0 {
-		c.HalfLife = 7 * 24 * time.Hour
-	}
-	if c.MinShare == 0 {
-		c.MinShare = 0.45
-	}
+	d := DefaultMergeConfig()
+	c.HalfLife, c.MinShare = cmp.Or(c.HalfLife, d.HalfLife), cmp.Or(c.MinShare, d.MinShare)
 	return c
 }
 
 // Weights returns how much each of the recordings counts: the newest 1, the
-// others less the older they are.
+// others less the older they are. One of an unknown time, zero, counts as the newest.
 func (c MergeConfig) Weights(recordings []Recording) []float64 {
 	c = c.withDefaults()
 	var newest time.Time
@@ -56,7 +57,7 @@ func (c MergeConfig) Weights(recordings []Recording) []float64 {
 	weights := make([]float64, len(recordings))
 	for i, r := range recordings {
 		weights[i] = 1
-		if c.HalfLife > 0 {
+		if c.HalfLife > 0 && !r.Time.IsZero() {
 			weights[i] = math.Exp2(-float64(newest.Sub(r.Time)) / float64(c.HalfLife))
 		}
 	}

@@ -30,7 +30,7 @@ type Recorder struct {
 
 // RecorderStats is a snapshot of a Recorder.
 type RecorderStats struct {
-	Records int // that Stop returns
+	Records int // that Stop returns, or did before Release
 	Dropped int // reads beyond the limit
 }
 
@@ -58,6 +58,15 @@ func (r *Recorder) Stop() Trace {
 	defer r.mu.Unlock()
 	r.stopped.Store(true)
 	return slices.Concat(r.blocks...)
+}
+
+// Release lets go of the records of a recording that has ended: Stop returns none
+// from then on. Whoever reads the layers may go on for long.
+func (r *Recorder) Release() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stopped.Store(true)
+	r.blocks = nil
 }
 
 // Stats returns how much is recorded.

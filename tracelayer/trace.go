@@ -12,8 +12,12 @@ import (
 // replays into a buffer of this size without looking.
 const MaxCount = 1 << 20
 
-// MaxSlot bounds the member "trace", in bytes: 2.8 million records.
+// MaxSlot bounds the member "trace", in bytes.
 const MaxSlot = 64 << 20
+
+// MaxRecords is how many records a trace can have that is taken for one: 2.8
+// million.
+const MaxRecords = (MaxSlot - headerSize) / recordSize
 
 // ErrFormat is returned for what does not begin like a trace file. Upstream
 // takes that for a priority list (ParseList).

@@ -68,12 +68,12 @@ type Attacher struct {
 
 // attached is an attached image, and the device that it is.
 type attached struct {
-	img   *image
+	img *image
+	// dev is img with readahead, and without its recorder.
 	dev   *readahead.Device
 	local atomic.Bool        // the kernel's readahead is on; set by Run
 	stop  context.CancelFunc // ends readahead; nil until Run starts it
 
-	// recording says that nothing is to be read but what is needed.
 	recording atomic.Bool
 }
 
@@ -82,10 +82,19 @@ func (at *attached) Size() int64 { return at.img.Size() }
 
 // ReadAt implements device.Device.
 func (at *attached) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	if at.recording.Load() {
-		return at.img.ReadAt(ctx, p, off)
+	if !at.recording.Load() {
+		return at.dev.ReadAt(ctx, p, off)
 	}
-	return at.dev.ReadAt(ctx, p, off)
+	// What is not held comes with what is around it, as without a recording: one
+	// request for each page would take a cold start many times as long, and a
+	// recording that has a time limit would miss the end of it. Only then are
+	// the bytes that were asked for read where that is recorded.
+	if !at.img.Present(off, int64(len(p))) {
+		if n, err := at.dev.ReadAt(ctx, p, off); err != nil {
+			return n, err
+		}
+	}
+	return at.img.ReadAt(ctx, p, off)
 }
 
 // New returns an Attacher that opens remote layers by open.
@@ -111,9 +120,10 @@ func (a *Attacher) Attach(ctx context.Context, id string, img backstore.Image, t
 }
 
 // Record is Attach with the reads of the image noted by r: those that programs need
-// and no others. Nothing is read ahead by the daemon or by the kernel, which has no
-// pages of it either, because it is a device of its own, even if the same image is
-// attached under another id. Nor is it among Images, so that it is not downloaded.
+// and no others. Nothing is read ahead by the kernel, which has no pages of it
+// either, because it is a device of its own, even if the same image is attached
+// under another id. What the daemon reads ahead is not recorded. The image is not
+// among Images, so that it is not downloaded.
 //
 // That is so until Recorded, or Detach. A daemon that takes the device over
 // (Recover) serves it like any other, unrecorded. An id that is attached already is
@@ -172,7 +182,11 @@ func (a *Attacher) serve(ctx context.Context, id string, img *image) error {
 	if a.cfg.Quiet != nil {
 		shared.Quiet = func() time.Duration { return a.cfg.Quiet(img.spec.Ref) }
 	}
-	at := &attached{img: img, dev: readahead.NewShared(img, a.cfg.Readahead, shared)}
+	plain := img
+	if img.recorder != nil {
+		plain = img.unrecorded()
+	}
+	at := &attached{img: img, dev: readahead.NewShared(plain, a.cfg.Readahead, shared)}
 	at.recording.Store(img.recorder != nil)
 	if err := a.server.Add(ctx, id, at); err != nil {
 		img.close()

@@ -39,6 +39,11 @@ func newImage(spec backstore.Image, size int64, open OpenBlob) *image {
 	return m
 }
 
+// unrecorded returns m with the same layers and no recorder. It is closed with m.
+func (m *image) unrecorded() *image {
+	return &image{spec: m.spec, layers: m.layers, size: m.size, opening: make(chan struct{}, 1)}
+}
+
 // Size implements device.Device.
 func (m *image) Size() int64 { return m.size }
 

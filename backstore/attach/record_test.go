@@ -4,16 +4,20 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/attach"
 	"github.com/reprise-containers/reprise/backstore/device"
 	"github.com/reprise-containers/reprise/backstore/readahead"
+	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
@@ -193,4 +197,44 @@ func TestRecordLocal(t *testing.T) {
 		expect("taken over", 1024, 1024)
 		stop()
 	})
+}
+
+// TestRecordCold records a start that finds nothing cached: it asks the registry
+// for no more than one that is not recorded, and what is read ahead for that is
+// not in the recording.
+func TestRecordCold(t *testing.T) {
+	remote, _, r, want := images(t)
+	requests := func(record bool) (int, tracelayer.Trace) {
+		c, err := cache.Open(cache.Config{Dir: filepath.Join(t.TempDir(), "cache"), MaxBytes: 64 << 20})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		open := func(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
+			b, err := r.open(ref, desc)
+			return c.Blob(b), err
+		}
+		k := newKernel()
+		a := attach.New(k, open, attach.Config{Readahead: readahead.DefaultConfig})
+		rec := tracelayer.NewRecorder(0)
+		if record {
+			err = a.Record(t.Context(), "1", remote, "/mnt", rec)
+		} else {
+			err = a.Attach(t.Context(), "1", remote, "/mnt")
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.opened = 0
+		readPages(t, k.devices["1"], want)
+		return r.opened, rec.Stop()
+	}
+	plain, _ := requests(false)
+	cold, trace := requests(true)
+	if cold > plain*11/10 {
+		t.Errorf("%d requests when recorded, %d when not", cold, plain)
+	}
+	if got, want := order(trace), order(recorded(t, remote, r, want)); !slices.Equal(got, want) {
+		t.Errorf("recorded are %d reads, want %d", len(got), len(want))
+	}
 }

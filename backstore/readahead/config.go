@@ -12,14 +12,14 @@ const (
 	// Sequential reads ahead of sequential streams, at most half of what they
 	// have read. It wastes few bytes.
 	Sequential = "sequential"
-	// Expand fetches around what is missing, too, as many bytes as take about as
-	// long as another request would. It wastes bytes to save time.
+	// Expand fetches around what is missing, too, as many bytes as take about
+	// twice as long as a request without any. It wastes bytes to save time.
 	Expand = "expand"
 )
 
 // Config says how is read ahead of one device.
 type Config struct {
-	// Policy is Off, Sequential or Expand. Default Sequential.
+	// Policy is Off, Sequential or Expand; empty is Sequential.
 	Policy string
 	// Trigger is how many bytes a stream must have read in sequence before
 	// Sequential reads anything ahead of it.
@@ -28,7 +28,7 @@ type Config struct {
 	// all readahead off.
 	Max int64
 	// Block is the largest block in bytes, aligned to its size, that Expand
-	// fetches where something in it is missing. Default 128 KiB.
+	// fetches where something in it is missing; 0 is that of DefaultConfig.
 	Block int64
 }
 
@@ -49,7 +49,7 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// New returns the policy that c names, for a device of size bytes.
+// policy returns the policy that c names, nil if nothing is read ahead, for a device of size bytes.
 func (c Config) policy(size int64) Policy {
 	if c.Block == 0 {
 		c.Block = DefaultConfig.Block

@@ -11,6 +11,12 @@ const (
 // line estimates what a request costs from how long reads of different lengths
 // take: the straight line through them, older ones weighing less, begins at what
 // is paid for the request and rises by what is paid for a byte.
+//
+// That is not what replay.Line knows of the same way: the time to the first byte and
+// the bandwidth of a registry host, to bound what is in flight there. Here it is one
+// device, and whole reads of it: whatever they cost on the way down, several blocks,
+// pages of hashes and decompression included, since these are what a longer read
+// costs or saves.
 type line struct {
 	samples          int
 	w, n, t, nn, nt  float64 // sums of weights, lengths, times and their products

@@ -69,7 +69,7 @@ func (s *streams) enter(off, n int64) *stream {
 	return &s.recent[0]
 }
 
-// ahead returns what to read ahead of a stream that has just read n bytes, with
+// readAhead returns what to read ahead of a stream that has just read n bytes, with
 // the given window of bytes in front of it.
 func (s *stream) readAhead(n, window, size int64) Ahead {
 	a := Ahead{Read: Span{s.next - n, s.next}}

@@ -29,7 +29,9 @@ type Device struct {
 // Shared is what a device has in common with others.
 type Shared struct {
 	// Quiet returns for how long nobody has been waiting for the registry of the
-	// device, 0 if somebody is. Without it nobody but the caller ever is.
+	// device, 0 if somebody is, or if starts are replayed from it: then nothing is
+	// read ahead but for sequential readers. Without it nobody but the caller ever
+	// is.
 	Quiet func() time.Duration
 	// Counters count what is read ahead; nil if nobody wants to know.
 	Counters *Counters

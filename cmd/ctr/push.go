@@ -25,7 +25,7 @@ func pushCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "push",
 		Usage:     "Push an image, also one that was pulled lazily",
-		ArgsUsage: "[flags] <ref> [<local>]",
+		ArgsUsage: "<ref> [<local>]",
 		Description: `Push an image of containerd to a registry: <local>, or the one that is called <ref>.
 
 Layers that are not here are mounted from the repository that the image was

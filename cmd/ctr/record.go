@@ -9,6 +9,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -26,7 +27,7 @@ func recordCommand() *cli.Command {
 	return &cli.Command{
 		Name:      "record-trace",
 		Usage:     "Record the start of a container, and make an image with the trace of it",
-		ArgsUsage: "[flags] OldImage NewImage [COMMAND] [ARG...]",
+		ArgsUsage: "OldImage NewImage [COMMAND] [ARG...]",
 		Description: `Run a temporary container of an overlaybd image, note what it reads, and name
 NewImage a copy of OldImage with a topmost layer that has the trace. On a node that
 has nothing, containers of NewImage start faster: what they are going to read is
@@ -34,7 +35,8 @@ fetched ahead of them.
 
 The recording ends when the time is over, at Ctrl-C or a TERM signal, or when the
 container ends by itself: each of them gives a usable trace. The container is then
-stopped and removed. A second Ctrl-C gives up.
+stopped and removed. A second Ctrl-C gives up, as the first one does before the
+container has started.
 
 A trace that OldImage has is replaced in its copy. NewImage is not pushed: ctr push
 does that.`,
@@ -123,7 +125,7 @@ func readList(name string) ([]byte, error) {
 }
 
 // recordUntilSignal records. The first signal ends the recording, the second one
-// all work.
+// all work, as does the first one if nothing can have been recorded yet.
 func recordUntilSignal(ctx context.Context, cfg record.Config) (*record.Summary, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -132,12 +134,22 @@ func recordUntilSignal(ctx context.Context, cfg record.Config) (*record.Summary,
 	defer signal.Stop(signals)
 	enough := make(chan struct{})
 	cfg.Stop = enough
+	var started atomic.Bool
+	cfg.Started = func() { started.Store(true) }
+	first := func() {
+		if started.Load() {
+			close(enough)
+			return
+		}
+		cfg.Note("the container has not started: nothing is recorded")
+		cancel()
+	}
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	over := make(chan struct{})
 	defer close(over)
 	wg.Go(func() {
-		for _, then := range []func(){func() { close(enough) }, cancel} {
+		for _, then := range []func(){first, cancel} {
 			select {
 			case <-signals:
 				then()

@@ -28,10 +28,11 @@ func rpullCommand() *cli.Command {
 		ArgsUsage: "<ref>",
 		Description: `Pull an image through a snapshotter that provides layers from the registry.
 
-Only the manifest, the config and the trace layer are transferred; everything
-else is read from the registry when a container needs it. Layers the
-snapshotter cannot provide are downloaded and unpacked as usual, so ordinary
-images work, too.
+Only the manifest and the config are transferred; everything else is read from
+the registry when a container needs it, and what a trace layer foretells before
+that. Layers the snapshotter cannot provide are downloaded and unpacked as usual,
+so ordinary images work, too, and so are trace layers without a plan, such as
+those of overlaybd's own tools.
 
 The snapshotter reads the layers by itself, later and again: a private registry
 must also be in its own configuration (hosts directory, docker credentials).

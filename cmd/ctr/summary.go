@@ -75,7 +75,7 @@ func summarize(ctx context.Context, img containerd.Image, sn snapshots.Snapshott
 		}
 		s.layers = append(s.layers, layer{
 			digest: desc.Digest, size: desc.Size, origin: o,
-			trace: desc.Annotations[labels.Trace] == "yes",
+			trace: labels.IsTrace(desc.Annotations),
 		})
 	}
 	return s, nil

@@ -74,7 +74,7 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 		if err := limits.Validate(); err != nil {
 			return fmt.Errorf("configuring downloads: %w", err)
 		}
-		downloader := download.New(attacher, quiet{blobs, prefetcher}, downloads{ctx}, limits)
+		downloader := download.New(attacher, blobs, downloads{ctx}, limits)
 		exportDownloads(m, downloader)
 		attaching = append(attaching, program.Task{Name: "downloading images", Run: downloader.Run})
 	}

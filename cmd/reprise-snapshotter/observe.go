@@ -103,7 +103,7 @@ func export(m *metrics.Metrics, c *cache.Cache, a *attach.Attacher, server *fuse
 		ahead(func(s readahead.Stats) int64 { return s.Ahead }))
 	m.Counter("reprise_readahead_used_bytes_total", "Bytes read ahead that the kernel asked for later.",
 		ahead(func(s readahead.Stats) int64 { return s.Used }))
-	m.Counter("reprise_readahead_skipped_total", "Reads that were not made longer, because somebody else waited for the registry.",
+	m.Counter("reprise_readahead_skipped_total", "Reads that were not made longer, because somebody else waited for the registry, or a start was replayed from it.",
 		ahead(func(s readahead.Stats) int64 { return s.Skipped }))
 	of := func(value func(cache.Stats) int64) func() float64 {
 		return func() float64 { return float64(value(c.Stats())) }

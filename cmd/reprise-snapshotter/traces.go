@@ -8,7 +8,6 @@ import (
 	"github.com/containerd/log"
 
 	"github.com/reprise-containers/reprise/backstore/attach"
-	"github.com/reprise-containers/reprise/backstore/download"
 	"github.com/reprise-containers/reprise/cmd/internal/chain"
 	"github.com/reprise-containers/reprise/cmd/internal/config"
 	"github.com/reprise-containers/reprise/cmd/internal/metrics"
@@ -71,6 +70,13 @@ func (p *prefetches) Prefetched(ref string, o prefetch.Outcome, s replay.Stats, 
 	}
 }
 
+// Skipped implements prefetch.Observer.
+func (p *prefetches) Skipped(ref string, why error) {
+	if p.first(ref + " " + why.Error()) {
+		log.G(p.ctx).WithField("image", ref).WithError(why).Warn("not all that there is of traces of an image is used")
+	}
+}
+
 // first reports whether what is new.
 func (p *prefetches) first(what string) bool {
 	p.mu.Lock()
@@ -85,31 +91,23 @@ func (p *prefetches) first(what string) bool {
 	return true
 }
 
-// quiet is registries from which nothing is downloaded in the background while
-// something is fetched ahead: that will be needed sooner.
-type quiet struct {
-	download.Registries
-	prefetcher *prefetch.Prefetcher
-}
-
-// Quiet implements download.Registries.
-func (q quiet) Quiet(ref string) time.Duration {
-	if q.prefetcher != nil && q.prefetcher.Busy(ref) {
-		return 0
-	}
-	return q.Registries.Quiet(ref)
-}
+// planTime is how long making the plan of a recording may take: ctr record-trace, to
+// which this must be known in time, waits 5 minutes for all of it.
+const planTime = 2 * time.Minute
 
 // newRecordings returns the recordings of what a attaches.
 func newRecordings(ctx context.Context, cfg config.Snapshotter, a *attach.Attacher, blobs *chain.Chain, m *metrics.Metrics) *recordings.Recordings {
 	r := recordings.New(a, blobs.Open, recorded{ctx}, recordings.Config{
-		Dir:      cfg.RecordDir(),
-		Images:   cfg.Trace.Record,
-		ByLabel:  cfg.Trace.RecordLabels,
-		Time:     time.Duration(cfg.Trace.RecordTime),
-		Keep:     cfg.Trace.RecordKeep,
-		Records:  cfg.Trace.MaxRecords,
-		Parallel: cfg.Trace.MaxRecordings,
+		Dir:       cfg.RecordDir(),
+		Images:    cfg.Trace.Record,
+		ByLabel:   cfg.Trace.RecordLabels,
+		Paths:     cfg.Trace.RecordPaths,
+		Time:      time.Duration(cfg.Trace.RecordTime),
+		LabelTime: time.Duration(cfg.Trace.RecordLabelTime),
+		PlanTime:  planTime,
+		Keep:      cfg.Trace.RecordKeep,
+		Records:   cfg.Trace.MaxRecords,
+		Parallel:  cfg.Trace.MaxRecordings,
 	})
 	exportRecordings(m, r)
 	return r
@@ -119,13 +117,16 @@ func newRecordings(ctx context.Context, cfg config.Snapshotter, a *attach.Attach
 type recorded struct{ ctx context.Context }
 
 // Recorded implements recordings.Observer.
-func (r recorded) Recorded(ref, path string, records, dropped int, why error) {
-	entry := log.G(r.ctx).WithFields(log.Fields{"image": ref, "file": path, "records": records})
-	if dropped > 0 {
-		entry = entry.WithField("dropped", dropped)
+func (r recorded) Recorded(of recordings.Result) {
+	entry := log.G(r.ctx).WithFields(log.Fields{"image": of.Ref, "file": of.Path, "records": of.Records})
+	if of.Dropped > 0 {
+		entry = entry.WithField("dropped", of.Dropped)
 	}
-	if why != nil {
-		entry.WithError(why).Warn("a start was recorded, but without a plan")
+	if of.Unplanned > 0 {
+		entry = entry.WithField("unplanned", of.Unplanned)
+	}
+	if of.NoPlan != nil {
+		entry.WithError(of.NoPlan).Warn("a start was recorded, but without a plan")
 		return
 	}
 	entry.Info("a start was recorded")

@@ -67,7 +67,7 @@ func runTraceAttach(ctx context.Context, cmd *cli.Command) (err error) {
 	var notes notes
 	cfg := traces.AttachConfig{
 		Platform: cmd.String("platform"), Workload: cmd.String("workload"), NoData: cmd.Bool("no-data"),
-		Again: cmd.Bool("rebuild"), Created: created, Dir: cmd.String("temp-dir"), Note: notes.add,
+		Rebuild: cmd.Bool("rebuild"), Created: created, Dir: cmd.String("temp-dir"), Note: notes.add,
 	}
 	c, err := openCache("")
 	if err != nil {
@@ -118,25 +118,13 @@ func attachRecording(ctx context.Context, cfg traces.AttachConfig, from string, 
 			return nil, err
 		}
 		defer closing(image, &err)
-		cfg.Recording, err = recordingOf(ctx, image, cfg)
+		cfg.Recording, err = traces.Take(ctx, image, cfg.Platform, cfg.Workload)
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer closing(cfg.Recording, &err)
 	return traces.Attach(ctx, cfg)
-}
-
-// recordingOf returns the recording of an image: its trace layer, or else what is
-// attached to it, with the same workload or without one.
-func recordingOf(ctx context.Context, image *source.Content, cfg traces.AttachConfig) (*traces.Recording, error) {
-	if r, err := traces.FromImage(ctx, image, cfg.Platform); err == nil {
-		return r, nil
-	}
-	if r, err := traces.Find(ctx, image, cfg.Platform, cfg.Workload); err == nil {
-		return r, nil
-	}
-	return traces.Find(ctx, image, cfg.Platform, "")
 }
 
 // beside returns the repository or layout that an image is in.

@@ -27,6 +27,7 @@ const (
 const orderStep = 24 * time.Hour
 
 func traceMergeCommand() *cli.Command {
+	defaults := tracelayer.DefaultMergeConfig()
 	return &cli.Command{
 		Name:      "merge",
 		Usage:     "Make one trace of several recordings of an image",
@@ -41,8 +42,8 @@ no plan: that is made when the trace is attached to an image.`,
 			&cli.StringFlag{Name: "output", Aliases: []string{"o"}, Usage: "write the trace to `FILE`", Required: true},
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace FILE if it exists"},
 			&cli.StringFlag{Name: "by", Usage: "take the age of recordings from their `time` or order", Value: byTime},
-			&cli.DurationFlag{Name: "half-life", Usage: "`AGE` at which a recording counts half; negative: all count the same", Value: 7 * 24 * time.Hour},
-			&cli.Float64Flag{Name: "share", Usage: "`SHARE` of the recordings (0 to 1) that must have read what is kept", Value: 0.45},
+			&cli.DurationFlag{Name: "half-life", Usage: "`AGE` at which a recording counts half; negative: all count the same", Value: defaults.HalfLife},
+			&cli.Float64Flag{Name: "share", Usage: "`SHARE` of the recordings (0 to 1) that must have read what is kept", Value: defaults.MinShare},
 			jsonFlag(),
 		}),
 		OnUsageError: onUsageError,

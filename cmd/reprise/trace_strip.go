@@ -28,8 +28,9 @@ func traceStripCommand() *cli.Command {
 or archives; they may be the same.
 
 The trace layer is removed from the manifest, its diff ID and its history entry
-from the config; nothing else changes. So an image that got a trace and nothing
-else becomes the one that it was made of, with the same digest.`,
+from the config; nothing else changes, but that the time of creation is again what
+it was before record-trace. So an image that got a trace and nothing else becomes
+the one that it was made of, with the same digest.`,
 		Flags: slices.Concat(registryFlags(), []cli.Flag{
 			&cli.StringFlag{Name: "temp-dir", Usage: "`DIR` for temporary files (default: $TMPDIR or /tmp)"},
 			&cli.BoolFlag{Name: "force", Aliases: []string{"f"}, Usage: "replace DST if it is an archive that exists"},

@@ -14,14 +14,6 @@ type Reads struct {
 	Asked, Missed float64
 }
 
-// MissShare is the part of the reads that waited for a registry.
-func (r Reads) MissShare() float64 {
-	if r.Asked == 0 {
-		return 0
-	}
-	return r.Missed / r.Asked
-}
-
 func (r Reads) since(before Reads) Reads {
 	return Reads{Asked: r.Asked - before.Asked, Missed: r.Missed - before.Missed}
 }

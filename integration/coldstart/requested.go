@@ -14,6 +14,10 @@ import (
 // devices for their counts.
 var WithoutReadahead = map[string]string{"device": "readahead = '0'\nkeep_idle = true\n"}
 
+// Frugal is configuration of a node that fetches few bytes for many requests: it
+// reads ahead of sequential readers and of nothing else.
+var Frugal = map[string]string{"device": "readahead_policy = 'sequential'\n"}
+
 // Requested is what an image's start asks for where nothing reads ahead.
 type Requested struct {
 	// Cost is that on a plain loop device.

@@ -12,12 +12,12 @@ import (
 // and jump tables and all.
 const mostOfLeast = 1.25
 
-// TestBytes compares what a cold start fetches with the compressed blocks that
+// TestBytes compares what a cold start of a frugal node fetches with the compressed blocks that
 // the same command touches on a plain loop device without readahead.
 func TestBytes(t *testing.T) {
 	for _, fs := range []image.FSType{image.Ext4, image.Erofs} {
 		t.Run(string(fs), func(t *testing.T) {
-			n := ownNode(t, node.Options{})
+			n := ownNode(t, node.Options{Config: coldstart.Frugal})
 			b := numpy(fs)
 			l := built(t, b)
 			n.push(t, l, "numpy:1")

@@ -19,7 +19,7 @@ import (
 	"github.com/reprise-containers/reprise/integration/sandbox/wire"
 )
 
-// fewerRequests is how many times fewer requests a start with a trace is to take:
+// fewerRequests is how many times fewer requests than on a frugal node a start with a trace is to take:
 // documents, tables of the layers and one stream, where without it there are
 // hundreds.
 const fewerRequests = 20
@@ -33,7 +33,7 @@ const fewerWithoutData = 1
 func TestTraceFlow(t *testing.T) {
 	for _, flags := range [][]string{nil, {"--no-data"}} {
 		t.Run(fmt.Sprint(flags), func(t *testing.T) {
-			n := ownNode(t, node.Options{})
+			n := ownNode(t, node.Options{Config: coldstart.Frugal})
 			n.push(t, layered(t, image.Starts()[0].Layered()), "originals/redis:1")
 			n.convert(t, "originals/redis:1", "redis:1")
 			without, err := coldstart.Lazy(t.Context(), n.Node, "redis:1")
@@ -237,7 +237,7 @@ func TestTraceList(t *testing.T) {
 
 // TestTraceExt4 is the flow with an image that other tools made.
 func TestTraceExt4(t *testing.T) {
-	n := ownNode(t, node.Options{})
+	n := ownNode(t, node.Options{Config: coldstart.Frugal})
 	n.push(t, built(t, numpy(image.Ext4)), "numpy:1")
 	without, err := coldstart.Lazy(t.Context(), n.Node, "numpy:1")
 	if err != nil {

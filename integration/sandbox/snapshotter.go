@@ -56,6 +56,7 @@ func (d *Snapshotter) Reconfigure(ctx context.Context, extra map[string]string) 
 		"log":      "level = \"debug\"\n",
 		"metrics":  fmt.Sprintf("address = %q\n", d.Metrics),
 		"registry": fmt.Sprintf("hosts_dir = %q\n", s.Path("hosts")),
+		"trace":    fmt.Sprintf("record_paths = [%q]\n", s.Path("")),
 	}
 	for name, lines := range extra {
 		tables[name] += lines

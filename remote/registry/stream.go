@@ -100,6 +100,9 @@ func (s *Stream) Read(p []byte) (int, error) {
 	if s.left == 0 {
 		return 0, io.EOF
 	}
+	if err := s.ctx.Err(); err != nil { // what lies here already would be returned all the same
+		return 0, requestError(s.ctx, s.host, s.name, err)
+	}
 	n, err := s.body.Read(p[:min(int64(len(p)), s.left)])
 	s.left -= int64(n)
 	s.conn.read(n)

@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,23 +22,6 @@ func LoopFile(dev string) string {
 func LoopDirect(dev string) bool {
 	p, err := os.ReadFile(loopDir(dev, "loop/dio"))
 	return err == nil && strings.TrimSpace(string(p)) == "1"
-}
-
-// LoopsOn returns the loop devices whose file is below the directory dir, with
-// the file's path.
-func LoopsOn(dir string) (map[string]string, error) {
-	matches, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
-	if err != nil {
-		return nil, fmt.Errorf("listing loop devices: %w", err)
-	}
-	loops := make(map[string]string)
-	for _, m := range matches {
-		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(m)))
-		if file := LoopFile(dev); filepath.Dir(file) == dir {
-			loops[dev] = file
-		}
-	}
-	return loops, nil
 }
 
 // LoopReadahead returns the sysfs file with the readahead of the loop device

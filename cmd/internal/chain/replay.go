@@ -42,7 +42,7 @@ type replaying struct {
 // data of the plan are; a trace without any will do. The plan is valid; its layers
 // need not be all of the image's, and what is of others is skipped. Two calls for
 // the same trace at a time are one.
-func (c *Chain) Replay(ctx context.Context, ref string, trace backstore.Trace, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
+func (c *Chain) Replay(ctx context.Context, ref string, trace backstore.TraceLayer, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
 	named, err := reference.ParseNormalizedNamed(ref)
 	if err != nil {
 		return replay.Stats{}, fmt.Errorf("parsing reference %q: %w", ref, err)
@@ -87,7 +87,7 @@ func (c *Chain) once(ctx context.Context, key replayKey, run func() (replay.Stat
 	}
 }
 
-func (c *Chain) replay(ctx context.Context, ref string, trace backstore.Trace, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
+func (c *Chain) replay(ctx context.Context, ref string, trace backstore.TraceLayer, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error) {
 	h, err := c.hostOf(ref)
 	if err != nil {
 		return replay.Stats{}, err
@@ -132,7 +132,7 @@ func (c *Chain) target(ctx context.Context, ref string, l tracelayer.PlanLayer, 
 
 // data returns what opens the data of plan, nil if there are none, and whether
 // they are on this node.
-func (c *Chain) data(ref string, trace backstore.Trace, plan *tracelayer.Plan) (open func(ctx context.Context, off int64) (replay.Stream, error), local bool) {
+func (c *Chain) data(ref string, trace backstore.TraceLayer, plan *tracelayer.Plan) (open func(ctx context.Context, off int64) (replay.Stream, error), local bool) {
 	size := plan.DataSize()
 	if size == 0 {
 		return nil, false

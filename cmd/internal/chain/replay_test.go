@@ -31,7 +31,7 @@ type recorded struct {
 	layers   []ocispec.Descriptor
 	data     [][]byte
 	plan     *tracelayer.Plan
-	trace    backstore.Trace
+	trace    backstore.TraceLayer
 	members  []byte // the data
 	requests map[digest.Digest]*atomic.Int64
 	answer   func(d digest.Digest, data []byte) []byte
@@ -115,7 +115,7 @@ func (r *recorded) pack(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.members = layer.Bytes()
-	r.trace = backstore.Trace{Layer: backstore.Layer{Digest: info.Digest, Size: info.Size}, Plan: info.Plan}
+	r.trace = backstore.TraceLayer{Layer: backstore.Layer{Digest: info.Digest, Size: info.Size}, Plan: info.Plan}
 }
 
 func (r *recorded) ref() string { return r.host + "/app:1" }

@@ -4,9 +4,10 @@ import (
 	"context"
 	"fmt"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/cmd/internal/traces"
-	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
@@ -24,7 +25,7 @@ func (r *Result) traces(ctx context.Context, img *source.Image, cfg Config) erro
 			c.problem(Problem{Kind: Stack, Warning: true, Text: "layers lie above this trace layer, so nobody replays it, and overlaybd's tools can not open the image: " +
 				"reprise trace strip removes it"})
 		} else {
-			c.trace(ctx, img.Layers)
+			c.trace(ctx, img.Descriptors())
 		}
 		found := c.res.Problems
 		if err := c.run(ctx); err != nil {
@@ -37,7 +38,7 @@ func (r *Result) traces(ctx context.Context, img *source.Image, cfg Config) erro
 }
 
 // trace checks what the trace layer holds, which is about layers.
-func (c *checker) trace(ctx context.Context, layers []blob.Blob) {
+func (c *checker) trace(ctx context.Context, layers []ocispec.Descriptor) {
 	warn := func(k Kind, format string, args ...any) {
 		c.problem(Problem{Kind: k, Warning: true, Text: fmt.Sprintf(format, args...)})
 	}
@@ -49,13 +50,7 @@ func (c *checker) trace(ctx context.Context, layers []blob.Blob) {
 	for _, n := range rec.Notes {
 		warn(Trace, "%s", n)
 	}
-	foreign := 0
-	for _, r := range rec.Trace {
-		if int64(r.Layer) >= int64(len(layers)) {
-			foreign++
-		}
-	}
-	if foreign > 0 {
+	if foreign := traces.Foreign(rec.Trace, len(layers)); foreign > 0 {
 		warn(Trace, "%d of %d reads are of layers that the image does not have", foreign, len(rec.Trace))
 	}
 	if rec.Plan != nil {

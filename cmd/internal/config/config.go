@@ -14,6 +14,8 @@ import (
 
 	"github.com/distribution/reference"
 	"github.com/pelletier/go-toml/v2"
+
+	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 // Snapshotter is the configuration of reprise-snapshotter.
@@ -87,7 +89,7 @@ type Read struct {
 type Device struct {
 	MaxInFlight     int    `toml:"max_in_flight" comment:"Kernel requests of one device served at a time; the others wait, other devices do not."`
 	Readahead       Size   `toml:"readahead" comment:"Farthest readahead of a sequential reader while an image is cold; 0: none of any kind."`
-	ReadaheadPolicy string `toml:"readahead_policy" comment:"What is read ahead of a start that has no trace. \"expand\": what is missing is fetched with its surroundings, as much as takes as long as another request; \"sequential\": only ahead of sequential readers, fewer bytes in more requests; \"off\"."`
+	ReadaheadPolicy string `toml:"readahead_policy" comment:"What the daemon reads ahead while an image is cold, besides what a trace says. \"expand\": what is missing is fetched with its surroundings, as much as takes twice as long as a request; \"sequential\": only ahead of sequential readers, fewer bytes in more requests; \"off\"."`
 	ReadaheadBlock  Size   `toml:"readahead_block" comment:"Largest aligned block that \"expand\" fetches at a place."`
 	KeepIdle        bool   `toml:"keep_idle" comment:"Leave an image attached when its last container is removed."`
 }
@@ -128,8 +130,10 @@ func Default() Snapshotter {
 		Device:   Device{MaxInFlight: 64, Readahead: 1 << 20, ReadaheadPolicy: "expand", ReadaheadBlock: 128 << 10},
 		Download: Download{Delay: Duration(600e9), Idle: Duration(2e9), Images: 1},
 		Trace: Trace{
-			Replay: true, Images: 16, RecordLabels: true, Record: []string{}, RecordTime: Duration(60e9),
-			RecordKeep: 10, MaxRecords: 1 << 20, MaxRecordings: 4,
+			Replay: true, Images: 16, Record: []string{},
+			RecordLabels: true, RecordPaths: []string{"/tmp/ctr-record-trace"},
+			RecordTime: Duration(60e9), RecordLabelTime: Duration(1800e9),
+			RecordKeep: 10, MaxRecords: tracelayer.DefaultRecords, MaxRecordings: 4,
 		},
 	}
 }

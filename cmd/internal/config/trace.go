@@ -1,6 +1,10 @@
 package config
 
-import "path/filepath"
+import (
+	"path/filepath"
+
+	"github.com/reprise-containers/reprise/tracelayer"
+)
 
 // Trace says what is made of the traces of images, and which are recorded.
 type Trace struct {
@@ -9,11 +13,13 @@ type Trace struct {
 	Referrers bool   `toml:"referrers" comment:"For images without a trace layer, look for a trace among what refers to the image in its registry (reprise trace attach). Who can push there can push such traces: they decide what is fetched ahead, not what is read."`
 	Workload  string `toml:"workload" comment:"Of several such traces take the one for this workload, or else one for none; the newest."`
 
-	Record       []string `toml:"record" comment:"Images whose containers are recorded without being asked: references, in which * is any text, as \"registry.example/team/*\"."`
-	RecordLabels bool     `toml:"record_labels" comment:"Record containers whose labels ask for it (ctr record-trace). With CRI, the annotations of a pod become such labels."`
-	RecordTime   Duration `toml:"record_time" comment:"How long a recording lasts that no client ends."`
-	RecordDir    string   `toml:"record_dir" comment:"Directory of recordings for which nobody named a file; empty: <root>/traces."`
-	RecordKeep   int      `toml:"record_keep" comment:"With so many recordings of a repository in record_dir, no more are made there."`
+	Record          []string `toml:"record" comment:"Images whose containers are recorded without being asked: references, in which * is any text, as \"registry.example/team/*\"."`
+	RecordLabels    bool     `toml:"record_labels" comment:"Record containers whose labels ask for it (ctr record-trace). With CRI, the annotations of a pod become such labels."`
+	RecordPaths     []string `toml:"record_paths" comment:"Directories below which, and below record_dir, are the files that such labels may name (ctr record-trace --working-dir). The snapshotter writes there as root. Absolute paths."`
+	RecordTime      Duration `toml:"record_time" comment:"How long a recording to record_dir lasts."`
+	RecordLabelTime Duration `toml:"record_label_time" comment:"How long a recording to a file that a label names may last; the client, or the end of the container, ends it before."`
+	RecordDir       string   `toml:"record_dir" comment:"Directory of recordings for which nobody named a file; empty: <root>/traces."`
+	RecordKeep      int      `toml:"record_keep" comment:"With so many recordings of a repository in record_dir, no more are made there."`
 
 	MaxRecords    int `toml:"max_records" comment:"Reads in one recording; 24 bytes of memory each."`
 	MaxRecordings int `toml:"max_recordings" comment:"Recordings at once."`
@@ -27,15 +33,16 @@ func (c Snapshotter) RecordDir() string {
 	return filepath.Join(c.Root, "traces")
 }
 
-// maxRecords is as many records as a trace can have that is taken for one.
-const maxRecords = 10 << 20
-
 func (t Trace) validate(check func(ok bool, format string, args ...any)) {
 	check(t.Images > 0, "trace.images: must be positive")
 	check(t.Workload == "" || t.Referrers, "trace.workload: chooses among referrers, and trace.referrers is off")
 	check(t.RecordTime > 0, "trace.record_time: must be positive")
+	check(t.RecordLabelTime > 0, "trace.record_label_time: must be positive")
+	for _, p := range t.RecordPaths {
+		check(filepath.IsAbs(p), "trace.record_paths: %q: must be an absolute path", p)
+	}
 	check(t.RecordKeep > 0, "trace.record_keep: must be positive")
-	check(t.MaxRecords > 0 && t.MaxRecords <= maxRecords, "trace.max_records: must be 1 to %d", maxRecords)
+	check(t.MaxRecords > 0 && t.MaxRecords <= tracelayer.MaxRecords, "trace.max_records: must be 1 to %d", tracelayer.MaxRecords)
 	check(t.MaxRecordings > 0, "trace.max_recordings: must be positive")
 	for _, p := range t.Record {
 		check(p != "", "trace.record: an empty pattern means no image")

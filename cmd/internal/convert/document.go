@@ -83,9 +83,3 @@ func withDiffIDs(text []byte, ids []digest.Digest) (document, error) {
 	config["rootfs"] = rootfs
 	return newDocument(ocispec.MediaTypeImageConfig, config)
 }
-
-// attestation reports whether an entry of an index is what BuildKit says about
-// another one, which is of no use for a converted image.
-func attestation(d ocispec.Descriptor) bool {
-	return d.Annotations["vnd.docker.reference.type"] == "attestation-manifest"
-}

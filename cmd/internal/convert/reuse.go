@@ -41,7 +41,7 @@ func (c *conversion) learnFrom(ctx context.Context, from *source.Content, desc o
 		return err
 	}
 	for _, d := range n.Children {
-		if attestation(d) {
+		if _, is := source.Attestation(d); is {
 			continue
 		}
 		if err := c.learnFrom(ctx, from, d, depth+1); err != nil {

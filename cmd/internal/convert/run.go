@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 
 	"github.com/opencontainers/image-spec/specs-go"
@@ -118,20 +117,11 @@ func (c *conversion) choose(ctx context.Context, desc ocispec.Descriptor) (ocisp
 	if c.cfg.Platform == "" {
 		return desc, nil
 	}
-	for range source.MaxDepth {
-		n, err := c.cfg.Source.Document(ctx, desc)
-		if err != nil {
-			return desc, err
-		}
-		if !n.Index {
-			return desc, c.cfg.Source.CheckPlatform(ctx, desc, n.Manifest.Config, c.cfg.Platform)
-		}
-		usable := slices.DeleteFunc(slices.Clone(n.Children), attestation)
-		if desc, err = source.Choose(usable, c.cfg.Platform); err != nil {
-			return desc, fmt.Errorf("index %s: %w", n.Desc.Digest, err)
-		}
+	n, err := source.ChooseManifest(ctx, desc, c.cfg.Platform, c.cfg.Source.Document)
+	if err != nil {
+		return desc, err
 	}
-	return desc, source.ErrDepth
+	return n.Desc, c.cfg.Source.CheckPlatform(ctx, n.Desc, n.Manifest.Config, c.cfg.Platform)
 }
 
 // keep copies the source to the destination, unless that is where it is.
@@ -221,7 +211,7 @@ func (c *conversion) index(ctx context.Context, n source.Document, depth int) (r
 
 // child converts an entry of an index and puts it.
 func (c *conversion) child(ctx context.Context, d ocispec.Descriptor, depth int) (result, error) {
-	if attestation(d) {
+	if _, is := source.Attestation(d); is {
 		return result{}, skip{errors.New("an attestation, which is about the source only")}
 	}
 	r, err := c.node(ctx, d, depth+1)

@@ -2,7 +2,7 @@ package inspect
 
 import (
 	"context"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"text/tabwriter"
@@ -11,15 +11,13 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/reprise-containers/reprise/cmd/internal/attached"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
 	"github.com/reprise-containers/reprise/cmd/internal/traces"
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
-
-// maxAttached is how many of the traces that refer to an image are looked at.
-const maxAttached = 32
 
 // Trace describes a trace layer.
 type Trace struct {
@@ -80,7 +78,7 @@ func describeTrace(ctx context.Context, img *source.Image, m *meter) *Trace {
 	}
 	if rec.Plan != nil {
 		t.Extents, t.Planned, t.Data = len(rec.Plan.Extents), rec.Plan.Size(), rec.Plan.DataSize()
-		t.Foreign = traces.Differences(traces.PlanLayers(img.Layers), rec.Plan.Layers)
+		t.Foreign = traces.Differences(traces.PlanLayers(img.Descriptors()), rec.Plan.Layers)
 	}
 	return t
 }
@@ -122,35 +120,26 @@ func (r *Report) attached(ctx context.Context, img *source.Image, m *meter) erro
 	if err != nil {
 		return err
 	}
-	for _, d := range list[:min(len(list), maxAttached)] {
+	read := func(ctx context.Context, d ocispec.Descriptor) ([]byte, error) {
 		text, err := img.Read(ctx, d)
 		m.ObserveRead(len(text), 0, err, blob.Demand)
-		var a ocispec.Manifest
-		if err == nil {
-			err = json.Unmarshal(text, &a)
-		}
-		if err == nil && len(a.Layers) != 1 {
-			err = fmt.Errorf("it has %d layers", len(a.Layers))
-		}
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", d.Digest, err)
-		}
-		r.Attached = append(r.Attached, describeAttached(d, a))
+		return text, err
 	}
-	return nil
+	all, skipped, err := attached.All(ctx, read, list, img.Manifest.Digest)
+	for _, t := range all {
+		r.Attached = append(r.Attached, describeAttached(t))
+	}
+	return errors.Join(append(skipped, err)...)
 }
 
-func describeAttached(d ocispec.Descriptor, a ocispec.Manifest) Attached {
-	l := a.Layers[0]
+func describeAttached(t attached.Trace) Attached {
+	l := t.Layer
 	out := Attached{
-		Artifact: d.Digest, Workload: a.Annotations[labels.TraceWorkload],
+		Artifact: t.Artifact.Digest, Workload: t.Workload, Plan: t.Plan.Size,
 		Layer: Blob{Digest: l.Digest, MediaType: l.MediaType, Size: l.Size, Annotations: l.Annotations},
 	}
-	if at, err := time.Parse(time.RFC3339, a.Annotations[ocispec.AnnotationCreated]); err == nil {
-		out.Created = &at
-	}
-	if plan, err := labels.Plan(l.Annotations); err == nil {
-		out.Plan = plan.Size
+	if !t.Created.IsZero() {
+		out.Created = &t.Created
 	}
 	return out
 }

@@ -35,14 +35,14 @@ func (m *Metrics) Prefetch(outcomes []string) *Prefetch {
 		return c
 	}
 	p := &Prefetch{
-		extents:        counter("reprise_prefetch_extents_total", "Ranges of layers that were fetched for a trace."),
-		bytes:          counter("reprise_prefetch_bytes_total", "Bytes of these ranges."),
-		usedExtents:    counter("reprise_prefetch_used_extents_total", "Fetched ranges of which something was read later."),
-		usedBytes:      counter("reprise_prefetch_used_bytes_total", "Bytes of these ranges."),
-		missedExtents:  counter("reprise_prefetch_missed_extents_total", "Ranges that a trace lists and somebody needed before they came."),
-		missedBytes:    counter("reprise_prefetch_missed_bytes_total", "Bytes of these ranges."),
-		skippedExtents: vec("reprise_prefetch_skipped_extents_total", "Ranges of traces that were not fetched, by reason.", "reason"),
-		skippedBytes:   vec("reprise_prefetch_skipped_bytes_total", "Bytes of these ranges.", "reason"),
+		extents:        counter("reprise_prefetch_extents_total", "Extents of layers, the records of a plan, that were fetched for a trace."),
+		bytes:          counter("reprise_prefetch_bytes_total", "Bytes of layers that were fetched for a trace."),
+		usedExtents:    counter("reprise_prefetch_used_extents_total", "Fetched extents of which something was read later."),
+		usedBytes:      counter("reprise_prefetch_used_bytes_total", "Bytes of fetched extents of which something was read later."),
+		missedExtents:  counter("reprise_prefetch_missed_extents_total", "Extents that somebody needed before they came, those in flight included."),
+		missedBytes:    counter("reprise_prefetch_missed_bytes_total", "Bytes of extents that somebody needed before they came."),
+		skippedExtents: vec("reprise_prefetch_skipped_extents_total", "Extents of traces that were not fetched, by reason.", "reason"),
+		skippedBytes:   vec("reprise_prefetch_skipped_bytes_total", "Bytes of extents that were not fetched, by reason.", "reason"),
 		images:         vec("reprise_prefetch_images_total", "Images with a trace that were pulled or attached, by what came of the trace.", "outcome"),
 		ahead: prometheus.NewHistogram(prometheus.HistogramOpts{
 			Name:    "reprise_prefetch_ahead_seconds",

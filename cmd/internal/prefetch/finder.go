@@ -1,7 +1,6 @@
 package prefetch
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,13 +16,12 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/cmd/internal/attached"
 	"github.com/reprise-containers/reprise/remote/registry"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 const (
-	// maxArtifacts is how many artifacts of one image are looked at.
-	maxArtifacts = 16
 	// foundFor is how long an answer is believed, failedFor how long nobody is
 	// asked again after an error.
 	foundFor  = 10 * time.Minute
@@ -56,9 +54,10 @@ type subject struct {
 
 // answer is what was found for a subject.
 type answer struct {
-	layers []ocispec.Descriptor // of the image, without a trace layer
-	trace  *backstore.Trace     // nil: there is none
-	until  time.Time            // it is believed
+	layers []ocispec.Descriptor  // of the image, without a trace layer
+	trace  *backstore.TraceLayer // nil: there is none
+	bad    error                 // what was left out, though it might have been better
+	until  time.Time             // it is believed
 }
 
 // NewFinder returns a Finder that asks r. Of several traces it takes one for
@@ -69,7 +68,9 @@ func NewFinder(r Registry, workload string) *Finder {
 
 // Find returns img, of which layers may still be missing, with all of its layers
 // and the trace that a referrer of its manifest has; ok is false if none has one.
-// Two calls for one manifest at a time may both ask.
+// With ok, an error says which referrers were left out that may have had a better
+// one. What is remembered is said once. Two calls for one manifest at a time may
+// both ask.
 func (f *Finder) Find(ctx context.Context, img backstore.Image, manifest digest.Digest) (_ backstore.Image, ok bool, err error) {
 	named, err := reference.ParseNormalizedNamed(img.Ref)
 	if err != nil {
@@ -79,17 +80,20 @@ func (f *Finder) Find(ctx context.Context, img backstore.Image, manifest digest.
 	a, known := f.known(s)
 	if !known {
 		a, err = f.ask(ctx, img.Ref, manifest)
+		if err == nil {
+			err = a.bad
+		}
 		a.until = time.Now().Add(foundFor)
 		if err != nil {
-			a.until = time.Now().Add(failedFor)
+			a.until = time.Now().Add(failedFor) // it may be mended
 			err = fmt.Errorf("looking for traces of %s: %w", img.Ref, err)
 		}
 		f.note(s, a)
 	}
-	if err != nil || a.trace == nil {
+	if a.trace == nil {
 		return img, false, err
 	}
-	return complete(img, manifest, a), true, nil
+	return complete(img, manifest, a), true, err
 }
 
 func (f *Finder) known(s subject) (answer, bool) {
@@ -142,7 +146,7 @@ func (f *Finder) ask(ctx context.Context, ref string, manifest digest.Digest) (a
 		return err
 	})
 	g.Go(func() (err error) {
-		a.trace, err = f.trace(ctx, ref, manifest)
+		a.trace, a.bad, err = f.trace(ctx, ref, manifest)
 		return err
 	})
 	if err := g.Wait(); err != nil {
@@ -152,25 +156,21 @@ func (f *Finder) ask(ctx context.Context, ref string, manifest digest.Digest) (a
 }
 
 // trace returns the trace among the referrers of manifest that is to be replayed,
-// nil if there is none.
-func (f *Finder) trace(ctx context.Context, ref string, manifest digest.Digest) (*backstore.Trace, error) {
-	all, err := f.registry.Referrers(ctx, ref, manifest, labels.TraceArtifact)
+// nil if there is none, and what is wrong with better ones.
+func (f *Finder) trace(ctx context.Context, ref string, manifest digest.Digest) (_ *backstore.TraceLayer, bad, err error) {
+	list, err := f.registry.Referrers(ctx, ref, manifest, labels.TraceArtifact)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	if all, err = f.annotated(ctx, ref, all); err != nil {
-		return nil, err
+	read := func(ctx context.Context, desc ocispec.Descriptor) ([]byte, error) { return f.read(ctx, ref, desc) }
+	best, ok, skipped, err := attached.Choose(ctx, read, list, attached.Query{Subject: manifest, Workload: f.workload})
+	if err != nil || !ok {
+		return nil, errors.Join(skipped...), err
 	}
-	for _, desc := range f.choose(all) {
-		artifact, err := f.manifest(ctx, ref, desc)
-		if err != nil {
-			return nil, fmt.Errorf("reading artifact %s: %w", desc.Digest, err)
-		}
-		if trace := traceOf(artifact, manifest); trace != nil {
-			return trace, nil
-		}
-	}
-	return nil, nil
+	return &backstore.TraceLayer{
+		Layer: backstore.Layer{Digest: best.Layer.Digest, Size: best.Layer.Size, Annotations: labels.WithPlan(best.Plan)},
+		Plan:  best.Plan,
+	}, errors.Join(skipped...), nil
 }
 
 // layers returns the layers of the device of the image with this manifest.
@@ -190,80 +190,24 @@ func (f *Finder) layers(ctx context.Context, ref string, manifest digest.Digest)
 	return slices.DeleteFunc(image.Layers, func(d ocispec.Descriptor) bool { return labels.IsTrace(d.Annotations) }), nil
 }
 
-// annotated returns artifacts with their annotations, which a list need not have.
-func (f *Finder) annotated(ctx context.Context, ref string, artifacts []ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-	artifacts = slices.Clone(artifacts[:min(len(artifacts), maxArtifacts)])
-	for i, d := range artifacts {
-		if d.Annotations != nil {
-			continue
-		}
-		m, err := f.manifest(ctx, ref, d)
-		if err != nil {
-			return nil, fmt.Errorf("reading artifact %s: %w", d.Digest, err)
-		}
-		artifacts[i].Annotations = m.Annotations
-	}
-	return artifacts, nil
-}
-
-// choose returns those of artifacts that may be for the workload, the best first.
-func (f *Finder) choose(artifacts []ocispec.Descriptor) []ocispec.Descriptor {
-	rank := func(d ocispec.Descriptor) int {
-		switch d.Annotations[labels.TraceWorkload] {
-		case f.workload:
-			return 0
-		case "":
-			return 1
-		}
-		return 2
-	}
-	fit := slices.DeleteFunc(artifacts, func(d ocispec.Descriptor) bool { return rank(d) == 2 })
-	slices.SortStableFunc(fit, func(a, b ocispec.Descriptor) int {
-		return cmp.Or(cmp.Compare(rank(a), rank(b)), created(b).Compare(created(a)))
-	})
-	return fit
-}
-
-// created returns when an artifact was made, as it says; the zero time if it does
-// not.
-func created(d ocispec.Descriptor) time.Time {
-	t, _ := time.Parse(time.RFC3339, d.Annotations[ocispec.AnnotationCreated])
-	return t
-}
-
-// traceOf returns the trace layer of an artifact that refers to manifest, nil if
-// it has none that can be used.
-func traceOf(artifact ocispec.Manifest, manifest digest.Digest) *backstore.Trace {
-	if artifact.Subject == nil || artifact.Subject.Digest != manifest {
-		return nil
-	}
-	for _, d := range artifact.Layers {
-		if !labels.IsTrace(d.Annotations) || d.Digest.Validate() != nil || d.Size <= 0 {
-			continue
-		}
-		t := &backstore.Trace{Layer: backstore.Layer{Digest: d.Digest, Size: d.Size}}
-		// Where a bad plan is can be looked up as if nothing said it.
-		if plan, err := labels.Plan(d.Annotations); err == nil && plan.Offset+plan.Size <= d.Size {
-			t.Plan = plan
-			t.Layer.Annotations = labels.WithPlan(plan)
-		}
-		return t
-	}
-	return nil
-}
-
-// manifest fetches and parses a manifest.
+// manifest fetches and parses the manifest of an image.
 func (f *Finder) manifest(ctx context.Context, ref string, desc ocispec.Descriptor) (m ocispec.Manifest, err error) {
 	if desc.Size > registry.MaxManifestSize {
 		return m, fmt.Errorf("%d bytes are too many for a manifest", desc.Size)
 	}
-	r, err := f.registry.Fetch(ctx, ref, desc)
+	text, err := f.read(ctx, ref, desc)
 	if err != nil {
 		return m, err
 	}
-	text, err := io.ReadAll(r)
-	if err = errors.Join(err, r.Close()); err != nil {
-		return m, err
-	}
 	return m, json.Unmarshal(text, &m)
+}
+
+// read fetches what desc describes.
+func (f *Finder) read(ctx context.Context, ref string, desc ocispec.Descriptor) ([]byte, error) {
+	r, err := f.registry.Fetch(ctx, ref, desc)
+	if err != nil {
+		return nil, err
+	}
+	text, err := io.ReadAll(r)
+	return text, errors.Join(err, r.Close())
 }

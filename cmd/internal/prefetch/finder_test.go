@@ -4,7 +4,11 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -12,7 +16,9 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/cmd/internal/attached"
 	"github.com/reprise-containers/reprise/cmd/internal/prefetch"
+	"github.com/reprise-containers/reprise/remote/registry"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
@@ -39,7 +45,7 @@ func (w *world) manifest(img backstore.Image, more ...ocispec.Descriptor) ocispe
 }
 
 // attach makes a trace a referrer of a manifest.
-func (w *world) attach(subject ocispec.Descriptor, t *backstore.Trace, workload, created string) ocispec.Descriptor {
+func (w *world) attach(subject ocispec.Descriptor, t *backstore.TraceLayer, workload, created string) ocispec.Descriptor {
 	w.t.Helper()
 	m := ocispec.Manifest{ArtifactType: labels.TraceArtifact, Config: ocispec.DescriptorEmptyJSON, Subject: &subject}
 	is := labels.TraceBlob{Blob: t.Layer.Digest, BlobSize: t.Layer.Size, Plan: t.Plan}
@@ -86,7 +92,7 @@ func TestFinder(t *testing.T) {
 	c := w.contents(img)
 	trace := w.trace(c)
 	// Each trace of a workload is another one.
-	other := func(name string) *backstore.Trace {
+	other := func(name string) *backstore.TraceLayer {
 		w.t.Helper()
 		return w.trace(tracelayer.Contents{Slot: []byte("/" + name + "\n")})
 	}
@@ -99,7 +105,7 @@ func TestFinder(t *testing.T) {
 	w.attach(manifest, batch, "batch", "2026-03-01T00:00:00Z")
 	w.attach(manifest, web2, "web", "2026-01-03T00:00:00+02:00")
 	for _, bare := range []bool{false, true} { // the list has no annotations
-		for workload, want := range map[string]*backstore.Trace{"": newer, "web": web2, "batch": batch, "none": newer} {
+		for workload, want := range map[string]*backstore.TraceLayer{"": newer, "web": web2, "batch": batch, "none": newer} {
 			w.set(func() {
 				for i := range w.referrers {
 					if bare {
@@ -137,6 +143,62 @@ func TestFinderKnowsLayers(t *testing.T) {
 	}
 }
 
+// TestFinderSkips: one artifact that cannot be read does not hide the others, and
+// it is said that it was left out.
+func TestFinderSkips(t *testing.T) {
+	for name, spoil := range map[string]func(w *world, d digest.Digest){
+		"missing": func(w *world, d digest.Digest) { delete(w.content, d.String()) },
+		"large": func(w *world, _ digest.Digest) {
+			w.referrers[len(w.referrers)-1].Size = registry.MaxManifestSize + 1
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			img := w.image()
+			manifest := w.manifest(img)
+			good := w.trace(w.contents(img))
+			w.attach(manifest, good, "", "2026-01-01T00:00:00Z")
+			bad := w.attach(manifest, w.trace(tracelayer.Contents{Slot: []byte("/x\n")}), "", "2026-01-02T00:00:00Z")
+			w.set(func() { spoil(w, bad.Digest) })
+			f := prefetch.NewFinder(w.client, "")
+			got, ok, err := f.Find(t.Context(), img, manifest.Digest)
+			if !ok || got.Trace.Layer.Digest != good.Layer.Digest || err == nil || !strings.Contains(err.Error(), bad.Digest.String()) {
+				t.Errorf("%+v, %v, %v", got.Trace, ok, err)
+			}
+			if _, ok, err := f.Find(t.Context(), img, manifest.Digest); !ok || err != nil {
+				t.Errorf("remembered: %v, %v", ok, err)
+			}
+			p := w.run(prefetch.NewFinder(w.client, ""))
+			for i := range img.Layers {
+				a := maps.Clone(img.Layers[i].Annotations)
+				a[labels.ManifestDigest] = manifest.Digest.String()
+				img.Layers[i].Annotations = a
+			}
+			p.Prefetch(img)
+			if o := w.next(); o.Outcome != prefetch.Replayed || o.err != nil {
+				t.Errorf("%+v", o)
+			}
+			w.told(bad.Digest.String())
+		})
+	}
+}
+
+// TestFinderMany: the registry's order of a long list counts for nothing.
+func TestFinderMany(t *testing.T) {
+	w := newWorld(t)
+	img := w.image()
+	manifest := w.manifest(img)
+	for i := range 100 {
+		w.attach(manifest, w.trace(tracelayer.Contents{Slot: fmt.Append(nil, "/", i, "\n")}), fmt.Sprint(i), "2026-01-02T00:00:00Z")
+	}
+	for _, workload := range []string{"0", "50", "99"} {
+		got, ok, err := prefetch.NewFinder(w.client, workload).Find(t.Context(), img, manifest.Digest)
+		if !ok || err != nil {
+			t.Errorf("workload %s: %+v, %v, %v", workload, got.Trace, ok, err)
+		}
+	}
+}
+
 // TestFinderRefuses: what does not refer to the image, or is no trace.
 func TestFinderRefuses(t *testing.T) {
 	for name, change := range map[string]func(w *world, img backstore.Image, manifest ocispec.Descriptor){
@@ -163,7 +225,7 @@ func TestFinderRefuses(t *testing.T) {
 			manifest := w.manifest(img)
 			change(w, img, manifest)
 			got, ok, err := prefetch.NewFinder(w.client, "").Find(t.Context(), img, manifest.Digest)
-			if err != nil || ok {
+			if wrong := name == "another subject" || name == "no trace in it"; ok || wrong != errors.Is(err, attached.ErrArtifact) || !wrong && err != nil {
 				t.Errorf("%+v, %v, %v", got.Trace, ok, err)
 			}
 		})
@@ -222,8 +284,11 @@ func FuzzArtifact(f *testing.F) {
 	f.Fuzz(func(t *testing.T, artifact, image []byte) {
 		img := backstore.Image{Ref: "registry.example/app:1", Layers: []backstore.Layer{{Digest: manifest, Size: 1}}}
 		got, ok, err := prefetch.NewFinder(documents{artifact, image}, "").Find(t.Context(), img, manifest)
-		if err != nil || !ok {
+		if !ok {
 			return
+		}
+		if err != nil {
+			t.Errorf("the one there is was taken, and left out: %v", err)
 		}
 		l, p := got.Trace.Layer, got.Trace.Plan
 		if l.Digest.Validate() != nil || l.Size <= 0 || p.Offset < 0 || p.Size < 0 || p.Offset+p.Size > l.Size {

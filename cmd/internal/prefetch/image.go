@@ -21,11 +21,14 @@ func (p *Prefetcher) image(daemon context.Context, k key, img backstore.Image) {
 	defer cancel()
 	if img.Trace == nil {
 		found, ok, err := p.finder.Find(ctx, img, k.manifest)
-		if err != nil && daemon.Err() == nil {
-			p.observer.Prefetched(img.Ref, Failed, replay.Stats{}, err)
-		}
-		if err != nil || !ok {
+		switch {
+		case daemon.Err() != nil, err == nil && !ok:
 			return
+		case !ok:
+			p.observer.Prefetched(img.Ref, Failed, replay.Stats{}, err)
+			return
+		case err != nil:
+			p.observer.Skipped(img.Ref, err)
 		}
 		img = found
 	}

@@ -3,6 +3,7 @@ package prefetch_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,9 +24,9 @@ import (
 // TestReplay: from wherever the trace layer is, afterwards the image starts
 // without its registry.
 func TestReplay(t *testing.T) {
-	for name, place := range map[string]func(w *world, c tracelayer.Contents) *backstore.Trace{
-		"remote": func(w *world, c tracelayer.Contents) *backstore.Trace { return w.trace(c) },
-		"remote, without data": func(w *world, c tracelayer.Contents) *backstore.Trace {
+	for name, place := range map[string]func(w *world, c tracelayer.Contents) *backstore.TraceLayer{
+		"remote": func(w *world, c tracelayer.Contents) *backstore.TraceLayer { return w.trace(c) },
+		"remote, without data": func(w *world, c tracelayer.Contents) *backstore.TraceLayer {
 			plan, err := tracelayer.DecodePlan(c.Plan)
 			w.must(err)
 			for i := range plan.Extents {
@@ -36,16 +37,16 @@ func TestReplay(t *testing.T) {
 			c.Data, c.DataSize = nil, 0
 			return w.trace(c)
 		},
-		"remote, plan not annotated": func(w *world, c tracelayer.Contents) *backstore.Trace {
+		"remote, plan not annotated": func(w *world, c tracelayer.Contents) *backstore.TraceLayer {
 			tr := w.trace(c)
 			tr.Plan, tr.Layer.Annotations = tracelayer.Member{}, nil
 			return tr
 		},
-		"unpacked": func(w *world, c tracelayer.Contents) *backstore.Trace {
-			return &backstore.Trace{Dir: w.unpack(c)}
+		"unpacked": func(w *world, c tracelayer.Contents) *backstore.TraceLayer {
+			return &backstore.TraceLayer{Dir: w.unpack(c)}
 		},
-		"unpacked, with digest": func(w *world, c tracelayer.Contents) *backstore.Trace {
-			return &backstore.Trace{Dir: w.unpack(c), Plan: tracelayer.Member{Digest: digest.FromBytes(c.Plan)}}
+		"unpacked, with digest": func(w *world, c tracelayer.Contents) *backstore.TraceLayer {
+			return &backstore.TraceLayer{Dir: w.unpack(c), Plan: tracelayer.Member{Digest: digest.FromBytes(c.Plan)}}
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -80,7 +81,7 @@ func TestTraceWithoutPlan(t *testing.T) {
 	img := w.image()
 	c := w.contents(img)
 	c.Plan, c.Data, c.DataSize = nil, nil, 0
-	for name, trace := range map[string]*backstore.Trace{
+	for name, trace := range map[string]*backstore.TraceLayer{
 		"unpacked": {Dir: w.unpack(c)},
 		"remote":   w.trace(c),
 	} {
@@ -115,7 +116,7 @@ func TestInvalid(t *testing.T) {
 	damaged.Slot = bytes.Clone(damaged.Slot)
 	damaged.Slot[30] ^= 1
 	damaged.Plan, damaged.Data = nil, nil
-	for name, trace := range map[string]*backstore.Trace{
+	for name, trace := range map[string]*backstore.TraceLayer{
 		"checksum of the plan":  w.trace(broken),
 		"digest of the plan":    {Layer: w.trace(fresh()).Layer, Plan: tracelayer.Member{Offset: 512, Size: 100, Digest: digest.FromString("x")}},
 		"unpacked, digest":      {Dir: w.unpack(fresh()), Plan: tracelayer.Member{Digest: digest.FromString("x")}},
@@ -140,7 +141,7 @@ func TestFailed(t *testing.T) {
 	img := w.image()
 	trace := w.trace(w.contents(img))
 	w.set(func() { delete(w.content, trace.Layer.Digest.String()) })
-	for name, trace := range map[string]*backstore.Trace{
+	for name, trace := range map[string]*backstore.TraceLayer{
 		"blob that is gone":      trace,
 		"directory that is gone": {Dir: "/nonexistent"},
 		"plan beyond the blob":   {Layer: trace.Layer, Plan: tracelayer.Member{Offset: 1 << 40, Size: 100, Digest: digest.FromString("x")}},
@@ -190,7 +191,7 @@ func TestNothingToDo(t *testing.T) {
 	p.Prefetch(img) // nobody looks for referrers
 	img.Ref = "Not A Reference"
 	p.Prefetch(img)
-	if p.Busy(w.ref) || p.Busy("Not A Reference") {
+	if !p.Idle() {
 		t.Error("something is done")
 	}
 }
@@ -201,15 +202,12 @@ func TestOnce(t *testing.T) {
 	img := w.image()
 	img.Trace = w.trace(w.contents(img))
 	local := img
-	local.Trace = &backstore.Trace{Dir: "/nonexistent"}
+	local.Trace = &backstore.TraceLayer{Dir: "/nonexistent"}
 	gate := make(chan struct{})
 	w.set(func() { w.gate = gate })
 	p := w.run(nil)
 	for range 20 {
 		p.Prefetch(img)
-	}
-	if !p.Busy(w.ref) || p.Busy("registry.example/app") {
-		t.Error("it does not say of which registry it fetches")
 	}
 	p.Prefetch(local)
 	if o := w.next(); o.Outcome != prefetch.Failed {
@@ -270,7 +268,7 @@ func TestUpstreamsTrace(t *testing.T) {
 	found, err := tracelayer.ReadLayer(t.Context(), bytesOf(layer))
 	w.must(err)
 	slot := layer[found.Slot.Off:][:found.Slot.Size]
-	img.Trace = &backstore.Trace{Dir: w.unpack(tracelayer.Contents{Slot: slot})}
+	img.Trace = &backstore.TraceLayer{Dir: w.unpack(tracelayer.Contents{Slot: slot})}
 	w.run(nil).Prefetch(img)
 	if o := w.next(); o.Outcome != prefetch.Replayed || o.err != nil || o.stats.Prefetched.Extents == 0 || o.stats.Failed.Extents > 0 {
 		t.Fatalf("%+v", o)
@@ -294,15 +292,32 @@ func TestUpstreamsTrace(t *testing.T) {
 	}
 }
 
+// TestSkippedReads: reads that the layers do not have are left out, and that is
+// said.
+func TestSkippedReads(t *testing.T) {
+	w := newWorld(t)
+	img := w.image()
+	trace := w.start(img)
+	last := int64(1) << 40
+	trace = append(trace, tracelayer.Record{Op: tracelayer.Read, Layer: 7, Count: 512}, tracelayer.Record{Op: tracelayer.Read, Off: last, Count: 512})
+	img.Trace = &backstore.TraceLayer{Dir: w.unpack(tracelayer.Contents{Slot: trace.Encode()})}
+	w.run(nil).Prefetch(img)
+	if o := w.next(); o.Outcome != prefetch.Replayed || o.err != nil || o.stats.Prefetched.Extents == 0 {
+		t.Fatalf("%+v", o)
+	}
+	w.told(fmt.Sprintf("2 of the %d reads", len(trace)))
+}
+
 func TestPriorityList(t *testing.T) {
 	w := newWorld(t)
 	img, _ := w.golden("busybox-obd")
 	list := "/bin/busybox\n/no such file\n/etc/\n"
-	img.Trace = &backstore.Trace{Dir: w.unpack(tracelayer.Contents{Slot: []byte(list)})}
+	img.Trace = &backstore.TraceLayer{Dir: w.unpack(tracelayer.Contents{Slot: []byte(list)})}
 	w.run(nil).Prefetch(img)
 	if o := w.next(); o.Outcome != prefetch.Listed || o.err != nil {
 		t.Fatalf("%+v", o)
 	}
+	w.told("1 of the 3 files")
 	w.set(func() { w.down = true })
 	var layers []blob.ReaderAt
 	for _, l := range img.Layers {

@@ -38,7 +38,7 @@ const (
 type Source interface {
 	Open(ref string, desc ocispec.Descriptor) (blob.Blob, error)
 	OpenTrace(ref string, desc ocispec.Descriptor) (blob.Blob, error)
-	Replay(ctx context.Context, ref string, trace backstore.Trace, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error)
+	Replay(ctx context.Context, ref string, trace backstore.TraceLayer, plan *tracelayer.Plan, layers []ocispec.Descriptor) (replay.Stats, error)
 }
 
 // Outcome is what came of an image.
@@ -67,6 +67,9 @@ type Observer interface {
 	// Prefetched is called when all is done for an image. err says why if the
 	// outcome is Invalid or Failed; stats are zero unless it is Replayed.
 	Prefetched(ref string, o Outcome, stats replay.Stats, err error)
+	// Skipped is called when something of the traces of an image, or of the one
+	// that is used, is left out, and the rest goes on.
+	Skipped(ref string, why error)
 }
 
 // Config bounds what is done.
@@ -187,23 +190,6 @@ func manifestOf(img backstore.Image) digest.Digest {
 		return ""
 	}
 	return d
-}
-
-// Busy reports whether something is fetched from the registry of ref.
-func (p *Prefetcher) Busy(ref string) bool {
-	named, err := reference.ParseNormalizedNamed(ref)
-	if err != nil {
-		return false
-	}
-	host := reference.Domain(named)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, w := range p.images {
-		if other, err := reference.ParseNormalizedNamed(w.img.Ref); err == nil && reference.Domain(other) == host {
-			return true
-		}
-	}
-	return false
 }
 
 // Run fetches until ctx ends.

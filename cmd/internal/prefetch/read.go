@@ -20,7 +20,7 @@ import (
 // contents is what was read of a trace layer: a plan, or if it has none, what is
 // in its slot.
 type contents struct {
-	trace backstore.Trace // with what was found out about it
+	trace backstore.TraceLayer // with what was found out about it
 	plan  *tracelayer.Plan
 	slot  []byte
 }
@@ -75,7 +75,7 @@ func (r *reader) read(ctx context.Context, img backstore.Image) (contents, error
 }
 
 // readDir reads the files of a trace layer that was unpacked.
-func (r *reader) readDir(ctx context.Context, t backstore.Trace) (plan, slot []byte, err error) {
+func (r *reader) readDir(ctx context.Context, t backstore.TraceLayer) (plan, slot []byte, err error) {
 	plan, err = r.readFile(ctx, filepath.Join(t.Dir, tracelayer.PlanName), tracelayer.MaxPlan)
 	switch {
 	case errors.Is(err, os.ErrNotExist):
@@ -118,7 +118,7 @@ func (r *reader) readFile(ctx context.Context, path string, limit int64) ([]byte
 
 // readBlob reads from the blob of a trace layer. Where its plan is is looked up
 // and noted in t if annotations do not say it.
-func (r *reader) readBlob(ctx context.Context, ref string, t *backstore.Trace) (plan, slot []byte, err error) {
+func (r *reader) readBlob(ctx context.Context, ref string, t *backstore.TraceLayer) (plan, slot []byte, err error) {
 	b, err := r.source.OpenTrace(ref, t.Layer.Descriptor())
 	if err != nil {
 		return nil, nil, err

@@ -26,7 +26,7 @@ type slowly struct {
 	plans     int // large ones, so far
 }
 
-func (s *slowly) Replay(ctx context.Context, _ string, _ backstore.Trace, plan *tracelayer.Plan, _ []ocispec.Descriptor) (replay.Stats, error) {
+func (s *slowly) Replay(ctx context.Context, _ string, _ backstore.TraceLayer, plan *tracelayer.Plan, _ []ocispec.Descriptor) (replay.Stats, error) {
 	if len(plan.Extents) == 1 {
 		close(s.small)
 		return replay.Stats{}, nil
@@ -68,7 +68,7 @@ func TestPlanRoom(t *testing.T) {
 	source := &slowly{Chain: w.chain, small: make(chan struct{})}
 	p := w.runSource(source, prefetch.Config{Parallel: 4})
 	for _, plan := range [][]byte{large, large, large, encoded(1)} {
-		img.Trace = &backstore.Trace{Dir: w.unpack(tracelayer.Contents{Slot: []byte("/none\n"), Plan: plan})}
+		img.Trace = &backstore.TraceLayer{Dir: w.unpack(tracelayer.Contents{Slot: []byte("/none\n"), Plan: plan})}
 		p.Prefetch(img)
 	}
 	for range 4 {

@@ -34,20 +34,23 @@ func (p *Prefetcher) slot(ctx context.Context, img backstore.Image, t *contents)
 		return Failed, true, fmt.Errorf("%w: %w", errInvalid, err)
 	}
 	t.slot = nil // which may be large
-	layers, trace, err := p.mapped(img, trace)
+	layers, remote, foreign, err := p.mapped(img, trace)
 	if err != nil {
 		return Failed, true, err
 	}
-	if t.plan, _, err = fetchplan.Map(ctx, layers, trace); err != nil {
+	var skipped int
+	if t.plan, skipped, err = fetchplan.Map(ctx, layers, remote); err != nil {
 		return Failed, true, err
+	}
+	if skipped += foreign; skipped > 0 {
+		p.observer.Skipped(img.Ref, fmt.Errorf("%d of the %d reads of its trace are not within its layers, or are too many", skipped, len(trace)))
 	}
 	return Replayed, false, nil
 }
 
-// mapped returns the layers of img that come from its registry, and the records
-// of the trace that are of them.
-func (p *Prefetcher) mapped(img backstore.Image, t tracelayer.Trace) ([]fetchplan.Layer, tracelayer.Trace, error) {
-	var layers []fetchplan.Layer
+// mapped returns the layers of img that come from its registry, the records of the
+// trace that are of them, and how many are of no layer at all.
+func (p *Prefetcher) mapped(img backstore.Image, t tracelayer.Trace) (layers []fetchplan.Layer, of tracelayer.Trace, foreign int, err error) {
 	index := make(map[uint32]uint32) // in layers, by that in img
 	for i, l := range img.Layers {
 		if !l.Remote() {
@@ -55,19 +58,20 @@ func (p *Prefetcher) mapped(img backstore.Image, t tracelayer.Trace) ([]fetchpla
 		}
 		b, err := p.source.Open(img.Ref, l.Descriptor())
 		if err != nil {
-			return nil, nil, err
+			return nil, nil, 0, err
 		}
 		index[uint32(i)] = uint32(len(layers))
 		layers = append(layers, fetchplan.Layer{Digest: l.Digest, Size: l.Size, Blob: b})
 	}
-	var of tracelayer.Trace
 	for _, r := range t {
 		if i, ok := index[r.Layer]; ok {
 			r.Layer = i
 			of = append(of, r)
+		} else if int64(r.Layer) >= int64(len(img.Layers)) {
+			foreign++
 		}
 	}
-	return layers, of, nil
+	return layers, of, foreign, nil
 }
 
 // list reads the files that a priority list names, in order, up to the budget.
@@ -85,9 +89,12 @@ func (p *Prefetcher) list(ctx context.Context, img backstore.Image, text []byte)
 	if err != nil {
 		return err
 	}
-	ranges, _, err := files.Ranges(ctx, dev, paths)
+	ranges, missing, err := files.Ranges(ctx, dev, paths)
 	if err != nil {
 		return err
+	}
+	if len(missing) > 0 {
+		p.observer.Skipped(img.Ref, fmt.Errorf("%d of the %d files of its list are not in it, as %q", len(missing), len(paths), missing[0]))
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelPieces)

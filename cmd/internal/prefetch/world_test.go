@@ -48,6 +48,7 @@ type world struct {
 	chain    *chain.Chain
 	client   *registry.Client
 	outcomes chan outcome
+	skipped  []string
 }
 
 // outcome is what the observer was told.
@@ -204,13 +205,13 @@ func (w *world) contents(img backstore.Image) tracelayer.Contents {
 }
 
 // trace puts a trace layer into the registry.
-func (w *world) trace(c tracelayer.Contents) *backstore.Trace {
+func (w *world) trace(c tracelayer.Contents) *backstore.TraceLayer {
 	w.t.Helper()
 	var layer bytes.Buffer
 	info, err := tracelayer.WriteLayer(&layer, c)
 	w.must(err)
 	w.put(layer.Bytes())
-	return &backstore.Trace{Layer: backstore.Layer{Digest: info.Digest, Size: info.Size, Annotations: labels.WithPlan(info.Plan)}, Plan: info.Plan}
+	return &backstore.TraceLayer{Layer: backstore.Layer{Digest: info.Digest, Size: info.Size, Annotations: labels.WithPlan(info.Plan)}, Plan: info.Plan}
 }
 
 // unpack writes what containerd makes of a trace layer.
@@ -233,6 +234,21 @@ func (w *world) unpack(c tracelayer.Contents) string {
 // Prefetched implements prefetch.Observer.
 func (w *world) Prefetched(_ string, o prefetch.Outcome, s replay.Stats, err error) {
 	w.outcomes <- outcome{o, s, err}
+}
+
+// Skipped implements prefetch.Observer.
+func (w *world) Skipped(_ string, why error) {
+	w.set(func() { w.skipped = append(w.skipped, why.Error()) })
+}
+
+// told checks that one thing was left out so far, and that it was told.
+func (w *world) told(what string) {
+	w.t.Helper()
+	w.set(func() {
+		if len(w.skipped) != 1 || !strings.Contains(w.skipped[0], what) {
+			w.t.Errorf("told of %q, want %q", w.skipped, what)
+		}
+	})
 }
 
 // run runs a Prefetcher for the time of the test.
@@ -274,7 +290,7 @@ func (w *world) next() outcome {
 
 // idle waits until p has nothing to do.
 func (w *world) idle(p *prefetch.Prefetcher) {
-	for p.Busy(w.ref) && w.t.Context().Err() == nil {
+	for !p.Idle() && w.t.Context().Err() == nil {
 		time.Sleep(time.Millisecond)
 	}
 }

@@ -100,16 +100,6 @@ type Blob struct {
 	From string
 }
 
-// Transferred returns how many bytes were sent.
-func (r *Report) Transferred() (bytes int64) {
-	for _, b := range r.Blobs {
-		if b.Stored == transfer.Uploaded || b.Stored == transfer.Copied {
-			bytes += b.Size
-		}
-	}
-	return bytes
-}
-
 // Run pushes. With an error the tag stands for what it stood for before.
 func Run(ctx context.Context, cfg Config) (*Report, error) {
 	if err := cfg.Validate(); err != nil {

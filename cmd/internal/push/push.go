@@ -23,11 +23,11 @@ import (
 // push is one run.
 type push struct {
 	cfg  Config
-	repo string // of the destination, with the registry's host
-	host string // of the destination
-	tag  string // the complete reference
-	own  string // the repository of the image's name, "" if that is none
-	seen map[digest.Digest]bool
+	repo string                // of the destination, with the registry's host
+	host string                // of the destination
+	tag  string                // the complete reference
+	own  string                // the repository of the image's name, "" if that is none
+	seen map[digest.Digest]int // index of tree.blobs
 
 	noting sync.Mutex // held while Config.Note is called
 }
@@ -45,7 +45,7 @@ func newPush(cfg Config) (*push, error) {
 	}
 	p := &push{
 		cfg: cfg, repo: named.Name(), host: reference.Domain(named),
-		tag: reference.TagNameOnly(named).String(), seen: map[digest.Digest]bool{},
+		tag: reference.TagNameOnly(named).String(), seen: map[digest.Digest]int{},
 	}
 	if local, err := reference.ParseNormalizedNamed(cfg.Image.Name); err == nil {
 		p.own = local.Name()

@@ -69,7 +69,7 @@ func (s *stream) failure() error {
 	return s.lost
 }
 
-// ReadAt implements io.ReaderAt. It returns what is left of a piece, at most.
+// ReadAt implements io.ReaderAt. What it reads may lie in several pieces.
 func (s *stream) ReadAt(p []byte, off int64) (int, error) {
 	done := 0
 	for done < len(p) {

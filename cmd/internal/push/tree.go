@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/content"
 	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
@@ -23,7 +24,7 @@ type tree struct {
 	missing   []entry
 }
 
-// item is a config or layer, and the repositories that its manifest came from.
+// item is a config or layer, and the repositories that the manifests with it came from.
 type item struct {
 	ocispec.Descriptor
 	config  bool
@@ -64,10 +65,13 @@ func (p *push) walk(ctx context.Context, t *tree, desc ocispec.Descriptor, depth
 			p.note("%s must not be distributed, says its media type, and is left out", d.Digest)
 			continue
 		}
-		if !p.seen[d.Digest] {
-			t.blobs = append(t.blobs, item{d, i == 0, known})
+		// Each manifest that names it may know of another place to have it from.
+		if at, seen := p.seen[d.Digest]; seen {
+			t.blobs[at].sources = p.ordered(append(t.blobs[at].sources, known...))
+			continue
 		}
-		p.seen[d.Digest] = true
+		p.seen[d.Digest] = len(t.blobs)
+		t.blobs = append(t.blobs, item{d, i == 0, known})
 	}
 	t.documents = append(t.documents, doc)
 	return nil
@@ -87,16 +91,8 @@ func (p *push) choose(ctx context.Context, desc ocispec.Descriptor) (ocispec.Des
 	if p.cfg.Platform == "" {
 		return desc, nil
 	}
-	for range source.MaxDepth {
-		doc, err := p.document(ctx, desc)
-		if err != nil || !doc.Index {
-			return desc, err
-		}
-		if desc, err = source.Choose(doc.Children, p.cfg.Platform); err != nil {
-			return desc, fmt.Errorf("index %s: %w", doc.Desc.Digest, err)
-		}
-	}
-	return desc, source.ErrDepth
+	doc, err := source.ChooseManifest(ctx, desc, p.cfg.Platform, p.document)
+	return doc.Desc, err
 }
 
 // origins returns the repositories that the labels of a manifest and its config
@@ -142,10 +138,6 @@ func (p *push) absent(ctx context.Context, missing []entry) error {
 	return fmt.Errorf("%w (pull it for that platform first, or push one platform alone with --platform)", errors.Join(errs...))
 }
 
-// sourceLabel is containerd's label for where content was pulled from, before
-// the registry's host.
-const sourceLabel = "containerd.io/distribution.source."
-
 // labelled returns the repositories that content was pulled from.
 func (p *push) labelled(ctx context.Context, d digest.Digest) ([]string, error) {
 	info, err := p.cfg.Content.Info(ctx, d)
@@ -154,7 +146,7 @@ func (p *push) labelled(ctx context.Context, d digest.Digest) ([]string, error) 
 	}
 	var all []string
 	for key, value := range info.Labels {
-		host, ok := strings.CutPrefix(key, sourceLabel)
+		host, ok := strings.CutPrefix(key, labels.LabelDistributionSource+".")
 		if !ok {
 			continue
 		}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/tracelayer"
@@ -51,6 +52,9 @@ type Config struct {
 	NoData bool
 	// Stop ends the recording, as if Time had passed.
 	Stop <-chan struct{}
+	// Started is called when there begins to be something that Stop would keep;
+	// before that, only the end of the context ends the work. May be nil.
+	Started func()
 	// Stdin, Stdout and Stderr are the container's.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer
@@ -76,6 +80,9 @@ func (c Config) Validate() error {
 	case c.Snapshotter == "":
 		return errors.New("no snapshotter is named")
 	}
+	if _, err := reference.ParseNormalizedNamed(c.New); err != nil {
+		return fmt.Errorf("name %q of the copy with the trace: %w", c.New, err)
+	}
 	if c.List != nil {
 		if _, err := c.list(); err != nil {
 			return err
@@ -97,6 +104,9 @@ func (c Config) withDefaults() Config {
 	c.Dir = filepath.Clean(c.Dir)
 	c.Stdout = cmp.Or[io.Writer](c.Stdout, io.Discard)
 	c.Stderr = cmp.Or[io.Writer](c.Stderr, io.Discard)
+	if c.Started == nil {
+		c.Started = func() {}
+	}
 	if c.Note == nil {
 		c.Note = func(string, ...any) {}
 	}

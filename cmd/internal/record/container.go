@@ -47,6 +47,7 @@ func (r *recording) observe(ctx context.Context) (ended string, err error) {
 	if err := task.Start(ctx); err != nil {
 		return "", fmt.Errorf("starting the container: %w", err)
 	}
+	r.cfg.Started()
 	if ended, err = r.await(ctx, exited); err != nil {
 		return "", err
 	}
@@ -83,6 +84,7 @@ func (r *recording) await(ctx context.Context, exited <-chan containerd.ExitStat
 	for {
 		select {
 		case <-timer.C:
+			r.cfg.Note("the container still ran after %v: what it reads later is not in the trace; --time SECONDS records for longer", r.cfg.Time)
 			return "the time was over", nil
 		case <-r.cfg.Stop:
 			return "the user stopped it", nil

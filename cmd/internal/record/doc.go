@@ -7,7 +7,5 @@
 // image takes as much space as its trace.
 //
 // The snapshotter is told by labels on the container's snapshot to record into a
-// file. It creates FILE.lock, records until that is gone, writes FILE, FILE.plan
-// and FILE.data, and then FILE.ok, or else FILE.err with the reason. (The first
-// half is overlaybd's own contract, src/image_file.cpp.)
+// file, see package handover.
 package record

@@ -14,20 +14,25 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/reprise-containers/reprise/cmd/internal/handover"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 const (
 	// poll is how often the files that a snapshotter writes are looked for.
 	poll = 50 * time.Millisecond
+	// removeAgain is how often files are removed again if there are more: the
+	// snapshotter writes five of them.
+	removeAgain = 5
 	// maxReason bounds what is read of why a recording failed, in bytes.
 	maxReason = 4 << 10
 )
 
 // files are what a recording is handed over in: the trace, and others whose names
-// are its name and a suffix.
+// are its name and a suffix, in a directory of its own. Once that is removed, a
+// snapshotter that still writes can not make more of them.
 type files struct {
-	trace string
+	dir, trace string
 }
 
 // newID returns a name that no other recording has, as upstream makes it.
@@ -37,20 +42,28 @@ func newID(now time.Time) string {
 	return "record-trace-" + now.UTC().Format("20060102150405") + "-" + hex.EncodeToString(b[:])
 }
 
-// makeFiles makes the directory, if it is not there, and the empty trace file.
+// makeFiles makes the directory dir, if it is not there, one for the recording in
+// it, and there the empty trace file.
 func makeFiles(dir, id string) (files, error) {
-	f := files{filepath.Join(dir, id)}
+	f := files{dir: filepath.Join(dir, id)}
+	f.trace = filepath.Join(f.dir, "trace")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return f, err
 	}
 	if err := private(dir); err != nil {
 		return f, err
 	}
-	trace, err := os.OpenFile(f.trace, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
-	if err != nil {
+	if err := os.Mkdir(f.dir, 0o700); err != nil {
 		return f, err
 	}
-	return f, trace.Close()
+	trace, err := os.OpenFile(f.trace, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err == nil {
+		err = trace.Close()
+	}
+	if err != nil {
+		return f, errors.Join(err, f.remove())
+	}
+	return f, nil
 }
 
 // private refuses a directory that others can write to: they could swap the
@@ -72,23 +85,25 @@ func private(dir string) error {
 	return nil
 }
 
-// remove removes what a recording left.
+// remove removes what a recording left. The snapshotter may be making another file
+// right then, so that the directory is not empty after all.
 func (f files) remove() error {
-	var errs []error
-	for _, suffix := range []string{"", ".lock", ".plan", ".data", ".ok", ".err"} {
-		if err := os.Remove(f.trace + suffix); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
+	err := os.RemoveAll(f.dir)
+	for range removeAgain {
+		if err == nil {
+			break
 		}
+		err = os.RemoveAll(f.dir)
 	}
-	return errors.Join(append(errs, os.RemoveAll(f.fifos()))...)
+	return err
 }
 
 // fifos is the directory for the container's standard input and output.
-func (f files) fifos() string { return f.trace + ".fifo" }
+func (f files) fifos() string { return filepath.Join(f.dir, "fifo") }
 
 // began reports whether the snapshotter records.
 func (f files) began() error {
-	_, err := os.Stat(f.trace + ".lock")
+	_, err := os.Stat(f.trace + handover.Lock)
 	if errors.Is(err, fs.ErrNotExist) {
 		if reason := f.reason(); reason != nil {
 			return reason
@@ -100,7 +115,7 @@ func (f files) began() error {
 
 // finish has the snapshotter write what it recorded so far.
 func (f files) finish() error {
-	err := os.Remove(f.trace + ".lock")
+	err := os.Remove(f.trace + handover.Lock)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil // it ended by itself
 	}
@@ -118,7 +133,7 @@ func (f files) wait(ctx context.Context) error {
 		if reason := f.reason(); reason != nil {
 			return reason
 		}
-		if _, err := os.Stat(f.trace + ".ok"); err == nil {
+		if _, err := os.Stat(f.trace + handover.OK); err == nil {
 			return nil
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -133,7 +148,7 @@ func (f files) wait(ctx context.Context) error {
 
 // reason returns why a recording failed, nil if it did not.
 func (f files) reason() error {
-	text, err := read(f.trace+".err", maxReason)
+	text, err := read(f.trace+handover.Err, maxReason)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -158,7 +173,7 @@ func (f files) read() (recorded, error) {
 	if r.trace, err = tracelayer.Decode(text); err != nil {
 		return r, fmt.Errorf("reading the trace: %w", err)
 	}
-	text, err = read(f.trace+".plan", tracelayer.MaxPlan)
+	text, err = read(f.trace+handover.Plan, tracelayer.MaxPlan)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return r, nil
@@ -173,7 +188,7 @@ func (f files) read() (recorded, error) {
 
 // data opens the data of a plan.
 func (f files) data(want int64) (io.ReadCloser, error) {
-	file, err := os.Open(f.trace + ".data")
+	file, err := os.Open(f.trace + handover.Data)
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package record
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -11,12 +10,15 @@ import (
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/content"
-	"github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/labels"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/cmd/internal/source"
+	"github.com/reprise-containers/reprise/cmd/internal/traces"
 )
 
 // image is the image that is recorded, for this host's platform.
@@ -26,10 +28,6 @@ type image struct {
 	manifest ocispec.Descriptor
 	sources  map[string]string // labels about where it was pulled from
 }
-
-// labelled is containerd's label for where content was pulled from, before the
-// registry's host; push goes by it.
-const labelled = "containerd.io/distribution.source."
 
 // openImage reads an image of containerd.
 func openImage(ctx context.Context, client *containerd.Client, name string) (*image, error) {
@@ -41,51 +39,31 @@ func openImage(ctx context.Context, client *containerd.Client, name string) (*im
 	}
 	i := &image{Image: img}
 	cs := client.ContentStore()
-	if i.manifest, err = manifest(ctx, cs, img); err != nil {
+	doc, err := source.ChooseManifest(ctx, img.Target(), "", func(ctx context.Context, desc ocispec.Descriptor) (source.Document, error) {
+		text, err := content.ReadBlob(ctx, cs, desc)
+		if err != nil {
+			return source.Document{}, fmt.Errorf("reading %s: %w", desc.Digest, err)
+		}
+		return source.ParseDocument(desc, text)
+	})
+	if err != nil {
 		return nil, err
 	}
-	text, err := content.ReadBlob(ctx, cs, i.manifest)
-	if err != nil {
-		return nil, fmt.Errorf("reading the manifest: %w", err)
-	}
-	config, err := img.Config(ctx)
-	if err != nil {
-		return nil, err
-	}
+	i.manifest = doc.Desc
+	config := doc.Manifest.Config
 	configText, err := content.ReadBlob(ctx, cs, config)
 	if err != nil {
 		return nil, fmt.Errorf("reading the config: %w", err)
 	}
-	if i.documents, err = parseDocuments(text, configText); err != nil {
+	if i.documents, err = parseDocuments(doc.Text, configText); err != nil {
 		return nil, err
 	}
 	i.sources, err = sources(ctx, cs, name, i.manifest.Digest, config.Digest)
 	return i, err
 }
 
-// manifest returns the descriptor of the manifest for the image's platform.
-func manifest(ctx context.Context, cs content.Store, img containerd.Image) (ocispec.Descriptor, error) {
-	var found ocispec.Descriptor
-	// What containerd takes of an index comes first.
-	only := images.LimitManifests(images.ChildrenHandler(cs), img.Platform(), 1)
-	stop := errors.New("found")
-	err := images.Walk(ctx, images.HandlerFunc(func(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
-		if images.IsManifestType(desc.MediaType) {
-			found = desc
-			return nil, stop
-		}
-		return only(ctx, desc)
-	}), img.Target())
-	if errors.Is(err, stop) {
-		return found, nil
-	}
-	if err == nil {
-		err = fmt.Errorf("it has no manifest for this host's platform: %w", errdefs.ErrNotFound)
-	}
-	return found, err
-}
-
-// sources returns the labels that tell where an image was pulled from. Where
+// sources returns the labels that tell where an image was pulled from, which push
+// goes by. Where
 // nobody noted it, its name is all there is.
 func sources(ctx context.Context, cs content.Store, name string, digests ...digest.Digest) (map[string]string, error) {
 	found := map[string]string{}
@@ -95,51 +73,45 @@ func sources(ctx context.Context, cs content.Store, name string, digests ...dige
 			return nil, fmt.Errorf("looking at %s: %w", d, err)
 		}
 		for k, v := range info.Labels {
-			if strings.HasPrefix(k, labelled) {
+			if strings.HasPrefix(k, labels.LabelDistributionSource+".") {
 				found[k] = v
 			}
 		}
 	}
 	if named, err := reference.ParseNormalizedNamed(name); len(found) == 0 && err == nil {
-		found[labelled+reference.Domain(named)] = reference.Path(named)
+		found[labels.LabelDistributionSource+"."+reference.Domain(named)] = reference.Path(named)
 	}
 	return found, nil
 }
 
 // create writes config and manifest of the image with a trace layer, which is in
-// the content store, and returns the manifest.
-func (r *recording) create(ctx context.Context, layer ocispec.Descriptor) (ocispec.Descriptor, *traced, error) {
+// the content store, and returns the descriptor of the manifest.
+func (r *recording) create(ctx context.Context, layer ocispec.Descriptor) (ocispec.Descriptor, traces.Added, error) {
 	var desc ocispec.Descriptor
-	t, err := r.old.withTrace(layer, time.Now().UTC().Truncate(time.Second))
+	added, err := traces.Add(r.old.documents.manifest, r.old.config, layer, time.Now().UTC().Truncate(time.Second))
 	if err != nil {
-		return desc, nil, err
+		return desc, added, err
 	}
-	text, config, err := t.configText()
-	if err != nil {
-		return desc, nil, err
-	}
-	chain := identity.ChainID(slices.Clone(t.diffIDs))
+	chain := identity.ChainID(slices.Clone(added.DiffIDs))
 	keep := map[string]string{"containerd.io/gc.ref.snapshot." + r.cfg.Snapshotter: chain.String()}
 	maps.Copy(keep, r.old.sources)
-	if err := r.write(ctx, config, text, keep); err != nil {
-		return desc, nil, fmt.Errorf("writing the config: %w", err)
+	config := added.Parsed.Config
+	if err := r.write(ctx, config, added.Config, keep); err != nil {
+		return desc, added, fmt.Errorf("writing the config: %w", err)
 	}
-	if text, err = t.manifestText(config); err != nil {
-		return desc, nil, err
-	}
-	desc = ocispec.Descriptor{MediaType: r.old.manifest.MediaType, Digest: digest.FromBytes(text), Size: int64(len(text))}
+	desc = ocispec.Descriptor{MediaType: r.old.manifest.MediaType, Digest: digest.FromBytes(added.Manifest), Size: int64(len(added.Manifest))}
 	keep = map[string]string{"containerd.io/gc.ref.content.config": config.Digest.String()}
-	for i, l := range append(slices.Clone(r.old.parsed.Layers), layer) {
+	for i, l := range added.Parsed.Layers {
 		keep[fmt.Sprintf("containerd.io/gc.ref.content.l.%d", i)] = l.Digest.String()
 	}
 	maps.Copy(keep, r.old.sources)
-	if err := r.write(ctx, desc, text, keep); err != nil {
-		return desc, nil, fmt.Errorf("writing the manifest: %w", err)
+	if err := r.write(ctx, desc, added.Manifest, keep); err != nil {
+		return desc, added, fmt.Errorf("writing the manifest: %w", err)
 	}
-	return desc, t, nil
+	return desc, added, nil
 }
 
-func (r *recording) write(ctx context.Context, desc ocispec.Descriptor, text []byte, labels map[string]string) error {
+func (r *recording) write(ctx context.Context, desc ocispec.Descriptor, text []byte, keep map[string]string) error {
 	ref := "record-trace-" + desc.Digest.String()
-	return content.WriteBlob(ctx, r.cfg.Client.ContentStore(), ref, strings.NewReader(string(text)), desc, content.WithLabels(labels))
+	return content.WriteBlob(ctx, r.cfg.Client.ContentStore(), ref, strings.NewReader(string(text)), desc, content.WithLabels(keep))
 }

@@ -61,7 +61,8 @@ func (r *recording) readFiles(ctx context.Context, mounts []mount.Mount) error {
 }
 
 // readPath reads a file of a root file system, or with a slash at its end all
-// that is in a directory. Links are followed within the root.
+// that is in a directory, without one its names. Links are followed within the root.
+// It is what backstore/files takes a path to mean.
 func readPath(ctx context.Context, root, path string) (found bool, err error) {
 	at, err := continuity.RootPath(root, path)
 	if err != nil {
@@ -69,12 +70,15 @@ func readPath(ctx context.Context, root, path string) (found bool, err error) {
 	}
 	st, err := os.Lstat(at)
 	switch {
-	case errors.Is(err, fs.ErrNotExist), err == nil && st.IsDir() != strings.HasSuffix(path, "/"):
+	case errors.Is(err, fs.ErrNotExist), err == nil && !st.IsDir() && strings.HasSuffix(path, "/"):
 		return false, nil
 	case err != nil:
 		return false, err
 	case !st.IsDir():
-		return st.Mode().IsRegular(), readFile(ctx, at, st.Mode())
+		return true, readFile(ctx, at, st.Mode())
+	case !strings.HasSuffix(path, "/"):
+		_, err := os.ReadDir(at)
+		return true, err
 	}
 	err = filepath.WalkDir(at, func(p string, d fs.DirEntry, err error) error {
 		if err != nil {

@@ -232,16 +232,16 @@ func (r *recording) writeLayer(ctx context.Context, c tracelayer.Contents) (laye
 
 // name makes the new image of a trace layer in the content store.
 func (r *recording) name(ctx context.Context, layer ocispec.Descriptor) error {
-	desc, t, err := r.create(ctx, layer)
+	desc, added, err := r.create(ctx, layer)
 	if err != nil {
 		return err
 	}
 	// The snapshotter is not told the image's name: the layer is not in a
 	// registry yet, so it must take the one that is here.
-	below := t.diffIDs[:len(t.diffIDs)-1]
+	below := added.DiffIDs[:len(added.DiffIDs)-1]
 	err = r.unpack(ctx, unpacking{
 		layer: layer, diffID: layer.Digest,
-		chain:  identity.ChainID(slices.Clone(t.diffIDs)),
+		chain:  identity.ChainID(slices.Clone(added.DiffIDs)),
 		parent: identity.ChainID(slices.Clone(below)),
 	})
 	if err != nil {

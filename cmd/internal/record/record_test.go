@@ -20,6 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cmd/internal/record"
+	"github.com/reprise-containers/reprise/cmd/internal/traces"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
@@ -218,6 +219,74 @@ func TestRecordIndex(t *testing.T) {
 	}
 }
 
+// A snapshotter that was not waited for leaves nothing: it has the directory open,
+// and can make no file in it.
+func TestFilesAreGone(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	trace, remove, err := record.MakeFiles(dir, "one")
+	if err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(filepath.Dir(trace))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	for range 2 { // removing nothing is no error
+		if err := remove(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f, err := root.Create("trace.plan"); err == nil {
+		t.Errorf("%s was made in a directory that is gone", f.Name())
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// A path in a list means what it means to backstore/files.
+func TestListMeanings(t *testing.T) {
+	w := newWorld(t)
+	w.image(oldName, nil)
+	for list, missing := range map[string]string{
+		"/":    "",
+		"/.\n": "", // a directory, of which the names are read
+		"/" + digest.FromString("0").Encoded()[:8] + " +/\n/\n": "+/", // a file is no directory
+	} {
+		var notes string
+		cfg := w.config()
+		cfg.List, cfg.New = []byte(list), "list:"+digest.FromString(list).Encoded()
+		cfg.Note = func(format string, args ...any) { notes += fmt.Sprintf(format, args...) }
+		if _, err := record.Run(w.ctx, cfg); err != nil {
+			t.Errorf("%q: %v", list, err)
+		}
+		if (missing == "") != (notes == "") || !strings.Contains(notes, missing) {
+			t.Errorf("%q: noted %q, want %q", list, notes, missing)
+		}
+	}
+}
+
+// Without its trace, the copy is the image that was recorded, digest and all.
+func TestRecordStripped(t *testing.T) {
+	w := newWorld(t)
+	w.image(oldName, nil)
+	if _, err := record.Run(w.ctx, w.config()); err != nil {
+		t.Fatal(err)
+	}
+	manifest, config := w.texts(newName)
+	d, err := traces.Drop(manifest, config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if was, _ := w.texts(oldName); string(d.Manifest) != string(was) {
+		t.Errorf("without the trace: %s, was %s", d.Manifest, was)
+	}
+}
+
 func TestRecordWithoutHistory(t *testing.T) {
 	w := newWorld(t)
 	w.image(oldName, func(_, config map[string]any) { delete(config, "history") })
@@ -281,6 +350,7 @@ func TestRecordRefuses(t *testing.T) {
 	}{
 		"a name that is taken":    {func(c *record.Config) { c.New = "plain:1" }, "already"},
 		"its own name":            {func(c *record.Config) { c.New = c.Old }, "name of its own"},
+		"a name that is none":     {func(c *record.Config) { c.New = "bad ref!!" }, "bad ref!!"},
 		"no image":                {func(c *record.Config) { c.Old = "none:1" }, "rpull"},
 		"an ordinary image":       {func(c *record.Config) { c.Old = "plain:1" }, "reprise convert"},
 		"no time":                 {func(c *record.Config) { c.Time = 0 }, "longer than nothing"},

@@ -250,19 +250,34 @@ func marshal(t *testing.T, v any) []byte {
 // are.
 func (w *world) documents(name string) (m ocispec.Manifest, c ocispec.Image, manifest, config map[string]any) {
 	w.t.Helper()
+	manifestText, configText := w.texts(name)
+	for _, err := range []error{
+		json.Unmarshal(manifestText, &m), json.Unmarshal(manifestText, &manifest),
+		json.Unmarshal(configText, &c), json.Unmarshal(configText, &config),
+	} {
+		if err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	return m, c, manifest, config
+}
+
+// texts returns manifest and config of an image.
+func (w *world) texts(name string) (manifest, config []byte) {
+	w.t.Helper()
 	img, err := w.GetImage(w.ctx, name)
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	text, err := content.ReadBlob(w.ctx, w.ContentStore(), img.Target())
-	if err := errors.Join(err, json.Unmarshal(text, &m), json.Unmarshal(text, &manifest)); err != nil {
+	manifest, err = content.ReadBlob(w.ctx, w.ContentStore(), img.Target())
+	var m ocispec.Manifest
+	if err := errors.Join(err, json.Unmarshal(manifest, &m)); err != nil {
 		w.t.Fatal(err)
 	}
-	text, err = content.ReadBlob(w.ctx, w.ContentStore(), m.Config)
-	if err := errors.Join(err, json.Unmarshal(text, &c), json.Unmarshal(text, &config)); err != nil {
+	if config, err = content.ReadBlob(w.ctx, w.ContentStore(), m.Config); err != nil {
 		w.t.Fatal(err)
 	}
-	return m, c, manifest, config
+	return manifest, config
 }
 
 // members returns the files of a tar archive in the content store.

@@ -17,8 +17,15 @@ type Config struct {
 	Images []string
 	// ByLabel lets containers ask for it.
 	ByLabel bool
-	// Time is how long a recording to Dir lasts, at most.
-	Time time.Duration
+	// Paths are directories below which, and below Dir, are the files that
+	// containers may name.
+	Paths []string
+	// Time is how long a recording to Dir lasts, at most, and LabelTime one to
+	// a file that a container named.
+	Time, LabelTime time.Duration
+	// PlanTime is how long making a plan may take; then the trace is written
+	// without one.
+	PlanTime time.Duration
 	// Keep is how many recordings of one repository are in Dir before no more
 	// are made there.
 	Keep int

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"sync"
@@ -37,12 +38,22 @@ type Attacher interface {
 
 // Observer is told what comes of recordings. It is called in parallel.
 type Observer interface {
-	// Recorded is called when a trace of some records is at path. dropped is how
-	// many reads were beyond the limit; without a plan, why says what the blobs
-	// are missing for one.
-	Recorded(ref, path string, records, dropped int, why error)
+	// Recorded is called when a trace is written.
+	Recorded(r Result)
 	// RecordingFailed is called when there is none.
 	RecordingFailed(ref, path string, err error)
+}
+
+// Result says what was recorded.
+type Result struct {
+	Ref  string // of the image
+	Path string // of the trace
+	// Records is how many reads the trace has. Dropped were beyond the limit,
+	// and Unplanned of the records are not in the plan, because the layers do
+	// not have what they are of, or there are too many.
+	Records, Dropped, Unplanned int
+	// NoPlan is why there is no plan; nil if there is one.
+	NoPlan error
 }
 
 // Recordings records containers. What is recorded ends and is written while Run
@@ -68,7 +79,7 @@ type recording struct {
 	recorder *tracelayer.Recorder
 	target   *target
 	own      bool      // nobody named a file and waits for it
-	until    time.Time // of an own one: when it ends at the latest
+	until    time.Time // when it ends at the latest
 	ended    atomic.Bool
 }
 
@@ -148,7 +159,10 @@ func (r *Recordings) begin(id string, img backstore.Image, opts snapshot.RecordO
 	if opts.Asked && !r.cfg.ByLabel {
 		return nil, fmt.Errorf("recording for a label is off (trace.record_labels): %w", errdefs.ErrPermissionDenied)
 	}
-	rec := &recording{id: id, img: img, recorder: tracelayer.NewRecorder(r.cfg.Records)}
+	if r.isActive(id) {
+		return nil, fmt.Errorf("device %s is being recorded: %w", id, errdefs.ErrAlreadyExists)
+	}
+	rec := &recording{id: id, img: img, recorder: tracelayer.NewRecorder(r.cfg.Records), until: time.Now().Add(r.cfg.LabelTime)}
 	path := opts.File
 	if path == "" {
 		n, err := r.kept(img.Ref)
@@ -165,7 +179,7 @@ func (r *Recordings) begin(id string, img backstore.Image, opts snapshot.RecordO
 	}
 	err := r.reserve(path)
 	if err == nil {
-		if rec.target, err = lockTarget(path); err != nil {
+		if rec.target, err = r.lockTarget(path); err != nil {
 			r.release(path)
 		}
 	}
@@ -175,9 +189,15 @@ func (r *Recordings) begin(id string, img backstore.Image, opts snapshot.RecordO
 	return rec, err
 }
 
+func (r *Recordings) isActive(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.active[id] != nil
+}
+
 // lockTarget opens the file at path and makes its lock file.
-func lockTarget(path string) (*target, error) {
-	t, err := openTarget(path)
+func (r *Recordings) lockTarget(path string) (*target, error) {
+	t, err := openTarget(path, r.below(), false)
 	if err != nil {
 		return nil, err
 	}
@@ -188,6 +208,9 @@ func lockTarget(path string) (*target, error) {
 	return t, nil
 }
 
+// below returns the directories that traces are written below.
+func (r *Recordings) below() []string { return append(slices.Clip(r.cfg.Paths), r.cfg.Dir) }
+
 // reserve notes that path is written to, unless it is already or there is too
 // much to do.
 func (r *Recordings) reserve(path string) error {
@@ -197,7 +220,7 @@ func (r *Recordings) reserve(path string) error {
 	case r.paths[path]:
 		return fmt.Errorf("another recording is written to %s: %w", path, errdefs.ErrFailedPrecondition)
 	case len(r.paths) >= r.cfg.Parallel:
-		return fmt.Errorf("there are %d recordings already: %w", len(r.paths), errdefs.ErrResourceExhausted)
+		return fmt.Errorf("there are %d recordings already (trace.max_recordings): %w", len(r.paths), errdefs.ErrResourceExhausted)
 	}
 	r.paths[path] = true
 	return nil
@@ -211,9 +234,19 @@ func (r *Recordings) release(path string) {
 
 // giveUp ends a recording whose device could not be attached.
 func (r *Recordings) giveUp(rec *recording, err error) {
+	r.recorded(rec)
 	rec.fail(err)
 	rec.target.close()
 	r.release(rec.target.path)
+}
+
+// recorded takes what was recorded. From then on the device, which may go on, is
+// like any other, and holds no records.
+func (r *Recordings) recorded(rec *recording) tracelayer.Trace {
+	trace := rec.recorder.Stop()
+	rec.recorder.Release()
+	r.attacher.Recorded(rec.id)
+	return trace
 }
 
 // Ended tells that the device id is about to go: its recording is written.
@@ -227,18 +260,27 @@ func (r *Recordings) Ended(id string) {
 }
 
 // Abandon implements snapshot.Recorder. An earlier daemon that ended properly
-// said so itself.
+// said so itself. One that did not may have written all but that, or some of it, and
+// in any case somebody may wait for a word.
 func (r *Recordings) Abandon(_ string, opts snapshot.RecordOptions) {
 	if opts.File == "" {
 		return
 	}
-	t, err := openTarget(opts.File)
+	t, err := openTarget(opts.File, r.below(), true)
 	if err != nil {
-		return // there is a trace, or nobody waits for one any more
+		return // nobody waits for a trace any more, or it is not ours
 	}
 	defer t.close()
-	if t.locked() {
+	switch {
+	case t.has(okSuffix) || t.has(errSuffix):
+	case t.complete():
+		if err := t.succeed(); err != nil {
+			t.say(err)
+		}
+	case t.locked():
 		t.fail(errStopped)
+	default: // what is in the file may be something else meanwhile
+		t.say(errStopped)
 	}
 }
 
@@ -285,12 +327,20 @@ func (r *Recordings) idle() bool {
 	return len(r.active) == 0
 }
 
-// due takes the recordings that are to end now.
+// due takes the recordings that are to end now. Whether they are is looked up without
+// the lock: their directories may be slow.
 func (r *Recordings) due() []*recording {
 	now := time.Now()
-	return r.take(func(rec *recording) bool {
-		return rec.ended.Load() || rec.own && now.After(rec.until) || !rec.target.locked()
+	r.mu.Lock()
+	active := slices.Collect(maps.Values(r.active))
+	r.mu.Unlock()
+	active = slices.DeleteFunc(active, func(rec *recording) bool {
+		return !rec.ended.Load() && now.Before(rec.until) && rec.target.locked()
 	})
+	if len(active) == 0 {
+		return nil
+	}
+	return r.take(func(rec *recording) bool { return slices.Contains(active, rec) })
 }
 
 // take takes the recordings for which is holds from those under way.
@@ -309,7 +359,7 @@ func (r *Recordings) take(is func(*recording) bool) []*recording {
 
 // lose ends a recording for which there is no time.
 func (r *Recordings) lose(rec *recording) {
-	rec.recorder.Stop()
+	r.recorded(rec)
 	rec.fail(errStopped)
 	r.end(rec, errStopped)
 }

@@ -9,15 +9,18 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/reprise-containers/reprise/cmd/internal/handover"
+	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 // Names of the files beside the one that takes a trace.
 const (
-	lockSuffix = ".lock"
-	planSuffix = ".plan"
-	dataSuffix = ".data"
-	okSuffix   = ".ok"
-	errSuffix  = ".err"
+	lockSuffix = handover.Lock
+	planSuffix = handover.Plan
+	dataSuffix = handover.Data
+	okSuffix   = handover.OK
+	errSuffix  = handover.Err
 )
 
 // target is the file that takes a trace, and its directory, in which there are
@@ -30,10 +33,11 @@ type target struct {
 	trace *os.File
 }
 
-// openTarget opens the file at path if a trace can be written there. The error is
-// errdefs.ErrInvalidArgument or ErrFailedPrecondition if that is because of what
-// is there.
-func openTarget(path string) (_ *target, err error) {
+// openTarget opens the file at path, which is below one of the directories in below,
+// if a trace can be written there: it is empty, or, with begun, may have something of
+// one in it. The error is errdefs.ErrInvalidArgument, ErrFailedPrecondition or
+// ErrPermissionDenied if that is because of what is there, or where that is.
+func openTarget(path string, below []string, begun bool) (_ *target, err error) {
 	t := &target{path: path, name: filepath.Base(path)}
 	defer func() {
 		if err != nil {
@@ -41,68 +45,34 @@ func openTarget(path string) (_ *target, err error) {
 			err = fmt.Errorf("using %s for a trace: %w", path, err)
 		}
 	}()
-	fd, err := unix.Open(filepath.Dir(path), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, notThere(err)
-	}
-	t.dir = os.NewFile(uintptr(fd), filepath.Dir(path))
-	if err := checkDir(fd); err != nil {
+	if t.dir, err = openDir(filepath.Dir(path), below); err != nil {
 		return nil, err
 	}
 	// Not blocking: it might be a pipe.
-	if t.trace, err = t.open(t.name, unix.O_WRONLY|unix.O_NONBLOCK, 0); err != nil {
+	if t.trace, err = t.open(t.name, unix.O_RDWR|unix.O_NONBLOCK, 0); err != nil {
 		return nil, notThere(err)
 	}
-	return t, checkFile(t.trace)
+	size, err := checkFile(t.trace)
+	if err == nil && size != 0 && !begun {
+		err = fmt.Errorf("it must be empty, and has %d bytes: %w", size, errdefs.ErrFailedPrecondition)
+	}
+	return t, err
 }
 
-// checkDir returns an error if others than root can put files of their own in
-// place of root's.
-func checkDir(fd int) error {
-	var st unix.Stat_t
-	if err := unix.Fstat(fd, &st); err != nil {
-		return err
-	}
-	switch {
-	case !privileged(st.Uid):
-		return fmt.Errorf("its directory belongs to user %d: %w", st.Uid, errdefs.ErrInvalidArgument)
-	case st.Mode&0o022 != 0 && st.Mode&unix.S_ISVTX == 0:
-		return fmt.Errorf("others can write to its directory, which is not sticky: %w", errdefs.ErrInvalidArgument)
-	}
-	return nil
-}
-
-func checkFile(f *os.File) error {
+// checkFile returns the size of f in bytes, and an error if it is not a file that
+// nobody but root has.
+func checkFile(f *os.File) (int64, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return err
+		return 0, err
 	}
 	switch {
 	case st.Mode&unix.S_IFMT != unix.S_IFREG || st.Nlink != 1:
-		return fmt.Errorf("it must be a regular file with one name: %w", errdefs.ErrInvalidArgument)
+		return 0, fmt.Errorf("it must be a regular file with one name: %w", errdefs.ErrInvalidArgument)
 	case !privileged(st.Uid):
-		return fmt.Errorf("it belongs to user %d: %w", st.Uid, errdefs.ErrInvalidArgument)
-	case st.Size != 0:
-		return fmt.Errorf("it must be empty, and has %d bytes: %w", st.Size, errdefs.ErrFailedPrecondition)
+		return 0, fmt.Errorf("it belongs to user %d: %w", st.Uid, errdefs.ErrInvalidArgument)
 	}
-	return nil
-}
-
-// privileged reports whether what belongs to a user is out of others' reach:
-// root's, and this process's own.
-func privileged(uid uint32) bool { return uid == 0 || int(uid) == os.Geteuid() }
-
-// notThere classifies errors of opening.
-func notThere(err error) error {
-	switch {
-	case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("it must exist: %w: %w", err, errdefs.ErrFailedPrecondition)
-	case errors.Is(err, unix.ELOOP):
-		return fmt.Errorf("it must not be a symbolic link: %w", errdefs.ErrInvalidArgument)
-	case errors.Is(err, unix.ENXIO): // a pipe that nobody reads, a socket
-		return fmt.Errorf("it must be a regular file with one name: %w", errdefs.ErrInvalidArgument)
-	}
-	return err
+	return st.Size, nil
 }
 
 // open opens a file in the directory and follows no link.
@@ -150,10 +120,24 @@ func (t *target) lock() error {
 
 // locked reports whether the lock file is there, which whoever wants the trace
 // removes.
-func (t *target) locked() bool {
+func (t *target) locked() bool { return t.has(lockSuffix) }
+
+// has reports whether there is a file with a suffix, as far as that can be said.
+func (t *target) has(suffix string) bool {
 	var st unix.Stat_t
-	err := unix.Fstatat(int(t.dir.Fd()), t.name+lockSuffix, &st, unix.AT_SYMLINK_NOFOLLOW)
+	err := unix.Fstatat(int(t.dir.Fd()), t.name+suffix, &st, unix.AT_SYMLINK_NOFOLLOW)
 	return !errors.Is(err, unix.ENOENT)
+}
+
+// complete reports whether the whole trace has been written, and so what is beside
+// it, which is written before.
+func (t *target) complete() bool {
+	text, err := io.ReadAll(io.NewSectionReader(t.trace, 0, tracelayer.MaxSlot+1))
+	if err != nil || len(text) > tracelayer.MaxSlot {
+		return false
+	}
+	_, err = tracelayer.Decode(text)
+	return err == nil
 }
 
 // finish has write fill the trace and create what is beside it, and then says
@@ -164,18 +148,28 @@ func (t *target) finish(write func(trace io.Writer) error) error {
 		err = t.trace.Sync()
 	}
 	if err == nil {
-		err = t.remove(lockSuffix)
-	}
-	if err == nil {
-		err = t.create(okSuffix, func(io.Writer) error { return nil })
+		err = t.succeed()
 	}
 	return err
+}
+
+// succeed says that all is there.
+func (t *target) succeed() error {
+	if err := t.remove(lockSuffix); err != nil {
+		return err
+	}
+	return t.create(okSuffix, func(io.Writer) error { return nil })
 }
 
 // fail says why there is no trace, as far as that can be said.
 func (t *target) fail(why error) {
 	_ = t.trace.Truncate(0)
 	_ = t.remove(planSuffix, dataSuffix, okSuffix, errSuffix, lockSuffix)
+	t.say(why)
+}
+
+// say creates the file with the reason why there is no trace.
+func (t *target) say(why error) {
 	_ = t.create(errSuffix, func(w io.Writer) error {
 		_, err := fmt.Fprintln(w, why)
 		return err

@@ -17,21 +17,20 @@ import (
 var (
 	errNothing = errors.New("nothing was read")
 	errNoBlob  = errors.New("a layer has no blob that is known to be in a registry")
+	// errPlanTime is why a plan was given up.
+	errPlanTime = errors.New("making the plan took too long")
 )
 
 // write ends a recording and writes it.
 func (r *Recordings) write(ctx context.Context, rec *recording) {
-	trace := rec.recorder.Stop()
-	r.attacher.Recorded(rec.id)
-	var without error // why there is no plan
+	trace := r.recorded(rec)
+	result := Result{Ref: rec.img.Ref, Path: rec.target.path, Records: len(trace), Dropped: rec.recorder.Stats().Dropped}
 	err := rec.target.finish(func(w io.Writer) error {
 		if len(trace) == 0 {
 			return errNothing
 		}
-		// Whoever starts meanwhile goes first.
-		ctx := blob.WithPriority(ctx, blob.Background)
-		if without = r.writePlan(ctx, rec, trace); without != nil && !errors.Is(without, errNoBlob) {
-			return without
+		if err := r.plan(ctx, rec, trace, &result); err != nil {
+			return err
 		}
 		_, err := w.Write(trace.Encode())
 		return err
@@ -44,31 +43,52 @@ func (r *Recordings) write(ctx context.Context, rec *recording) {
 	}
 	r.end(rec, err)
 	if err == nil {
-		r.observer.Recorded(rec.img.Ref, rec.target.path, len(trace), rec.recorder.Stats().Dropped, without)
+		r.observer.Recorded(result)
 	}
 }
 
-// writePlan makes the plan of a trace and its data, and writes both.
-func (r *Recordings) writePlan(ctx context.Context, rec *recording, trace tracelayer.Trace) error {
+// plan makes the plan of a trace, if it can be made in the time that there is for
+// that: a registry that does not answer must not cost the trace, nor others theirs.
+func (r *Recordings) plan(ctx context.Context, rec *recording, trace tracelayer.Trace, result *Result) (err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, r.cfg.PlanTime, errPlanTime)
+	defer cancel()
+	// Whoever starts meanwhile goes first.
+	result.Unplanned, err = r.writePlan(blob.WithPriority(ctx, blob.Background), rec, trace)
+	switch {
+	case err == nil:
+	case errors.Is(err, errNoBlob):
+		result.NoPlan = err
+	case errors.Is(context.Cause(ctx), errPlanTime):
+		result.NoPlan = fmt.Errorf("%w: %w", errPlanTime, err)
+		return rec.target.remove(planSuffix, dataSuffix)
+	default:
+		return err
+	}
+	return nil
+}
+
+// writePlan makes the plan of a trace and its data, and writes both. It returns how
+// many records are not in it.
+func (r *Recordings) writePlan(ctx context.Context, rec *recording, trace tracelayer.Trace) (skipped int, err error) {
 	layers, closeAll, err := r.layers(rec.img)
 	defer closeAll()
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var plan *tracelayer.Plan
 	err = rec.target.create(dataSuffix, func(w io.Writer) error {
 		out := bufio.NewWriterSize(w, 1<<20)
-		plan, _, err = fetchplan.Build(ctx, layers, trace, out)
+		plan, skipped, err = fetchplan.Build(ctx, layers, trace, out)
 		return errors.Join(err, out.Flush())
 	})
 	if err != nil {
-		return err
+		return 0, err
 	}
 	encoded, err := plan.Encode()
 	if err != nil {
-		return err
+		return 0, err
 	}
-	return rec.target.create(planSuffix, func(w io.Writer) error {
+	return skipped, rec.target.create(planSuffix, func(w io.Writer) error {
 		_, err := w.Write(encoded)
 		return err
 	})

@@ -28,24 +28,15 @@ type store interface {
 
 // openImage opens the image that desc, a manifest or an index, describes.
 func openImage(ctx context.Context, s store, desc ocispec.Descriptor, match platforms.MatchComparer) (*Image, error) {
-	metadata := desc.Size
-	doc, err := readManifest(ctx, s, desc)
+	metadata := int64(0)
+	doc, err := chooseManifest(ctx, desc, match, func(ctx context.Context, desc ocispec.Descriptor) (Document, error) {
+		metadata += desc.Size
+		return readManifest(ctx, s, desc)
+	})
 	if err != nil {
 		return nil, err
 	}
-	if doc.Index {
-		if desc, err = choose(doc.Children, match); err != nil {
-			return nil, fmt.Errorf("index %s: %w", doc.Desc.Digest, err)
-		}
-		metadata += desc.Size
-		if doc, err = readManifest(ctx, s, desc); err != nil {
-			return nil, err
-		}
-	}
-	if doc.Index {
-		return nil, fmt.Errorf("%s is not an image manifest but %q", desc.Digest, doc.Desc.MediaType)
-	}
-	img := &Image{Manifest: desc, MetadataBytes: metadata}
+	img := &Image{Manifest: doc.Desc, MetadataBytes: metadata}
 	return img, img.stack(s, doc.Manifest.Layers)
 }
 

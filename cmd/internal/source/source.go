@@ -78,6 +78,15 @@ type Image struct {
 	closers []io.Closer
 }
 
+// Descriptors returns those of the layers.
+func (i *Image) Descriptors() []ocispec.Descriptor {
+	all := make([]ocispec.Descriptor, len(i.Layers))
+	for n, b := range i.Layers {
+		all[n] = b.Descriptor()
+	}
+	return all
+}
+
 // Close closes the files of a local image; its layers can't be read after it.
 func (i *Image) Close() error {
 	var errs []error

@@ -15,6 +15,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/reprise-containers/reprise/cmd/internal/attached"
 	"github.com/reprise-containers/reprise/cmd/internal/destination"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
@@ -40,9 +41,9 @@ type AttachConfig struct {
 	// NoData leaves the data out: whoever replays fetches the ranges of the
 	// plan from the layers.
 	NoData bool
-	// Again makes plan and data anew and believes nothing of what the
+	// Rebuild makes plan and data anew and believes nothing of what the
 	// recording says of its image, but for the reads themselves.
-	Again bool
+	Rebuild bool
 	// Created is stated as the time of the trace; zero: the recording's.
 	Created time.Time
 	// Dir holds temporary files; "" is the system's.
@@ -122,15 +123,13 @@ func (a *attacher) run(ctx context.Context) (err error) {
 		a.cfg.Note(n)
 	}
 	a.report.Reads, a.report.Files = len(r.Trace), len(r.Paths)
-	if r.Layers != nil && !a.cfg.Again {
+	if r.Layers != nil && !a.cfg.Rebuild {
 		if diff := Differences(a.target.plan(), r.Layers); diff != "" {
 			return fmt.Errorf("%w: %s; if only the compression differs, make the plan anew (--rebuild)", ErrOtherImage, diff)
 		}
 	}
-	for _, rec := range r.Trace {
-		if int64(rec.Layer) >= int64(len(a.target.layers)) {
-			return fmt.Errorf("%w: it reads layer %d, there are %d", ErrOtherImage, rec.Layer, len(a.target.layers))
-		}
+	if n := Foreign(r.Trace, len(a.target.layers)); n > 0 {
+		return fmt.Errorf("%w: %d of %d reads are of more layers than the %d that there are", ErrOtherImage, n, len(r.Trace), len(a.target.layers))
 	}
 	bar := a.cfg.Bars.Add("trace")
 	layer, err := a.layer(ctx, bar)
@@ -145,7 +144,7 @@ func (a *attacher) run(ctx context.Context) (err error) {
 // layer stores the trace layer and returns its descriptor.
 func (a *attacher) layer(ctx context.Context, bar *terminal.Bar) (ocispec.Descriptor, error) {
 	r := a.cfg.Recording
-	again := a.cfg.Again || r.Plan == nil || !a.cfg.NoData && r.Data == nil && len(r.Plan.Extents) > 0
+	again := a.cfg.Rebuild || r.Plan == nil || !a.cfg.NoData && r.Data == nil && len(r.Plan.Extents) > 0
 	if w := r.whole; w != nil && !again && (r.Data == nil || !a.cfg.NoData) {
 		a.planned(r.Plan)
 		return a.reuse(ctx, w, bar)
@@ -264,6 +263,9 @@ func (a *attacher) artifact(ctx context.Context, layer ocispec.Descriptor) error
 	if created.IsZero() {
 		created = a.cfg.Recording.Time
 	}
+	if created.IsZero() { // older than any that says when it was made
+		created = time.Unix(0, 0)
+	}
 	a.report.Created = created.UTC().Truncate(time.Second)
 	m := ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
@@ -285,7 +287,7 @@ func (a *attacher) artifact(ctx context.Context, layer ocispec.Descriptor) error
 		return err
 	}
 	if s, ok := a.cfg.Store.(destination.Replacer); ok {
-		err = s.PutReferrer(ctx, desc, bytes.NewReader(text), a.superseded)
+		err = s.PutReferrer(ctx, desc, bytes.NewReader(text), func(d ocispec.Descriptor) bool { return a.superseded(ctx, d) })
 	} else {
 		err = a.cfg.Store.Put(ctx, desc, bytes.NewReader(text))
 	}
@@ -296,24 +298,34 @@ func (a *attacher) artifact(ctx context.Context, layer ocispec.Descriptor) error
 	return nil
 }
 
-// superseded reports whether a referrer is a trace with the same key.
-func (a *attacher) superseded(d ocispec.Descriptor) bool {
-	return d.ArtifactType == labels.TraceArtifact && d.Annotations[labels.TraceWorkload] == a.cfg.Workload
+// superseded reports whether a referrer is a trace with the same key. A list need
+// not have the key: then it is in the manifest.
+func (a *attacher) superseded(ctx context.Context, d ocispec.Descriptor) bool {
+	if d.ArtifactType != labels.TraceArtifact {
+		return false
+	}
+	if d.Annotations != nil {
+		return d.Annotations[labels.TraceWorkload] == a.cfg.Workload
+	}
+	all, _, err := attached.All(ctx, a.cfg.Image.Read, []ocispec.Descriptor{d}, a.report.Manifest)
+	return err == nil && len(all) == 1 && all[0].Workload == a.cfg.Workload
 }
 
-// hidden notes traces with the same key that are newer and still listed, because
-// the registry keeps the list: nodes go on to take those.
+// hidden notes a trace with the same key that is newer and still listed, because the
+// registry keeps the list: nodes go on to take that.
 func (a *attacher) hidden(ctx context.Context, artifact digest.Digest) {
-	all, err := a.cfg.Image.Referrers(ctx, a.report.Manifest, labels.TraceArtifact)
-	if err != nil { // what was to be done is done
-		a.cfg.Note(fmt.Sprintf("it is attached, but what else is can not be told: %v", err))
-		return
+	list, err := a.cfg.Image.Referrers(ctx, a.report.Manifest, labels.TraceArtifact)
+	var best attached.Trace
+	var ok bool
+	if err == nil {
+		q := attached.Query{Subject: a.report.Manifest, Workload: a.cfg.Workload, Exact: true}
+		best, ok, _, err = attached.Choose(ctx, a.cfg.Image.Read, list, q)
 	}
-	for _, d := range all {
-		at, err := time.Parse(time.RFC3339, d.Annotations[ocispec.AnnotationCreated])
-		if err == nil && d.Digest != artifact && a.superseded(d) && at.After(a.report.Created) {
-			a.cfg.Note(fmt.Sprintf("%s has the same workload, is newer and still listed, so nodes go on to take that: state a later time with SOURCE_DATE_EPOCH", d.Digest))
-		}
+	switch {
+	case err != nil: // what was to be done is done
+		a.cfg.Note(fmt.Sprintf("it is attached, but what else is can not be told: %v", err))
+	case ok && best.Artifact.Digest != artifact && best.Created.After(a.report.Created):
+		a.cfg.Note(fmt.Sprintf("%s has the same workload, is newer and still listed, so nodes go on to take that: state a later time with SOURCE_DATE_EPOCH", best.Artifact.Digest))
 	}
 }
 

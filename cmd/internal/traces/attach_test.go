@@ -320,7 +320,7 @@ func TestAttachToOtherImage(t *testing.T) {
 			"1 of 2 reads are not of this image", "it reads layer 1 up to 1099511628288 bytes",
 		}},
 		"no such layer": {image, traces.AttachConfig{Recording: recording(t, write(t, dir+"/above", above.Encode())), Platform: "linux/amd64"}, []string{
-			"it reads layer 3, there are 3",
+			"1 of 1 reads are of more layers than the 3",
 		}},
 	} {
 		got, _, err := r.attach(c.image, c.cfg)
@@ -337,7 +337,7 @@ func TestAttachToOtherImage(t *testing.T) {
 			t.Errorf("%s: %v: layer 0 is the same", name, err)
 		}
 	}
-	with.Again = true
+	with.Rebuild = true
 	got, _, err := r.attach(zstd, with)
 	if err != nil || !got.Rebuilt {
 		t.Fatalf("%+v, %v", got, err)

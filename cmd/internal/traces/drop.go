@@ -43,9 +43,10 @@ var errTwice = errors.New("it has a key twice, or in another case than the speci
 
 // Drop removes the trace layers from an image, which manifest and config are
 // the texts of: the layers, their diff IDs and their entries of the history.
-// Nothing else in the texts changes, so that an image that got a trace and nothing
-// else becomes the one that it was made of. Without a trace layer, nothing changes
-// at all.
+// If the layer says when the image was created without it, the config says that
+// again. Nothing else in the texts changes, so that an image that got a trace and
+// nothing else becomes the one that it was made of. Without a trace layer, nothing
+// changes at all.
 func Drop(manifest, config []byte) (Dropped, error) {
 	var m ocispec.Manifest
 	if err := json.Unmarshal(manifest, &m); err != nil {
@@ -63,7 +64,7 @@ func Drop(manifest, config []byte) (Dropped, error) {
 		out.Layers = append(out.Layers, m.Layers[i])
 	}
 	var err error
-	if out.Config, err = dropFromConfig(config, len(m.Layers), which); err != nil {
+	if out.Config, err = dropFromConfig(config, len(m.Layers), which, before(out.Layers)); err != nil {
 		return Dropped{}, fmt.Errorf("changing the config: %w", err)
 	}
 	desc := m.Config
@@ -76,6 +77,17 @@ func Drop(manifest, config []byte) (Dropped, error) {
 	}
 	m.Config, m.Layers = desc, without(m.Layers, which)
 	return out, same(out.Manifest, m)
+}
+
+// before returns what trace layers, bottom first, say of when the image below was
+// created; nil if that is nothing.
+func before(layers []ocispec.Descriptor) json.RawMessage {
+	for _, d := range layers {
+		if text := json.RawMessage(d.Annotations[createdBefore]); restorable(text) {
+			return text
+		}
+	}
+	return nil
 }
 
 // dropFromManifest removes layers and names another config.
@@ -96,16 +108,18 @@ func dropFromManifest(manifest []byte, which []int, desc ocispec.Descriptor, con
 	return t.edited(), nil
 }
 
-// layered is the part of a config that is about layers.
+// layered is the part of a config that changes with its layers.
 type layered struct {
 	RootFS struct {
 		DiffIDs []digest.Digest `json:"diff_ids"`
 	} `json:"rootfs"`
 	History []ocispec.History `json:"history"`
+	Created json.RawMessage   `json:"created"`
 }
 
-// dropFromConfig removes what a config says about some of its layers.
-func dropFromConfig(config []byte, layers int, which []int) ([]byte, error) {
+// dropFromConfig removes what a config says about some of its layers. created is
+// what it is to say of when the image was created; nil: what it does.
+func dropFromConfig(config []byte, layers int, which []int, created json.RawMessage) ([]byte, error) {
 	var c layered
 	if err := json.Unmarshal(config, &c); err != nil {
 		return nil, err
@@ -142,13 +156,18 @@ func dropFromConfig(config []byte, layers int, which []int) ([]byte, error) {
 		t.remove(history, past)
 		c.History = without(c.History, past)
 	}
+	if at, ok := root["created"]; ok && created != nil {
+		t.set(at, string(created))
+		c.Created = created
+	}
 	out := t.edited()
 	return out, same(out, c)
 }
 
-// entries returns which entries of a history are of layers. Upstream puts the
-// one of a trace layer first, so it is known by what it says; if none does, by
-// its place, if there is one entry for each layer; else there is none.
+// entries returns which entries of a history are of layers. Those of
+// trace layers are known by their place, if there is one entry for each layer and
+// it says what it is. Upstream puts its own first, so else they are known by what
+// they say alone; if none says it, by their place alone; else there are none.
 func entries(history []ocispec.History, layers int, which []int) []int {
 	var said, filled []int
 	for i, h := range history {
@@ -160,17 +179,18 @@ func entries(history []ocispec.History, layers int, which []int) []int {
 			said = append(said, i)
 		}
 	}
-	if len(said) > 0 {
+	var placed []int
+	if len(filled) == layers {
+		for _, i := range which {
+			placed = append(placed, filled[i])
+		}
+	}
+	// One that an earlier trace layer left may be there as well.
+	other := slices.ContainsFunc(placed, func(i int) bool { return !slices.Contains(said, i) })
+	if len(said) > 0 && (other || placed == nil) {
 		return said[:min(len(said), len(which))]
 	}
-	if len(filled) != layers {
-		return nil
-	}
-	var all []int
-	for _, i := range which {
-		all = append(all, filled[i])
-	}
-	return all
+	return placed
 }
 
 // without returns what of all is not at one of the indexes.

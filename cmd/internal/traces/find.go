@@ -2,111 +2,96 @@ package traces
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
+	"github.com/reprise-containers/reprise/cmd/internal/attached"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
-// maxArtifacts is how many of the traces attached to an image are looked at.
-const maxArtifacts = 64
+// ErrNoTrace is in the chain of errors about images that have no trace, or none of
+// the kind that was asked for.
+var ErrNoTrace = errors.New("there is no trace")
 
 // Find returns the recording of an image, of which platform selects a manifest,
 // this host's if it is empty: that of its trace layer, or, if it has none or
 // workload is not empty, the newest one attached to it for just that workload.
 // The image has to stay open for as long as the recording is used.
 func Find(ctx context.Context, image *source.Content, platform, workload string) (*Recording, error) {
+	return find(ctx, image, platform, attached.Query{Workload: workload, Exact: true})
+}
+
+// Take returns the recording of an image that is to be attached to another one for
+// workload: that of its trace layer, or, if it has none, the newest one attached to
+// it for that workload, or else for none. All else is as with Find.
+func Take(ctx context.Context, image *source.Content, platform, workload string) (*Recording, error) {
+	return find(ctx, image, platform, attached.Query{Workload: workload})
+}
+
+func find(ctx context.Context, image *source.Content, platform string, q attached.Query) (*Recording, error) {
 	t, err := choose(ctx, image, platform)
 	if err != nil {
 		return nil, fmt.Errorf("looking for traces of %s: %w", image.Name, err)
 	}
-	if len(t.trace) > 0 && workload == "" {
-		return FromImage(ctx, image, platform)
+	if len(t.trace) > 0 && (q.Workload == "" || !q.Exact) {
+		r, err := fromImage(ctx, image, t)
+		if err != nil {
+			return nil, fmt.Errorf("taking the trace of %s: %w", image.Name, err)
+		}
+		return r, nil
 	}
-	r, err := attachedTo(ctx, image, t, workload)
+	r, err := attachedTo(ctx, image, t, q)
 	if err != nil {
 		return nil, fmt.Errorf("looking for traces of %s: %w", image.Name, err)
 	}
 	return r, nil
 }
 
-// attachedTo returns the newest recording that is attached to t for workload.
-func attachedTo(ctx context.Context, image *source.Content, t target, workload string) (*Recording, error) {
-	list, err := image.Referrers(ctx, t.doc.Desc.Digest, labels.TraceArtifact)
+// attachedTo returns the recording attached to t that q asks for.
+func attachedTo(ctx context.Context, image *source.Content, t target, q attached.Query) (*Recording, error) {
+	q.Subject = t.doc.Desc.Digest
+	list, err := image.Referrers(ctx, q.Subject, labels.TraceArtifact)
 	if err != nil {
 		return nil, err
 	}
-	var best ocispec.Manifest
-	var others []string
-	for _, d := range list[:min(len(list), maxArtifacts)] {
-		m, err := artifactOf(ctx, image, d, t)
-		if err != nil {
-			return nil, fmt.Errorf("reading attached trace %s: %w", d.Digest, err)
-		}
-		key := m.Annotations[labels.TraceWorkload]
-		switch {
-		case key != workload:
-			others = append(others, fmt.Sprintf("%q", key))
-		case len(best.Layers) == 0 || created(m).After(created(best)):
-			best = m
-		}
-	}
-	switch {
-	case len(best.Layers) > 0:
-	case len(others) > 0:
-		slices.Sort(others)
-		return nil, fmt.Errorf("none for workload %q, there is %s", workload, strings.Join(slices.Compact(others), ", "))
-	default:
-		return nil, errors.New("it has no trace layer, and none is attached to it")
-	}
-	b, err := image.Open(best.Layers[0])
+	best, ok, skipped, err := attached.Choose(ctx, image.Read, list, q)
 	if err != nil {
 		return nil, err
 	}
-	r := &Recording{Name: image.Name, trust: true}
-	if workload != "" {
-		r.Name += " for " + workload
+	if !ok {
+		all, _, err := attached.All(ctx, image.Read, list, q.Subject)
+		return nil, errors.Join(append([]error{none(all, q), err}, skipped...)...)
 	}
-	r.Time = created(best)
+	b, err := image.Open(best.Layer)
+	if err != nil {
+		return nil, err
+	}
+	r := &Recording{Name: image.Name, Time: best.Created, trust: true}
+	if best.Workload != "" {
+		r.Name += " for " + best.Workload
+	}
+	for _, err := range skipped {
+		r.note("%v", err)
+	}
 	if err := r.openLayer(ctx, b, image); err != nil {
 		return nil, err
 	}
-	r.Layers = t.plan()
-	if r.Plan != nil && Differences(r.Layers, r.Plan.Layers) != "" {
-		r.note("the plan in %s is no use: it is of other layers than the image has", r.Name)
-		r.Plan, r.Data, r.whole = nil, nil, nil
-	}
+	r.of(t.plan())
 	return r, nil
 }
 
-// created returns when an artifact was made, as it says; the zero time if it does
-// not.
-func created(m ocispec.Manifest) time.Time {
-	at, _ := time.Parse(time.RFC3339, m.Annotations[ocispec.AnnotationCreated])
-	return at
-}
-
-// artifactOf reads the manifest of a trace that refers to t.
-func artifactOf(ctx context.Context, image *source.Content, desc ocispec.Descriptor, t target) (m ocispec.Manifest, err error) {
-	text, err := image.Read(ctx, desc)
-	if err != nil {
-		return m, err
+// none says which traces there are in place of the one that q asks for.
+func none(all []attached.Trace, q attached.Query) error {
+	if len(all) == 0 {
+		return fmt.Errorf("%w: it has no trace layer, and none is attached to it", ErrNoTrace)
 	}
-	if err := json.Unmarshal(text, &m); err != nil {
-		return m, err
+	var others []string
+	for _, t := range all {
+		others = append(others, fmt.Sprintf("%q", t.Workload))
 	}
-	switch {
-	case len(m.Layers) != 1:
-		return m, fmt.Errorf("it has %d layers", len(m.Layers))
-	case m.Subject == nil || m.Subject.Digest != t.doc.Desc.Digest:
-		return m, errors.New("it does not refer to the image")
-	}
-	return m, nil
+	slices.Sort(others)
+	return fmt.Errorf("%w for workload %q, there is %s", ErrNoTrace, q.Workload, strings.Join(slices.Compact(others), ", "))
 }

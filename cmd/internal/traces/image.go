@@ -3,7 +3,6 @@ package traces
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -12,7 +11,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cmd/internal/source"
-	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
@@ -27,23 +25,14 @@ type target struct {
 // choose finds the manifest of an image for a platform, this host's if it is
 // empty.
 func choose(ctx context.Context, image *source.Content, platform string) (target, error) {
-	desc := image.Root
-	for range source.MaxDepth + 1 {
-		doc, err := image.Document(ctx, desc)
-		if err != nil {
-			return target{}, err
-		}
-		if !doc.Index {
-			if err := image.CheckPlatform(ctx, desc, doc.Manifest.Config, platform); err != nil {
-				return target{}, err
-			}
-			return newTarget(doc)
-		}
-		if desc, err = source.Choose(doc.Children, platform); err != nil {
-			return target{}, fmt.Errorf("index %s: %w", doc.Desc.Digest, err)
-		}
+	doc, err := source.ChooseManifest(ctx, image.Root, platform, image.Document)
+	if err == nil {
+		err = image.CheckPlatform(ctx, doc.Desc, doc.Manifest.Config, platform)
 	}
-	return target{}, source.ErrDepth
+	if err != nil {
+		return target{}, err
+	}
+	return newTarget(doc)
 }
 
 func newTarget(doc source.Document) (target, error) {
@@ -68,33 +57,29 @@ func newTarget(doc source.Document) (target, error) {
 }
 
 // plan returns the layers as a plan names them.
-func (t target) plan() []tracelayer.PlanLayer {
-	all := make([]tracelayer.PlanLayer, len(t.layers))
-	for i, d := range t.layers {
-		all[i] = tracelayer.PlanLayer{Digest: d.Digest, Size: d.Size}
-	}
-	return all
-}
+func (t target) plan() []tracelayer.PlanLayer { return PlanLayers(t.layers) }
 
 // FromImage returns the recording in the trace layer of an image, of which
 // platform selects a manifest, this host's if it is empty. The image has to stay
 // open for as long as it is used.
 func FromImage(ctx context.Context, image *source.Content, platform string) (*Recording, error) {
-	r, err := fromImage(ctx, image, platform)
+	t, err := choose(ctx, image, platform)
+	var r *Recording
+	switch {
+	case err != nil:
+	case len(t.trace) == 0:
+		err = fmt.Errorf("%w: it has no trace layer", ErrNoTrace)
+	default:
+		r, err = fromImage(ctx, image, t)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("taking the trace of %s: %w", image.Name, err)
 	}
 	return r, nil
 }
 
-func fromImage(ctx context.Context, image *source.Content, platform string) (*Recording, error) {
-	t, err := choose(ctx, image, platform)
-	if err != nil {
-		return nil, err
-	}
-	if len(t.trace) == 0 {
-		return nil, errors.New("it has no trace layer")
-	}
+// fromImage returns the recording in the trace layer of t.
+func fromImage(ctx context.Context, image *source.Content, t target) (*Recording, error) {
 	config, err := image.Read(ctx, t.doc.Manifest.Config)
 	if err != nil {
 		return nil, fmt.Errorf("reading the config: %w", err)
@@ -110,11 +95,7 @@ func fromImage(ctx context.Context, image *source.Content, platform string) (*Re
 	if err := r.openLayer(ctx, b, image); err != nil {
 		return nil, err
 	}
-	r.Layers = t.plan()
-	if r.Plan != nil && Differences(r.Layers, r.Plan.Layers) != "" {
-		r.note("the plan in %s is no use: it is of other layers than the image has", r.Name)
-		r.Plan, r.Data, r.whole = nil, nil, nil
-	}
+	r.of(t.plan())
 	return r, nil
 }
 
@@ -141,12 +122,23 @@ func recorded(config []byte) (time.Time, error) {
 }
 
 // PlanLayers returns the layers of an image as a plan names them.
-func PlanLayers(layers []blob.Blob) []tracelayer.PlanLayer {
+func PlanLayers(layers []ocispec.Descriptor) []tracelayer.PlanLayer {
 	all := make([]tracelayer.PlanLayer, len(layers))
-	for i, b := range layers {
-		all[i] = tracelayer.PlanLayer{Digest: b.Descriptor().Digest, Size: b.Size()}
+	for i, d := range layers {
+		all[i] = tracelayer.PlanLayer{Digest: d.Digest, Size: d.Size}
 	}
 	return all
+}
+
+// Foreign returns how many reads of a trace are of layers that an image with so many
+// of them does not have.
+func Foreign(t tracelayer.Trace, layers int) (n int) {
+	for _, r := range t {
+		if int64(r.Layer) >= int64(layers) {
+			n++
+		}
+	}
+	return n
 }
 
 // Differences says which layers of a recording are not those of an image; ""

@@ -55,6 +55,7 @@ func (b *builder) ordinary(names ...string) ocispec.Descriptor {
 type outcomes chan prefetch.Outcome
 
 func (o outcomes) Prefetched(_ string, is prefetch.Outcome, _ replay.Stats, _ error) { o <- is }
+func (o outcomes) Skipped(string, error)                                             {}
 
 // A node finds what was attached to an image, replays it, and has all that the
 // start reads, verified with the tables of the layers.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
 	"os"
 	"strings"
@@ -29,7 +30,8 @@ const parallelReads = 16
 // of an image, bottom first without a trace layer, and writes its data to data
 // unless that is nil. Of the layers it reads what the plan is of, some of it
 // twice. A trace with reads that the layers do not have is of another image and
-// refused. Notes are about files of a list that the image lacks.
+// refused. Notes are about files of a list that the image lacks, and about reads that
+// the plan is without.
 func Rebuild(ctx context.Context, r *Recording, layers []blob.Blob, data *os.File) (plan *tracelayer.Plan, notes []string, err error) {
 	all := make([]fetchplan.Layer, len(layers))
 	plain := make([]blob.ReaderAt, len(layers))
@@ -53,10 +55,13 @@ func Rebuild(ctx context.Context, r *Recording, layers []blob.Blob, data *os.Fil
 	if err != nil {
 		return nil, nil, err
 	}
-	if data == nil {
-		plan, _, err = fetchplan.Build(ctx, all, trace, nil)
-	} else {
-		plan, _, err = fetchplan.Build(ctx, all, trace, data)
+	var to io.Writer // a nil *os.File is none
+	if data != nil {
+		to = data
+	}
+	plan, skipped, err := fetchplan.Build(ctx, all, trace, to)
+	if skipped > 0 {
+		notes = append(notes, fmt.Sprintf("the plan is without %d of %d reads: it has no room for more", skipped, len(trace)))
 	}
 	return plan, notes, err
 }
@@ -72,11 +77,11 @@ func listed(ctx context.Context, layers []blob.ReaderAt, paths []string) (tracel
 		}
 		ranges, _, err := files.Ranges(ctx, dev, paths)
 		if err == nil {
-			err = warm(ctx, func(yield func(blob.ReaderAt, span) bool) {
+			err = warm(ctx, func(yield func(blob.ReaderAt, tracelayer.Span) bool) {
 				for _, r := range ranges {
 					for r.Size > 0 {
 						n := min(r.Size, tracelayer.MaxCount)
-						if !yield(dev, span{r.Off, n}) {
+						if !yield(dev, tracelayer.Span{Off: r.Off, Size: n}) {
 							return
 						}
 						r.Off, r.Size = r.Off+n, r.Size-n
@@ -121,11 +126,11 @@ func fits(ctx context.Context, layers []blob.ReaderAt, trace tracelayer.Trace) e
 	if local(layers) {
 		return nil
 	}
-	return warm(ctx, func(yield func(blob.ReaderAt, span) bool) {
+	return warm(ctx, func(yield func(blob.ReaderAt, tracelayer.Span) bool) {
 		for _, r := range trace {
 			for r.Count > 0 {
 				n := min(r.Count, tracelayer.MaxCount)
-				if !yield(streams[r.Layer], span{r.Off, n}) {
+				if !yield(streams[r.Layer], tracelayer.Span{Off: r.Off, Size: n}) {
 					return
 				}
 				r.Off, r.Count = r.Off+n, r.Count-n
@@ -168,7 +173,7 @@ func local(layers []blob.ReaderAt) bool {
 
 // warm makes reads of up to tracelayer.MaxCount bytes, several at a time, so that
 // what they are of gets into the cache.
-func warm(ctx context.Context, reads iter.Seq2[blob.ReaderAt, span]) error {
+func warm(ctx context.Context, reads iter.Seq2[blob.ReaderAt, tracelayer.Span]) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelReads)
 	for b, s := range reads {
@@ -176,16 +181,13 @@ func warm(ctx context.Context, reads iter.Seq2[blob.ReaderAt, span]) error {
 			break
 		}
 		g.Go(func() error {
-			p := scratch.Borrow(int(s.size))
+			p := scratch.Borrow(int(s.Size))
 			defer scratch.Return(p)
-			return blob.ReadFull(ctx, b, *p, s.off)
+			return blob.ReadFull(ctx, b, *p, s.Off)
 		})
 	}
 	return g.Wait()
 }
-
-// span is a range of bytes.
-type span struct{ off, size int64 }
 
 // ErrOtherImage is in the chain of errors of traces that were recorded with
 // another image than the one they are for.

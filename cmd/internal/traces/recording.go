@@ -14,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/reprise-containers/reprise/cmd/internal/handover"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/tracelayer"
@@ -118,7 +119,10 @@ func (r *Recording) open(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	r.Time = st.ModTime()
+	// Archives such as trace layers are unpacked with the time 0: it says nothing.
+	if at := st.ModTime(); at.Unix() != 0 {
+		r.Time = at
+	}
 	f, err := blob.OpenFile(name)
 	if err != nil {
 		return err
@@ -166,7 +170,7 @@ func (r *Recording) decode(text []byte) (err error) {
 // beside reads plan and data that the recorder wrote beside the trace file name.
 // What is damaged is as good as what is not there.
 func (r *Recording) beside(ctx context.Context, name string) error {
-	text, err := os.ReadFile(name + ".plan")
+	text, err := os.ReadFile(name + handover.Plan)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -182,7 +186,7 @@ func (r *Recording) beside(ctx context.Context, name string) error {
 	if plan.DataSize() == 0 {
 		return nil
 	}
-	f, err := blob.OpenFile(name + ".data")
+	f, err := blob.OpenFile(name + handover.Data)
 	if err == nil {
 		r.closers = append(r.closers, f)
 		err = verify(ctx, plan, f)
@@ -279,6 +283,16 @@ func (r *Recording) openLayer(ctx context.Context, b blob.Blob, from *source.Con
 		r.whole = &whole{b, from}
 	}
 	return nil
+}
+
+// of says which layers the image has that the recording was found with. A plan of
+// others is no use.
+func (r *Recording) of(layers []tracelayer.PlanLayer) {
+	r.Layers = layers
+	if r.Plan != nil && Differences(r.Layers, r.Plan.Layers) != "" {
+		r.note("the plan in %s is no use: it is of other layers than the image has", r.Name)
+		r.Plan, r.Data, r.whole = nil, nil, nil
+	}
 }
 
 func (r *Recording) note(format string, args ...any) {

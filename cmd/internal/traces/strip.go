@@ -153,7 +153,7 @@ func (s *stripper) index(ctx context.Context, n source.Document, depth int) (doc
 	children := make([]document, len(n.Children))
 	became := map[digest.Digest]digest.Digest{}
 	for i, d := range n.Children {
-		if attested(d) != "" {
+		if _, is := source.Attestation(d); is {
 			continue
 		}
 		out, err := s.node(ctx, d, depth+1)
@@ -167,9 +167,9 @@ func (s *stripper) index(ctx context.Context, n source.Document, depth int) (doc
 	}
 	var gone []int
 	for i, d := range n.Children {
-		about := attested(d)
+		about, is := source.Attestation(d)
 		switch {
-		case about == "":
+		case !is:
 		case became[about] != "" && became[about] != about:
 			s.cfg.Note(fmt.Sprintf("%s is left out: an attestation of %s, which has changed", d.Digest, about))
 			gone = append(gone, i)
@@ -181,15 +181,6 @@ func (s *stripper) index(ctx context.Context, n source.Document, depth int) (doc
 		}
 	}
 	return reindex(n, children, gone)
-}
-
-// attested returns which manifest an entry of an index is about, if it is what
-// BuildKit says about another one.
-func attested(d ocispec.Descriptor) digest.Digest {
-	if d.Annotations["vnd.docker.reference.type"] != "attestation-manifest" {
-		return ""
-	}
-	return digest.Digest(d.Annotations["vnd.docker.reference.digest"])
 }
 
 // reindex returns an index with other children, but for those that are gone.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
@@ -25,11 +26,12 @@ type edit struct {
 	with     string
 }
 
-// value is where a JSON value lies: in bytes [from, to).
-type value struct{ from, to int }
+// value is where a JSON value lies: in bytes [from, to). If it is a member of an
+// object, its name begins at byte key.
+type value struct{ from, to, key int }
 
 // whole returns the document as a value.
-func (t *text) whole() value { return value{0, len(t.bytes)} }
+func (t *text) whole() value { return value{to: len(t.bytes)} }
 
 // object returns the members of an object. Of members with equal names it is
 // the last, which is the one that Go's parser takes, too.
@@ -60,8 +62,10 @@ func (t *text) walk(at value, open json.Delim, each func(name string, v value)) 
 		return fmt.Errorf("%v where %v should be", start, open)
 	}
 	for d.More() {
-		name := ""
+		name, key := "", 0
 		if open == '{' {
+			key = at.from + int(d.InputOffset())
+			key += bytes.IndexByte(t.bytes[key:], '"')
 			k, err := d.Token()
 			if err != nil {
 				return err
@@ -73,7 +77,7 @@ func (t *text) walk(at value, open json.Delim, each func(name string, v value)) 
 			return err
 		}
 		end := at.from + int(d.InputOffset())
-		each(name, value{end - len(raw), end})
+		each(name, value{end - len(raw), end, key})
 	}
 	_, err = d.Token()
 	return err
@@ -92,13 +96,47 @@ func (t *text) remove(elements []value, which []int) {
 		case !slices.Contains(which, i):
 			kept = true
 		case kept:
-			t.set(value{elements[i-1].to, v.to}, "")
+			t.set(value{from: elements[i-1].to, to: v.to}, "")
 		case i+1 < len(elements):
-			t.set(value{v.from, elements[i+1].from}, "")
+			t.set(value{from: v.from, to: elements[i+1].from}, "")
 		default:
 			t.set(v, "")
 		}
 	}
+}
+
+// add puts an element behind the others of an array, of which there are some, and
+// separates it from them as the last two are.
+func (t *text) add(at value, elements int, with string) error {
+	all, err := t.array(at)
+	if err != nil {
+		return err
+	}
+	n := len(all)
+	if n == 0 || n != elements {
+		return errTwice
+	}
+	between := ","
+	if n > 1 {
+		between = string(t.bytes[all[n-2].to:all[n-1].from])
+	}
+	t.set(value{from: all[n-1].to, to: all[n-1].to}, between+with)
+	return nil
+}
+
+// unset takes members out of an object, also those whose names are names in
+// another case: Go's parser takes these for the same.
+func (t *text) unset(at value, names ...string) error {
+	var all []value
+	var which []int
+	err := t.walk(at, '{', func(name string, v value) {
+		if slices.ContainsFunc(names, func(n string) bool { return strings.EqualFold(n, name) }) {
+			which = append(which, len(all))
+		}
+		all = append(all, value{from: v.key, to: v.to})
+	})
+	t.remove(all, which)
+	return err
 }
 
 // describe makes a descriptor in the document that of other content with the

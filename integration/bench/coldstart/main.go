@@ -64,7 +64,7 @@ func parse(args []string) (c choice, err error) {
 	lines := f.String("lines", "25mbit,25mbit+40ms,200mbit,200mbit+40ms,unshaped", "rate, in tc's syntax, and round trip")
 	chosen := f.String("variants", strings.Join(known, ","), "")
 	f.IntVar(&c.runs, "runs", 3, "cold `runs` of each variant; a full pull is done once")
-	f.IntVar(&c.pairs, "pairs", 5, "warm runs, with a trace and without in turns")
+	f.IntVar(&c.pairs, "pairs", 5, "warm runs, with a trace and without in turns; 0: none, and no floor")
 	f.StringVar(&c.out, "out", "bin/bench-coldstart", "`folder` for runs.csv, report.json and report.svg")
 	f.BoolVar(&c.verbose, "v", false, "print what the daemon notes of each cold run")
 	if err := f.Parse(args); err != nil {

@@ -85,13 +85,8 @@ func (b *bench) prepare(ctx context.Context, start image.Start) (*subject, error
 		return nil, err
 	}
 	say("converting %s", s.Name)
-	dir, err := os.MkdirTemp(b.cache, "converted-")
-	if err != nil {
+	if s.converted, err = coldstart.Convert(ctx, b.n, l.Dir, b.n.Path("converted-"+s.Name)); err != nil {
 		return nil, err
-	}
-	s.converted, err = coldstart.Convert(ctx, b.n, l.Dir, dir)
-	if err != nil {
-		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	for _, name := range []string{s.lazy(), s.referred()} {
 		if err := b.n.Push(ctx, s.converted, name); err != nil {

@@ -5,8 +5,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,6 +51,10 @@ func (t timeline) print(ctx context.Context, n *node.Node, s coldstart.Start) er
 	}
 	say("  %7.3f s: pulled", s.Pull.Seconds())
 	say("  %7.3f s: first output", s.Ready().Seconds())
+	for _, digest := range slices.Sorted(maps.Keys(s.Stats.Blobs)) {
+		b := s.Stats.Blobs[digest]
+		say("  %s: %d requests, %.3f MB", digest, b.Requests, float64(b.Bytes)/1e6)
+	}
 	return prefetchMetrics(ctx, n)
 }
 

@@ -28,7 +28,7 @@ type Image struct {
 	Data []byte
 	// Plan is what the start reads, and Trace the layer that it is in.
 	Plan  *tracelayer.Plan
-	Trace backstore.Trace
+	Trace backstore.TraceLayer
 }
 
 // NewImage returns an image whose layer has size bytes, of which the start reads
@@ -122,7 +122,7 @@ func (i *Image) record(size int64, part float64) error {
 		return err
 	}
 	i.Plan = p
-	i.Trace = backstore.Trace{Layer: backstore.Layer{Digest: info.Digest, Size: info.Size}, Plan: info.Plan}
+	i.Trace = backstore.TraceLayer{Layer: backstore.Layer{Digest: info.Digest, Size: info.Size}, Plan: info.Plan}
 	i.Blobs = map[string][]byte{i.Layer.Digest.String(): i.Data, info.Digest.String(): blob.Bytes()}
 	return nil
 }
