@@ -36,6 +36,24 @@ func (o Object) Set(key string, v any) error {
 	return nil
 }
 
+// Get parses a field into v, which stays as it is if there is none. As Go's parser
+// does, it takes another case of the name if there is no better one.
+func (o Object) Get(key string, v any) error {
+	text, found := o[key]
+	for k, other := range o {
+		if !found && strings.EqualFold(k, key) {
+			text = other
+		}
+	}
+	if text == nil {
+		return nil
+	}
+	if err := json.Unmarshal(text, v); err != nil {
+		return fmt.Errorf("parsing %s: %w", key, err)
+	}
+	return nil
+}
+
 // Encode returns the JSON text of v: no spaces, keys in the order of the type or
 // sorted, and no characters escaped for HTML.
 func Encode(v any) ([]byte, error) {
