@@ -96,8 +96,8 @@ func (c *Change) port() error {
 	return nil
 }
 
-// apply changes the part of an image's config that is about running it.
-func (c Change) apply(config imagestore.Object) error {
+// Apply changes the part of an image's config that is about running it.
+func (c Change) Apply(config imagestore.Object) error {
 	switch c.instruction {
 	case "CMD":
 		return config.Set("Cmd", c.list)

@@ -123,9 +123,9 @@ func (c *commit) open(ctx context.Context) (err error) {
 // compare makes the layer in the content store, while the container does not run.
 func (c *commit) compare(ctx context.Context) (l added, err error) {
 	if !c.cfg.Running {
-		resume, err := c.pause(ctx)
-		if err != nil {
-			return l, fmt.Errorf("pausing: %w", err)
+		resume, failed := c.pause(ctx)
+		if failed != nil {
+			return l, fmt.Errorf("pausing: %w", failed)
 		}
 		defer func() { err = errors.Join(err, resume()) }()
 	}

@@ -76,7 +76,7 @@ func (c Config) change(o imagestore.Object) error {
 		run = imagestore.Object{}
 	}
 	for _, change := range c.Changes {
-		if err := change.apply(run); err != nil {
+		if err := change.Apply(run); err != nil {
 			return err
 		}
 	}
