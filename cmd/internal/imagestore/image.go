@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -148,8 +149,24 @@ func origins(ctx context.Context, cs content.Store, name string, digests ...dige
 			}
 		}
 	}
-	if named, err := reference.ParseNormalizedNamed(name); len(found) == 0 && err == nil {
-		found[labels.LabelDistributionSource+"."+reference.Domain(named)] = reference.Path(named)
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return found, nil // a name that is no reference tells nothing
+	}
+	domain, repository := reference.Domain(named), reference.Path(named)
+	if len(found) == 0 || losesPort(found, domain, repository) {
+		found[labels.LabelDistributionSource+"."+domain] = repository
 	}
 	return found, nil
+}
+
+// losesPort reports whether the labels name a repository, but for the port of its
+// registry: containerd leaves that out.
+func losesPort(found map[string]string, domain, repository string) bool {
+	host, _, err := net.SplitHostPort(domain)
+	if err != nil {
+		return false
+	}
+	known := strings.Split(found[labels.LabelDistributionSource+"."+host], ",")
+	return slices.Contains(known, repository)
 }

@@ -89,3 +89,23 @@ func TestOpenRefuses(t *testing.T) {
 		}
 	}
 }
+
+// containerd notes repositories without the port of the registry.
+func TestOrigins(t *testing.T) {
+	const source = "containerd.io/distribution.source."
+	w := newWorld(t)
+	for name, want := range map[string]string{
+		"registry.example.com:5000/team/app:1": source + "registry.example.com:5000",
+		"registry.example.com/team/app:1":      source + "registry.example.com",
+		"other.example.com:5000/team/app:1":    "",
+	} {
+		w.Image(name, []ocispec.Descriptor{blob("one")}, nil)
+		i, err := imagestore.Open(w.Ctx, w.Client, name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i.Origins[source+"registry.example.com"] != "team/app" || want != "" && i.Origins[want] != "team/app" || want == "" && len(i.Origins) != 1 {
+			t.Errorf("%s: %v", name, i.Origins)
+		}
+	}
+}
