@@ -24,10 +24,18 @@ var (
 	ErrPinned = errors.New("another mount namespace keeps a copy of the mount")
 )
 
-// Mount says where to mount a device.
+// Mount says where and how to mount a device.
 type Mount struct {
 	Target string // an existing directory, absolute and without symbolic links
 	FSType string // "ext4", "xfs", "erofs", or "" to look into the device
+
+	// Writable asks for a mount that can be written, for which the device
+	// must be a device.Writable.
+	Writable bool
+
+	// Options are the mount options, separated by commas; "" stands for the
+	// defaults of the type and NoOptions for none.
+	Options string
 }
 
 // Mount mounts device id read-only. If it is mounted on the target already,

@@ -1,0 +1,21 @@
+package fusedev
+
+import (
+	"context"
+	"errors"
+)
+
+// Format makes a file system on device id, which must be a device.Writable and
+// not be in use. options are those of mkfs, separated by blanks; "" stands for
+// the defaults of the type and NoOptions for none. When the daemon dies in the
+// middle, what is on the device is undefined, and Format can be called again.
+func (s *Server) Format(ctx context.Context, id, fsType, options string) error {
+	return errors.ErrUnsupported
+}
+
+// GrowFS tells the kernel that device id has grown (after Resized), and makes
+// the file system that is mounted on target as large as the device. With an
+// empty target there is none, and only the loop device grows.
+func (s *Server) GrowFS(ctx context.Context, id, target string) error {
+	return errors.ErrUnsupported
+}
