@@ -4,14 +4,22 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/reprise-containers/reprise/backstore/fusedev/mounter"
 )
 
 // NoOptions asks for no options, where "" would ask for the default ones.
 const NoOptions = " "
 
-// ErrReadOnlyFS is wrapped by the error about a file system that cannot be
-// written, whatever the device is.
-var ErrReadOnlyFS = errors.New("file system can only be read")
+var (
+	// ErrReadOnlyFS is wrapped by the error about a file system that cannot
+	// be written, whatever the device is.
+	ErrReadOnlyFS = errors.New("file system can only be read")
+
+	// ErrReadOnly is wrapped by the error about a device that is no
+	// device.Writable.
+	ErrReadOnly = errors.New("device can only be read")
+)
 
 // FileSystem is a file system type with its options, "" for the defaults of the
 // type and NoOptions for none.
@@ -38,6 +46,12 @@ func ParseFileSystem(s string) (FileSystem, error) {
 				*dst = NoOptions
 			}
 		}
+	}
+	if err := mounter.CheckMountOptions(f.Type, f.MountOptions); err != nil {
+		return FileSystem{}, fmt.Errorf("parsing file system %q: %w", s, err)
+	}
+	if err := mounter.CheckMkfsOptions(f.Type, f.MkfsOptions); err != nil {
+		return FileSystem{}, fmt.Errorf("parsing file system %q: %w", s, err)
 	}
 	return f, nil
 }
