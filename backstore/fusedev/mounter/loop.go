@@ -80,11 +80,12 @@ func tuneLoop(dev string, writable bool) error {
 	if writable && kernel.LoopReadOnly(dev) {
 		return fmt.Errorf("attaching %s: the kernel made it read-only", dev)
 	}
-	if err := writeNumber(kernel.LoopReadahead(dev), 0); err != nil {
-		return fmt.Errorf("turning off the readahead of %s: %w", dev, err)
-	}
 	if err := limitQueue(dev, writable); err != nil {
 		return fmt.Errorf("limiting the queue of %s: %w", dev, err)
+	}
+	// After the limits: with them the kernel sets its own again.
+	if err := writeNumber(kernel.LoopReadahead(dev), 0); err != nil {
+		return fmt.Errorf("turning off the readahead of %s: %w", dev, err)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package mounter
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -17,39 +18,35 @@ const (
 	writeKiB      = 256
 )
 
-// readRequests is the kernel's own number of requests for a loop device.
-const readRequests = 128
+// readRequests and readKiB are what loop devices have otherwise: the loop
+// driver's default, and BLK_DEF_MAX_SECTORS_CAP of the kernel.
+const (
+	readRequests = 128
+	readKiB      = 1280
+)
 
 // limitQueue limits what is in flight on dev. The limits stay with a loop device
-// when it is detached, so they are also set for reading, to the kernel's own.
+// when it is detached, so they are also set for reading, where they only matter
+// for speed.
 func limitQueue(dev string, writable bool) error {
+	kib, requests := kernel.LoopQueue(dev, "max_sectors_kb"), kernel.LoopQueue(dev, "nr_requests")
 	if writable {
-		if err := writeNumber(kernel.LoopQueue(dev, "max_sectors_kb"), writeKiB); err != nil {
-			return err
-		}
-		return setRequests(dev, writeRequests)
+		return errors.Join(set(kib, writeKiB), set(requests, writeRequests))
 	}
-	if hw, err := readNumber(kernel.LoopQueue(dev, "max_hw_sectors_kb")); err == nil {
-		// Where it was not lowered, 0 or this is the kernel's default.
-		_ = writeNumber(kernel.LoopQueue(dev, "max_sectors_kb"), min(hw, defaultKiB))
+	if hardware, err := readNumber(kernel.LoopQueue(dev, "max_hw_sectors_kb")); err == nil {
+		_ = set(kib, min(hardware, readKiB))
 	}
-	// As many as the loop module's parameter allows.
-	_ = setRequests(dev, readRequests)
+	_ = set(requests, readRequests)
 	return nil
 }
 
-// defaultKiB is BLK_DEF_MAX_SECTORS_CAP, the kernel's limit for devices that can
-// do more.
-const defaultKiB = 1280
-
-// setRequests sets the number of requests of dev's queue, unless it is that
-// already: changing it waits for those that are in flight.
-func setRequests(dev string, n int) error {
-	name := kernel.LoopQueue(dev, "nr_requests")
-	if have, err := readNumber(name); err == nil && have == n {
+// set writes a setting in sysfs unless it is that already: a queue whose
+// settings change waits for what is in flight, and resets others.
+func set(file string, n int) error {
+	if have, err := readNumber(file); err == nil && have == n {
 		return nil
 	}
-	return writeNumber(name, n)
+	return writeNumber(file, n)
 }
 
 // writeNumber writes a setting in sysfs.
