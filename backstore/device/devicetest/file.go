@@ -58,6 +58,9 @@ func (d *File) Discard(ctx context.Context, off, n int64) error {
 	if err := d.wait(ctx); err != nil {
 		return err
 	}
+	if n == 0 {
+		return nil
+	}
 	return unix.Fallocate(int(d.f.Fd()), unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 }
 
