@@ -31,11 +31,11 @@ type WritableOptions struct {
 	Create *lsmt.UpperOptions
 }
 
-// Writable is a device that was attached for writing.
-type Writable struct {
-	// Dev is its loop device, "" if it is mounted.
+// LoopDevice is a loop device and what is on it.
+type LoopDevice struct {
+	// Dev is its path, "" if there is none because the file system is mounted.
 	Dev string
-	// FSType is the type of the file system on Dev, "" if there is none that is
+	// FSType is the type of the file system on it, "" if there is none that is
 	// known.
 	FSType string
 }
@@ -44,10 +44,10 @@ type Writable struct {
 // file system in it for writing, or makes a loop device of it. What is done already
 // stays, and a device that has a file system is never formatted; a failed
 // AttachWritable leaves nothing mounted.
-func (a *Attacher) AttachWritable(ctx context.Context, id string, img backstore.Image, opts WritableOptions) (Writable, error) {
+func (a *Attacher) AttachWritable(ctx context.Context, id string, img backstore.Image, opts WritableOptions) (LoopDevice, error) {
 	added, err := a.addWritable(ctx, id, img, opts.Create)
 	if err != nil {
-		return Writable{}, err
+		return LoopDevice{}, err
 	}
 	w, err := a.present(ctx, id, opts)
 	if err != nil && added {
@@ -57,7 +57,7 @@ func (a *Attacher) AttachWritable(ctx context.Context, id string, img backstore.
 }
 
 // present makes what the writable device id is to be seen as.
-func (a *Attacher) present(ctx context.Context, id string, opts WritableOptions) (w Writable, err error) {
+func (a *Attacher) present(ctx context.Context, id string, opts WritableOptions) (w LoopDevice, err error) {
 	if opts.Format {
 		if err := a.format(ctx, id, opts.FS); err != nil {
 			return w, err
@@ -68,11 +68,16 @@ func (a *Attacher) present(ctx context.Context, id string, opts WritableOptions)
 			Target: opts.Target, FSType: opts.FS.Type, Writable: true, Options: opts.FS.MountOptions,
 		})
 	}
-	w.FSType, err = fusedev.FSType(ctx, a.find(id).upper)
+	return a.loop(ctx, id, a.find(id).upper)
+}
+
+// loop makes a loop device of device id, which is d.
+func (a *Attacher) loop(ctx context.Context, id string, d device.Device) (l LoopDevice, err error) {
+	l.FSType, err = fusedev.FSType(ctx, d)
 	if err == nil || errors.Is(err, fusedev.ErrUnknownFileSystem) {
-		w.Dev, err = a.server.Loop(ctx, id)
+		l.Dev, err = a.server.Loop(ctx, id)
 	}
-	return w, err
+	return l, err
 }
 
 // format makes a file system in device id unless there is one: the superblock is
@@ -172,17 +177,18 @@ func (a *Attacher) serveWritable(ctx context.Context, id string, lower *image) e
 	return a.register(ctx, id, at)
 }
 
-// Device makes a loop device of img, which is served as device id, unless it is,
-// and returns it. It can't be written.
-func (a *Attacher) Device(ctx context.Context, id string, img backstore.Image) (dev string, err error) {
+// Device makes a loop device of img, which is served as device id, unless it is.
+// It can't be written.
+func (a *Attacher) Device(ctx context.Context, id string, img backstore.Image) (LoopDevice, error) {
 	added, err := a.add(ctx, id, img, nil)
 	if err != nil {
-		return "", err
+		return LoopDevice{}, err
 	}
-	if dev, err = a.server.Loop(ctx, id); err != nil && added {
+	l, err := a.loop(ctx, id, a.find(id))
+	if err != nil && added {
 		err = errors.Join(err, a.remove(context.WithoutCancel(ctx), id))
 	}
-	return dev, err
+	return l, err
 }
 
 // writable returns the writable device id.

@@ -216,7 +216,7 @@ func TestWritableDevice(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shell(t, "/", "mount -t ext4 -o ro "+dev+" "+dir)
+	shell(t, "/", "mount -t "+dev.FSType+" -o ro "+dev.Dev+" "+dir)
 	shell(t, dir, "grep -q text file")
 	shell(t, "/", "umount "+dir)
 	if err := a.Detach(ctx, "r", ""); err != nil {
