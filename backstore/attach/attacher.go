@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/log"
+
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/device"
 	"github.com/reprise-containers/reprise/backstore/fusedev"
@@ -354,7 +356,9 @@ func (a *Attacher) Recover(ctx context.Context, images []backstore.Attachment) (
 		if !used[d.ID] {
 			gone = append(gone, d.ID)
 		} else if err := a.takeOver(ctx, d, wanted[d.ID].Image); err != nil {
-			return nil, fmt.Errorf("taking device %s over: %w", d.ID, err)
+			// One that is broken must not keep the daemon from serving others.
+			log.G(ctx).WithError(err).WithField("device", d.ID).Error("a device cannot be taken over; who has it mounted gets I/O errors")
+			delete(used, d.ID)
 		}
 	}
 	// Reads of what is about to be unmounted must not wait for a device
