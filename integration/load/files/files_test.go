@@ -1,0 +1,211 @@
+package files_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/reprise-containers/reprise/integration/load/files"
+	"github.com/reprise-containers/reprise/integration/loopdev"
+)
+
+// fileSystem is an ext4 on a plain loop device over a plain file.
+type fileSystem struct {
+	dev *loopdev.Device
+	dir string
+}
+
+func newFileSystem(t testing.TB) *fileSystem {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	file := filepath.Join(t.TempDir(), "disk")
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 128<<20)); err != nil {
+		t.Fatal(err)
+	}
+	dev, err := loopdev.AttachWritable(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := dev.Detach(); err != nil {
+			t.Error(err)
+		}
+	})
+	if out, err := exec.Command("mkfs.ext4", "-q", dev.Path).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v: %s", err, out)
+	}
+	fs := &fileSystem{dev, t.TempDir()}
+	fs.mount(t)
+	t.Cleanup(func() { unix.Unmount(fs.dir, 0) })
+	return fs
+}
+
+func (fs *fileSystem) mount(t testing.TB) {
+	t.Helper()
+	if err := unix.Mount(fs.dev.Path, fs.dir, "ext4", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (fs *fileSystem) unmount(t testing.TB) {
+	t.Helper()
+	if err := unix.Unmount(fs.dir, 0); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// shutDown makes the file system forget what it has not written, as the loss of
+// power does.
+func (fs *fileSystem) shutDown(t testing.TB) {
+	t.Helper()
+	const goingDown, withoutLog = 0x8004_587d, 2
+	d, err := os.Open(fs.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	flags := uint32(withoutLog)
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.Fd(), goingDown, uintptr(unsafe.Pointer(&flags))); errno != 0 {
+		t.Fatal(errno)
+	}
+}
+
+// load loads with so many operations more, then does end, and waits.
+func load(t testing.TB, l *files.Load, dir string, ops int64, end func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan error, 1)
+	begin := l.Done()
+	go func() { done <- l.Run(ctx, dir) }()
+	for l.Done() < begin+ops {
+		select {
+		case err := <-done:
+			t.Fatalf("the load ended: %v", err)
+		case <-time.After(time.Millisecond):
+		}
+	}
+	cancel()
+	end()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestPowerLoss shuts a file system down again and again under load.
+func TestPowerLoss(t *testing.T) {
+	fs := newFileSystem(t)
+	l := files.New(4, 1)
+	for range 10 {
+		load(t, l, fs.dir, 300, func() { fs.shutDown(t) })
+		fs.unmount(t)
+		fs.mount(t)
+		s, err := l.Check(fs.dir, l.Durable())
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.Adopt(s)
+	}
+	t.Logf("%d operations", l.Done())
+}
+
+// TestUnmounted loses nothing.
+func TestUnmounted(t *testing.T) {
+	fs := newFileSystem(t)
+	l := files.New(4, 2)
+	for range 3 {
+		load(t, l, fs.dir, 300, func() {})
+		fs.unmount(t)
+		if out, err := exec.Command("e2fsck", "-fn", fs.dev.Path).CombinedOutput(); err != nil {
+			t.Errorf("e2fsck: %v: %s", err, out)
+		}
+		fs.mount(t)
+		if _, err := l.Check(fs.dir, l.Acknowledged()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFaults damages what was loaded.
+func TestFaults(t *testing.T) {
+	for name, damage := range map[string]func(t *testing.T, l *files.Load, dir string){
+		"removed": func(t *testing.T, l *files.Load, dir string) {
+			check(t, os.Remove(some(t, dir)))
+		},
+		"a byte is another": func(t *testing.T, l *files.Load, dir string) {
+			file := some(t, dir)
+			p, err := os.ReadFile(file)
+			check(t, err)
+			p[len(p)-1]++
+			check(t, os.WriteFile(file, p, 0o600))
+		},
+		"cut": func(t *testing.T, l *files.Load, dir string) {
+			check(t, os.Truncate(some(t, dir), 20))
+		},
+		"longer": func(t *testing.T, l *files.Load, dir string) {
+			file := some(t, dir)
+			st, err := os.Stat(file)
+			check(t, err)
+			check(t, os.Truncate(file, st.Size()+1))
+		},
+		"in another place": func(t *testing.T, l *files.Load, dir string) {
+			check(t, os.Rename(some(t, dir+"/worker-0"), dir+"/worker-1/file-00"))
+		},
+		"old again": func(t *testing.T, l *files.Load, dir string) {
+			old := t.TempDir()
+			check(t, os.CopyFS(old+"/then", os.DirFS(dir)))
+			load(t, l, dir, 400, func() {})
+			check(t, os.RemoveAll(dir+"/worker-2"))
+			check(t, os.CopyFS(dir+"/worker-2", os.DirFS(old+"/then/worker-2")))
+		},
+		"nobody's": func(t *testing.T, l *files.Load, dir string) {
+			check(t, os.WriteFile(dir+"/worker-3/file-77", nil, 0o600))
+		},
+		"a folder is gone": func(t *testing.T, l *files.Load, dir string) {
+			check(t, os.RemoveAll(dir+"/worker-3"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			l := files.New(4, 3)
+			load(t, l, dir, 400, func() {})
+			if _, err := l.Check(dir, l.Acknowledged()); err != nil {
+				t.Fatal(err)
+			}
+			damage(t, l, dir)
+			var fault *files.FaultError
+			if _, err := l.Check(dir, l.Acknowledged()); !errors.As(err, &fault) {
+				t.Fatalf("not found out: %v", err)
+			}
+			t.Log(fault)
+		})
+	}
+}
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// some returns one of the files.
+func some(t *testing.T, dir string) string {
+	t.Helper()
+	for _, pattern := range []string{"/*/file-*", "/file-*"} {
+		if found, _ := filepath.Glob(dir + pattern); len(found) > 0 {
+			return found[0]
+		}
+	}
+	t.Fatal("no files")
+	return ""
+}
