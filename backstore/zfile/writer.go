@@ -37,6 +37,12 @@ type Options struct {
 
 const minBlockSize = 512
 
+// Validate reports values that a Writer does not take.
+func (o Options) Validate() error {
+	_, err := o.withDefaults()
+	return err
+}
+
 // withDefaults returns o complete, or an error if it can't be.
 func (o Options) withDefaults() (Options, error) {
 	if o.Algorithm == 0 {

@@ -13,6 +13,7 @@
 //	t  by chunk table, and
 //	z  by compression
 //	v  reads that are verified, against the same unverified
+//	k  committing a layer, against reading and compressing it with the bare libraries
 package main
 
 import (
@@ -63,6 +64,7 @@ func run(ctx context.Context, chosen []string) error {
 		{"p", b.library("Replay", "./cmd/internal/chain/lab")},
 		{"l", b.layouts}, {"t", b.chunkTables}, {"z", b.compressions},
 		{"v", b.library("Verify", "./cmd/internal/chain/tamper")},
+		{"k", b.library("Commit$", "./backstore", "-benchtime", "20x")},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {
 			continue
@@ -98,11 +100,13 @@ func (b bench) onNode(ctx context.Context, o node.Options, f func(*node.Node) er
 	return err
 }
 
-// library runs Go benchmarks by name, which print their ratios themselves.
-func (b bench) library(name, packages string) func(context.Context) error {
+// library runs Go benchmarks by name, which print their ratios themselves, with
+// more flags of go test.
+func (b bench) library(name, packages string, flags ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		fmt.Printf("\n%s benchmarks\n", name)
-		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", name, "-cpu", "1", packages)
+		fmt.Printf("\n%s benchmarks\n", strings.TrimSuffix(name, "$"))
+		args := slices.Concat([]string{"test", "-run", "^$", "-bench", name, "-cpu", "1"}, flags, []string{packages})
+		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir = b.tools.Module
 		out, err := cmd.CombinedOutput()
 		for line := range strings.Lines(string(out)) {
