@@ -4,79 +4,24 @@ import (
 	"context"
 	"errors"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/reprise-containers/reprise/integration/load/files"
-	"github.com/reprise-containers/reprise/integration/loopdev"
+	"github.com/reprise-containers/reprise/integration/plainfs"
 )
 
-// fileSystem is an ext4 on a plain loop device over a plain file.
-type fileSystem struct {
-	dev *loopdev.Device
-	dir string
-}
-
-func newFileSystem(t testing.TB) *fileSystem {
+// newFileSystem makes an ext4 on a plain loop device.
+func newFileSystem(t testing.TB) *plainfs.FileSystem {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")
 	}
-	file := filepath.Join(t.TempDir(), "disk")
-	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, 128<<20)); err != nil {
-		t.Fatal(err)
-	}
-	dev, err := loopdev.AttachWritable(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := dev.Detach(); err != nil {
-			t.Error(err)
-		}
-	})
-	if out, err := exec.Command("mkfs.ext4", "-q", dev.Path).CombinedOutput(); err != nil {
-		t.Fatalf("mkfs.ext4: %v: %s", err, out)
-	}
-	fs := &fileSystem{dev, t.TempDir()}
-	fs.mount(t)
-	t.Cleanup(func() { unix.Unmount(fs.dir, 0) })
+	fs, err := plainfs.New(t.TempDir(), plainfs.Options{Type: "ext4", Size: 128 << 20, Mkfs: []string{"-q"}})
+	check(t, err)
+	t.Cleanup(func() { check(t, fs.Close()) })
 	return fs
-}
-
-func (fs *fileSystem) mount(t testing.TB) {
-	t.Helper()
-	if err := unix.Mount(fs.dev.Path, fs.dir, "ext4", 0, ""); err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (fs *fileSystem) unmount(t testing.TB) {
-	t.Helper()
-	if err := unix.Unmount(fs.dir, 0); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// shutDown makes the file system forget what it has not written, as the loss of
-// power does.
-func (fs *fileSystem) shutDown(t testing.TB) {
-	t.Helper()
-	const goingDown, withoutLog = 0x8004_587d, 2
-	d, err := os.Open(fs.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer d.Close()
-	flags := uint32(withoutLog)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.Fd(), goingDown, uintptr(unsafe.Pointer(&flags))); errno != 0 {
-		t.Fatal(errno)
-	}
 }
 
 // load loads with so many operations more, then does end, and waits.
@@ -106,10 +51,10 @@ func TestPowerLoss(t *testing.T) {
 	fs := newFileSystem(t)
 	l := files.New(4, 1)
 	for range 10 {
-		load(t, l, fs.dir, 300, func() { fs.shutDown(t) })
-		fs.unmount(t)
-		fs.mount(t)
-		s, err := l.Check(fs.dir, l.Durable())
+		load(t, l, fs.Dir, 300, func() { check(t, fs.LosePower()) })
+		check(t, fs.Unmount())
+		check(t, fs.Mount())
+		s, err := l.Check(fs.Dir, l.Durable())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -123,13 +68,11 @@ func TestUnmounted(t *testing.T) {
 	fs := newFileSystem(t)
 	l := files.New(4, 2)
 	for range 3 {
-		load(t, l, fs.dir, 300, func() {})
-		fs.unmount(t)
-		if out, err := exec.Command("e2fsck", "-fn", fs.dev.Path).CombinedOutput(); err != nil {
-			t.Errorf("e2fsck: %v: %s", err, out)
-		}
-		fs.mount(t)
-		if _, err := l.Check(fs.dir, l.Acknowledged()); err != nil {
+		load(t, l, fs.Dir, 300, func() {})
+		check(t, fs.Unmount())
+		check(t, fs.Check())
+		check(t, fs.Mount())
+		if _, err := l.Check(fs.Dir, l.Acknowledged()); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -191,7 +134,7 @@ func TestFaults(t *testing.T) {
 	}
 }
 
-func check(t *testing.T, err error) {
+func check(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

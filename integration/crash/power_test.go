@@ -1,0 +1,99 @@
+package crash_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"sync/atomic"
+	"testing"
+
+	"github.com/reprise-containers/reprise/integration/blockd"
+	"github.com/reprise-containers/reprise/integration/load/sectors"
+	"github.com/reprise-containers/reprise/integration/plainfs"
+)
+
+// TestPowerLoss takes the power of the host's file system while layers on it are
+// loaded: what was flushed is there afterwards, and the rest is old or new.
+func TestPowerLoss(t *testing.T) {
+	for _, sparse := range []bool{false, true} {
+		t.Run("sparse="+strconv.FormatBool(sparse), func(t *testing.T) { check(t, losePower(t, sparse, true)) })
+		t.Run("unflushed, sparse="+strconv.FormatBool(sparse), func(t *testing.T) {
+			var fault *sectors.FaultError
+			if err := losePower(t, sparse, false); !errors.As(err, &fault) {
+				t.Errorf("that nothing was flushed is not found: %v", err)
+			}
+		})
+	}
+}
+
+func losePower(t *testing.T, sparse, flushed bool) error {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting needs root")
+	}
+	r, d := newRaw(t, t.TempDir(), "layer", sparse, 6)
+	fs, err := plainfs.New(t.TempDir(), plainfs.Options{Type: "ext4", Size: 1 << 30, Mkfs: []string{"-q"}})
+	check(t, err)
+	t.Cleanup(func() { check(t, fs.Close()) })
+	cfg := blockd.Config{Dir: fs.Dir, Devices: []blockd.Device{d}}
+	check(t, cfg.Prepare())
+	newer, dropped := 0, int64(0)
+	n := kills(t)
+	for i := range n {
+		o, err := cfg.Open(t.Context(), r.id)
+		check(t, err)
+		st, err := o.Stats()
+		check(t, err)
+		dropped += st.Dropped
+		floor := r.load.Durable()
+		if i == 0 { // what is below was not written through the layer
+			floor = r.load.Acknowledged()
+		}
+		state, err := r.load.Check(sectors.WithContext(t.Context(), o), floor)
+		if err != nil {
+			o.Close() //nolint:errcheck // the other error tells more
+			return fmt.Errorf("after %d losses: %w", i, err)
+		}
+		newer += state.Newer
+		r.load.Adopt(state)
+		host := &host{flushes: flushed}
+		cancel, wait := background(t, func(ctx context.Context) error {
+			return r.load.Run(ctx, poweredDisk{layerDisk{context.WithoutCancel(ctx), o.Upper}, host})
+		})
+		pause(20, 200)
+		cancel()
+		host.failing.Store(true)
+		check(t, fs.LosePower())
+		wait()
+		o.Close() //nolint:errcheck // it can't write any more
+		check(t, errors.Join(fs.Unmount(), fs.Mount()))
+	}
+	t.Logf("%d losses; %d sectors were newer than what was flushed; %d records dropped; writes, discards, zeroes, flushes: %v",
+		n, newer, dropped, r.load.Done())
+	return nil
+}
+
+// host is what loses its power.
+type host struct {
+	failing atomic.Bool
+	flushes bool
+}
+
+// poweredDisk says that a flush has failed if its answer comes when the power is
+// about to go: ext4 may answer an fsync with success that its end has overtaken.
+type poweredDisk struct {
+	layerDisk
+	host *host
+}
+
+func (d poweredDisk) Flush() error {
+	if !d.host.flushes {
+		return nil
+	}
+	err := d.layerDisk.Flush()
+	if err == nil && d.host.failing.Load() {
+		err = errors.New("the power is failing")
+	}
+	return err
+}
