@@ -35,7 +35,10 @@ func (c Config) create(d Device) error {
 	if err := lsmt.CreateUpper(c.upper(d.ID, "0"), d.options()); err != nil {
 		return err
 	}
-	return c.save(d.ID, stack{Layers: d.Layers})
+	if err := c.save(d.ID, stack{Layers: d.Layers}); err != nil {
+		return err
+	}
+	return errors.Join(syncDir(filepath.Dir(c.folder(d.ID))), syncDir(c.Dir))
 }
 
 func (d Device) options() lsmt.UpperOptions {
@@ -56,7 +59,19 @@ func (c Config) save(id string, s stack) error {
 	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
 		return err
 	}
-	return os.Rename(name+".new", name)
+	if err := os.Rename(name+".new", name); err != nil {
+		return err
+	}
+	return syncDir(c.folder(id))
+}
+
+// syncDir makes the names in a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (c Config) load(id string) (s stack, err error) {
