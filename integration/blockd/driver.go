@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"sync"
 	"syscall"
+	"time"
 )
 
 // Daemon is a running daemon, or one that has ended. Methods may be called
@@ -203,4 +204,16 @@ func (d *Daemon) Stop(ctx context.Context) error {
 		return fmt.Errorf("the daemon ended: %w: %s", d.err, d.stderr.String())
 	}
 	return nil
+}
+
+// Goroutines ends the daemon and returns the stacks of its goroutines, or what
+// it has said so far if it does not end in time.
+func (d *Daemon) Goroutines(patience time.Duration) string {
+	d.cmd.Process.Signal(syscall.SIGQUIT) //nolint:errcheck // it may have ended
+	select {
+	case <-d.done:
+		return d.stderr.String()
+	case <-time.After(patience):
+		return "it does not end"
+	}
 }

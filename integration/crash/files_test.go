@@ -156,7 +156,7 @@ func TestKillFiles(t *testing.T) {
 	check(t, s.daemon.Stop(ctx))
 	s.holder = 0
 	for _, m := range all {
-		s.fsck(t, m.id)
+		check(t, s.cfg.Check(t.Context(), m.id))
 	}
 	// From the files alone.
 	s.start(t)

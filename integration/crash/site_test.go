@@ -220,32 +220,6 @@ func pause(least, most int) {
 	time.Sleep(time.Duration(least+rand.IntN(most-least)) * time.Millisecond)
 }
 
-// fsck checks the ext4 on a device that nobody serves.
-func (s *site) fsck(t testing.TB, id string) {
-	t.Helper()
-	o, err := s.cfg.Open(t.Context(), id)
-	check(t, err)
-	disk := filepath.Join(s.cfg.Dir, "fsck")
-	f, err := os.Create(disk)
-	check(t, err)
-	check(t, f.Truncate(o.Size()))
-	buf := make([]byte, 1<<20)
-	for off := int64(0); off < o.Size(); off += int64(len(buf)) {
-		p := buf[:min(int64(len(buf)), o.Size()-off)]
-		_, err := o.ReadAt(t.Context(), p, off)
-		check(t, err)
-		if len(bytes.TrimLeft(p, "\x00")) > 0 {
-			_, err = f.WriteAt(p, off)
-			check(t, err)
-		}
-	}
-	check(t, errors.Join(f.Close(), o.Close()))
-	if out, err := exec.Command("e2fsck", "-fn", disk).CombinedOutput(); err != nil {
-		t.Errorf("e2fsck of %s: %v: %s", id, err, out)
-	}
-	check(t, os.Remove(disk))
-}
-
 // open opens a disk until the test ends.
 func open(t testing.TB, name string) *sectors.Opened {
 	t.Helper()

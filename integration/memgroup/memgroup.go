@@ -130,7 +130,7 @@ func (g *Group) Usage() Usage {
 			events["max"], events["oom_kill"]}
 	}
 	return Usage{g.number("memory.usage_in_bytes"), g.number("memory.max_usage_in_bytes"), stat["dirty"], stat["writeback"],
-		g.number("memory.failcnt"), g.table("memory.oom_control")["oom_kill"]}
+		g.number("memory.failcnt") + g.number("memory.memsw.failcnt"), g.table("memory.oom_control")["oom_kill"]}
 }
 
 func (g *Group) number(file string) int64 {
