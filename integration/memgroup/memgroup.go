@@ -115,8 +115,6 @@ func (g *Group) Processes() ([]int, error) {
 // Usage is what a group uses, and what it went through.
 type Usage struct {
 	Bytes, Peak, Dirty, Writeback int64
-	// AtLimit is how often memory had to be reclaimed for a process to go on.
-	AtLimit int64
 	// Killed is how many processes were killed for want of memory.
 	Killed int64
 }
@@ -127,10 +125,10 @@ func (g *Group) Usage() Usage {
 	if g.Version == 2 {
 		events := g.table("memory.events")
 		return Usage{g.number("memory.current"), g.number("memory.peak"), stat["file_dirty"], stat["file_writeback"],
-			events["max"], events["oom_kill"]}
+			events["oom_kill"]}
 	}
 	return Usage{g.number("memory.usage_in_bytes"), g.number("memory.max_usage_in_bytes"), stat["dirty"], stat["writeback"],
-		g.number("memory.failcnt") + g.number("memory.memsw.failcnt"), g.table("memory.oom_control")["oom_kill"]}
+		g.table("memory.oom_control")["oom_kill"]}
 }
 
 func (g *Group) number(file string) int64 {

@@ -125,7 +125,7 @@ func (w *watch) stuck(silence time.Duration) (names []string) {
 // killed is an error if processes were killed for want of memory.
 func (r *round) killed() error {
 	u := r.group.Usage()
-	fmt.Printf("memory at most %d MB of %d; %d times at the limit\n", u.Peak>>20, r.memory, u.AtLimit)
+	fmt.Printf("memory: at most %d MB of %d\n", u.Peak>>20, r.memory)
 	if u.Killed > 0 {
 		return fmt.Errorf("%d processes were killed for want of memory", u.Killed)
 	}
@@ -144,8 +144,8 @@ func (r *round) say(w *watch) {
 	if r.daemon != nil {
 		daemon = fmt.Sprintf(", the daemon %d", resident(r.daemon.PID())>>20)
 	}
-	fmt.Printf("%s: %d MB, of them %d dirty, %d being written%s; %d times at the limit; %s\n", time.Now().Format(time.TimeOnly),
-		u.Bytes>>20, u.Dirty>>20, u.Writeback>>20, daemon, u.AtLimit, strings.Join(parts, ", "))
+	fmt.Printf("%s: %d MB, of them %d dirty, %d being written%s; %s\n", time.Now().Format(time.TimeOnly),
+		u.Bytes>>20, u.Dirty>>20, u.Writeback>>20, daemon, strings.Join(parts, ", "))
 }
 
 // resident returns the memory of a process in bytes.
