@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"sync"
 
 	"github.com/reprise-containers/reprise/backstore/fusedev"
@@ -96,25 +95,11 @@ func writeLayer(ctx context.Context, file string, layer *lsmt.Layer) error {
 }
 
 // restack puts a new writable layer on top of what is written.
-func (d *served) restack(ctx context.Context) error {
+func (d *served) restack(ctx context.Context) (err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	id := d.device.ID
-	next := d.stack
-	next.Next = next.Upper + 1
-	files := d.cfg.upper(id, strconv.Itoa(next.Next))
-	if err := lsmt.CreateUpper(files, d.device.options()); err != nil {
-		return err
-	}
-	if err := d.cfg.save(id, next); err != nil {
-		return err
-	}
-	if _, err := d.Restack(ctx, files); err != nil {
-		return err
-	}
-	sealed := d.cfg.upper(id, strconv.Itoa(next.Upper)).Data
-	d.stack = stack{Layers: append(next.Layers[:len(next.Layers):len(next.Layers)], sealed), Upper: next.Next, Formatted: next.Formatted}
-	return d.cfg.save(id, d.stack)
+	d.stack, err = d.cfg.Restack(ctx, d.device, d.Upper)
+	return err
 }
 
 // detach unmounts the device and closes its layers.

@@ -101,6 +101,37 @@ func (c Config) settle(ctx context.Context, id string) (stack, error) {
 	return s, c.save(id, s)
 }
 
+// Restack puts a new writable layer on top of what is written to u, which is that
+// of a device. It is recorded in a way that whoever opens the device next can
+// finish it.
+func (c Config) Restack(ctx context.Context, d Device, u *lsmt.Upper) (stack, error) {
+	s, err := c.load(d.ID)
+	if err != nil {
+		return s, err
+	}
+	next := s
+	next.Next = s.Upper + 1
+	files := c.upper(d.ID, strconv.Itoa(next.Next))
+	// Of an attempt that was not recorded.
+	for _, f := range []string{files.Data, files.Index} {
+		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return s, err
+		}
+	}
+	if err := lsmt.CreateUpper(files, d.options()); err != nil {
+		return s, err
+	}
+	if err := c.save(d.ID, next); err != nil {
+		return s, err
+	}
+	if _, err := u.Restack(ctx, files); err != nil {
+		return s, fmt.Errorf("restacking %s: %w", d.ID, err)
+	}
+	sealed := c.upper(d.ID, strconv.Itoa(s.Upper)).Data
+	s.Layers, s.Upper = append(s.Layers, sealed), next.Next
+	return s, c.save(d.ID, s)
+}
+
 // size returns that of a stack of layers.
 func (c Config) size(ctx context.Context, layers []string) (int64, error) {
 	m, done, err := openLayers(ctx, layers)

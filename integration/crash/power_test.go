@@ -39,6 +39,7 @@ func losePower(t *testing.T, sparse, flushed bool) error {
 	cfg := blockd.Config{Dir: fs.Dir, Devices: []blockd.Device{d}}
 	check(t, cfg.Prepare())
 	newer, dropped := 0, int64(0)
+	var restacks atomic.Int32
 	n := kills(t)
 	for i := range n {
 		o, err := cfg.Open(t.Context(), r.id)
@@ -61,16 +62,29 @@ func losePower(t *testing.T, sparse, flushed bool) error {
 		cancel, wait := background(t, func(ctx context.Context) error {
 			return r.load.Run(ctx, poweredDisk{layerDisk{context.WithoutCancel(ctx), o.Upper}, host})
 		})
-		pause(20, 200)
+		pause(20, 150)
+		restacking := make(chan struct{})
+		go func() {
+			defer close(restacking)
+			if i%3 == 0 { // the power goes in the middle, or after
+				if _, err := cfg.Restack(context.Background(), d, o.Upper); err == nil {
+					restacks.Add(1)
+				} else if !host.failing.Load() {
+					t.Error(err)
+				}
+			}
+		}()
+		pause(0, 60)
 		cancel()
 		host.failing.Store(true)
 		check(t, fs.LosePower())
 		wait()
+		<-restacking
 		o.Close() //nolint:errcheck // it can't write any more
 		check(t, errors.Join(fs.Unmount(), fs.Mount()))
 	}
-	t.Logf("%d losses; %d sectors were newer than what was flushed; %d records dropped; writes, discards, zeroes, flushes: %v",
-		n, newer, dropped, r.load.Done())
+	t.Logf("%d losses; %d sectors were newer than what was flushed; %d records dropped; %d restacks; writes, discards, zeroes, flushes: %v",
+		n, newer, dropped, restacks.Load(), r.load.Done())
 	return nil
 }
 
