@@ -90,29 +90,42 @@ func (w *worker) verifier(f floor) *verifier {
 	return v
 }
 
+// expected says what may be on a sector.
+func (v *verifier) expected(sector int64) string {
+	least := v.floor.seq[sector-v.first]
+	text := fmt.Sprintf("want %s %d", v.log[least].kind, least)
+	for i, o := range v.log[v.floor.since+1:] {
+		if o.covers(sector) {
+			text += fmt.Sprintf(" or %s %d", o.kind, int(v.floor.since)+1+i)
+		}
+	}
+	return text
+}
+
 // judge returns which operation a sector is of, and what is wrong with it.
 func (v *verifier) judge(c content, sector int64) (uint32, string) {
 	at := sector - v.first
 	least := v.floor.seq[at]
-	must := v.log[least]
-	expected := fmt.Sprintf("want %s %d or one after %d (%d begun)", must.kind, least, v.floor.since, len(v.log)-1)
+	wrong := ""
 	switch {
 	case c.kind == foreign:
-		return 0, "neither zeros nor written by this load, " + expected
+		wrong = "neither zeros nor written by this load"
 	case c.kind == torn:
-		return 0, fmt.Sprintf("torn: the header of write %d by %d of sector %d, %s", c.seq, c.worker, c.sector, expected)
+		wrong = fmt.Sprintf("torn: the header of write %d by %d of sector %d", c.seq, c.worker, c.sector)
 	case c.kind == zeros && v.zeroed[at] > 0:
 		return v.zeroed[at], ""
-	case c.kind == zeros && must.kind != Write:
+	case c.kind == zeros && v.log[least].kind != Write:
 		return least, ""
 	case c.kind == zeros:
-		return 0, "zeros, " + expected
+		wrong = "zeros"
 	case c.sector != sector || c.worker != v.worker:
-		return 0, fmt.Sprintf("holds write %d by %d of sector %d, %s", c.seq, c.worker, c.sector, expected)
+		wrong = fmt.Sprintf("holds write %d by %d of sector %d", c.seq, c.worker, c.sector)
 	case int(c.seq) >= len(v.log) || v.log[c.seq].kind != Write || !v.log[c.seq].covers(sector):
-		return 0, fmt.Sprintf("holds write %d, which was never made there, %s", c.seq, expected)
+		wrong = fmt.Sprintf("holds write %d, which was never made there", c.seq)
 	case c.seq != least && c.seq <= v.floor.since:
-		return 0, fmt.Sprintf("holds write %d, which is older, %s", c.seq, expected)
+		wrong = fmt.Sprintf("holds write %d, which is older", c.seq)
+	default:
+		return c.seq, ""
 	}
-	return c.seq, ""
+	return 0, wrong + ", " + v.expected(sector)
 }
