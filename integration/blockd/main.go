@@ -215,7 +215,7 @@ func (complaints) ReadFailed(id string, off int64, n int, err error) {
 	fmt.Fprintf(os.Stderr, "read of %s, %d bytes at %d: %v\n", id, n, off, err)
 }
 
-func (complaints) WriteFailed(id string, off int64, n int, err error) {
+func (complaints) WriteFailed(id string, off, n int64, err error) {
 	fmt.Fprintf(os.Stderr, "write of %s, %d bytes at %d: %v\n", id, n, off, err)
 }
 
