@@ -286,7 +286,7 @@ func TestKillSealing(t *testing.T) {
 			r.end(t)
 			go func() { done <- s.daemon.Seal(context.Background(), r.id) }()
 		}
-		pause(0, 120)
+		pause(0, 40)
 		s.kill(t, func() map[string]int { return nil })
 		for range devices {
 			switch err := <-done; {

@@ -168,21 +168,19 @@ func (s *site) cleanUp(t testing.TB) {
 		unix.Kill(s.holder, unix.SIGKILL) //nolint:errcheck // it may have ended
 		s.holder = 0
 	}
+	// Mounts hold loop devices, which hold the mount of the devices' files.
 	eventually(t, "unmounting", func() error {
 		var errs []error
 		for _, m := range s.mounts() {
 			errs = append(errs, unix.Unmount(m, 0))
 		}
-		return errors.Join(errs...)
-	})
-	eventually(t, "detaching loop devices", func() error {
 		for _, dev := range s.loops() {
 			if out, err := exec.Command("losetup", "--detach", dev).CombinedOutput(); err != nil {
-				return fmt.Errorf("%w: %s", err, out)
+				errs = append(errs, fmt.Errorf("%w: %s", err, out))
 			}
 		}
-		if left := s.loops(); len(left) > 0 {
-			return fmt.Errorf("%v is left", left)
+		if left := append(s.mounts(), s.loops()...); len(left) > 0 {
+			return fmt.Errorf("%v: %w", left, errors.Join(errs...))
 		}
 		return nil
 	})
