@@ -89,7 +89,7 @@ func (s *devices) Commit(ctx context.Context, name, key string, opts ...snapshot
 	if err := writeLayer(path, text, s.fail == "bad layer"); err != nil {
 		return err
 	}
-	return s.Snapshotter.Commit(ctx, name, key, append(opts, snapshots.WithLabels(map[string]string{labels.LocalCommitPath: path}))...)
+	return s.Snapshotter.Commit(ctx, name, key, append(opts, snapshots.WithLabels(map[string]string{labels.LocalCommit: path}))...)
 }
 
 // writeLayer writes a layer with a text at the start of the device.
