@@ -236,7 +236,7 @@ func TestRunFails(t *testing.T) {
 			case "diff ID":
 				w.Image("app:wrong", source, nil) // the second one is compressed
 			case "canceled":
-				w.Differ.Applier = interrupting{w.Differ.Applier, source[1].Digest, cancel}
+				w.devices.cancel = cancel
 			}
 			_, before, _ := w.Collect()
 			cfg := w.config()
