@@ -147,6 +147,10 @@ func TestWritable(t *testing.T) {
 				t.Fatalf("Mounts() = %+v, %v", mounts, err)
 			}
 			checkQueue(t, mounts[0].Source)
+			options := shell(t, `findmnt -n -o FS-OPTIONS "$1"`, target)
+			if !strings.Contains(options, "discard") || fsType == "ext4" && !strings.Contains(options, "noinit_itable") {
+				t.Errorf("mounted with %s", options)
+			}
 			shell(t, `mkdir "$2/tree"; cp -r "$1/." "$2/tree"`, src, target)
 			if err := s.Unmount(t.Context(), target); err != nil {
 				t.Fatal(err)
