@@ -226,6 +226,41 @@ func TestLoopOfRemovedDevice(t *testing.T) {
 	waitFor(t, "end of the second loop device", func() bool { return len(site.loops(t)) == 0 })
 }
 
+// TestLoopIsShared formats and mounts a device through the loop device that was
+// handed out.
+func TestLoopIsShared(t *testing.T) {
+	site := newSite(t)
+	site.cfg.Patience = 300e6
+	s, target := site.open(t), site.target(t, "m")
+	addDisk(t, s, "d", site.newDisk(t, "disk", 64<<20))
+	dev, err := s.Loop(t.Context(), "d")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.Format(t.Context(), "d", "ext4", ""); err != nil {
+			t.Fatal(err)
+		}
+		mountDisk(t, s, target)
+		shell(t, `test ! -e "$1/f"; echo 1 >"$1/f"`, target)
+		if err := s.Format(t.Context(), "d", "ext4", ""); !errors.Is(err, fusedev.ErrBusy) {
+			t.Errorf("Format of a mounted device = %v", err)
+		}
+		if err := s.Unloop(t.Context(), "d"); !errors.Is(err, fusedev.ErrBusy) {
+			t.Errorf("Unloop of a mounted device = %v", err)
+		}
+		if err := s.Unmount(t.Context(), target); err != nil {
+			t.Errorf("Unmount = %v", err)
+		}
+		if got := site.oneLoop(t); got != dev {
+			t.Errorf("loop device is %s, was %s", got, dev)
+		}
+	}
+	if err := s.Unloop(t.Context(), "d"); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestReadOnlyLoop attaches a loop device to a device that cannot be written.
 func TestReadOnlyLoop(t *testing.T) {
 	site := newSite(t)
