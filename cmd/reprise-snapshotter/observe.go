@@ -71,6 +71,11 @@ func (e events) ReadFailed(id string, off int64, n int, err error) {
 	log.G(e.ctx).WithError(err).WithField("device", id).Errorf("reading %d bytes at %d failed; the application gets EIO", n, off)
 }
 
+// WriteFailed implements fusedev.Observer.
+func (e events) WriteFailed(id string, off, n int64, err error) {
+	log.G(e.ctx).WithError(err).WithField("device", id).Errorf("writing %d bytes at %d failed; the file system gets an error", n, off)
+}
+
 // HolderLost implements fusedev.Observer.
 func (e events) HolderLost(err error) {
 	if err != nil {
