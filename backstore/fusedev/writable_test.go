@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -23,11 +24,14 @@ var writableTypes = []string{"ext4", "xfs"}
 
 // disk is a device.Writable in a sparse file, which other processes can open
 // too, as a next daemon does.
-type disk struct{ f *os.File }
+type disk struct {
+	f      *os.File
+	broken atomic.Bool // fails writes
+}
 
 func openDisk(name string) (*disk, error) {
 	f, err := os.OpenFile(name, os.O_RDWR, 0)
-	return &disk{f}, err
+	return &disk{f: f}, err
 }
 
 func (d *disk) Size() int64 {
@@ -41,6 +45,9 @@ func (d *disk) Size() int64 {
 func (d *disk) ReadAt(_ context.Context, p []byte, off int64) (int, error) { return d.f.ReadAt(p, off) }
 
 func (d *disk) WriteAt(_ context.Context, p []byte, off int64) (int, error) {
+	if d.broken.Load() {
+		return 0, devicetest.ErrInjected
+	}
 	return d.f.WriteAt(p, off)
 }
 
@@ -140,6 +147,10 @@ func TestWritable(t *testing.T) {
 				t.Fatalf("Mounts() = %+v, %v", mounts, err)
 			}
 			checkQueue(t, mounts[0].Source)
+			options := shell(t, `findmnt -n -o FS-OPTIONS "$1"`, target)
+			if !strings.Contains(options, "discard") || fsType == "ext4" && !strings.Contains(options, "noinit_itable") {
+				t.Errorf("mounted with %s", options)
+			}
 			shell(t, `mkdir "$2/tree"; cp -r "$1/." "$2/tree"`, src, target)
 			if err := s.Unmount(t.Context(), target); err != nil {
 				t.Fatal(err)
@@ -220,6 +231,9 @@ func TestWritableRefuses(t *testing.T) {
 	if err := s.Format(t.Context(), "d", "ext4", "-d /etc"); err == nil {
 		t.Error("Format with the option -d succeeded")
 	}
+	if err := s.Unmount(t.Context(), target); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestWritablePinned unmounts while another mount namespace has a copy.
@@ -280,6 +294,32 @@ func TestWritableBusy(t *testing.T) {
 	}
 }
 
+// TestUnsyncedIsReported unmounts a file system whose device does not take what
+// was written.
+func TestUnsyncedIsReported(t *testing.T) {
+	for _, fsType := range writableTypes {
+		t.Run(fsType, func(t *testing.T) {
+			site := newSite(t)
+			s := site.open(t)
+			file, target := site.newDisk(t, "disk", 1<<30), site.target(t, "m")
+			d := addDisk(t, s, "d", file)
+			if err := s.Format(t.Context(), "d", fsType, ""); err != nil {
+				t.Fatal(err)
+			}
+			mountDisk(t, s, target)
+			shell(t, `dd if=/dev/zero of="$1/f" bs=64k count=10 2>&1`, target)
+			d.broken.Store(true)
+			if err := s.Unmount(t.Context(), target); !errors.Is(err, fusedev.ErrUnsynced) {
+				t.Errorf("Unmount = %v, want ErrUnsynced", err)
+			}
+			// It is unmounted all the same.
+			if err := s.Unmount(t.Context(), target); err != nil {
+				t.Errorf("second Unmount = %v", err)
+			}
+		})
+	}
+}
+
 // checks is an observer of file system checks.
 type checks struct {
 	recorder
@@ -320,6 +360,9 @@ func TestUncleanIsChecked(t *testing.T) {
 	t.Log(seen.reports)
 	if got := shell(t, `cat "$1/f"`, target); got != "kept" {
 		t.Errorf("file contains %q", got)
+	}
+	if err := s.Unmount(t.Context(), target); err != nil {
+		t.Error(err)
 	}
 }
 

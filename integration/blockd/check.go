@@ -9,6 +9,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+
+	"golang.org/x/sys/unix"
 )
 
 // Check checks the file system of a device that no daemon has, without the
@@ -59,4 +61,10 @@ func (c Config) extract(ctx context.Context, id, disk string) (err error) {
 		}
 	}
 	return nil
+}
+
+// Abort fails all requests of the kernel that wait for the daemon, also of one
+// that can not be killed because it waits itself.
+func (c Config) Abort() error {
+	return unix.Unmount(filepath.Join(c.fusedev().RuntimeDir, "devices"), unix.MNT_FORCE)
 }

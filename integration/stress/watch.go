@@ -124,10 +124,10 @@ func (w *watch) stuck(silence time.Duration) (names []string) {
 
 // killed is an error if processes were killed for want of memory.
 func (r *round) killed() error {
-	u := r.group.Usage()
-	fmt.Printf("memory: at most %d MB of %d\n", u.Peak>>20, r.memory)
-	if u.Killed > 0 {
-		return fmt.Errorf("%d processes were killed for want of memory", u.Killed)
+	load, own := r.group.Usage(), r.own.Usage()
+	fmt.Printf("memory: the load at most %d MB, the daemon %d, of %d\n", load.Peak>>20, own.Peak>>20, r.memory)
+	if n := load.Killed + own.Killed; n > 0 {
+		return fmt.Errorf("%d processes were killed for want of memory", n)
 	}
 	return nil
 }
@@ -142,7 +142,7 @@ func (r *round) say(w *watch) {
 	u := r.group.Usage()
 	daemon := ""
 	if r.daemon != nil {
-		daemon = fmt.Sprintf(", the daemon %d", resident(r.daemon.PID())>>20)
+		daemon = fmt.Sprintf("; the daemon %d MB, its group %d", resident(r.daemon.PID())>>20, r.own.Usage().Bytes>>20)
 	}
 	fmt.Printf("%s: %d MB, of them %d dirty, %d being written%s; %s\n", time.Now().Format(time.TimeOnly),
 		u.Bytes>>20, u.Dirty>>20, u.Writeback>>20, daemon, strings.Join(parts, ", "))
@@ -160,6 +160,10 @@ func resident(pid int) int64 {
 // in it uninterruptibly, or are of the group, and those of the daemon's goroutines.
 func (r *round) dump() {
 	members, _ := r.group.Processes()
+	if r.own != r.group {
+		more, _ := r.own.Processes()
+		members = append(members, more...)
+	}
 	tasks, _ := filepath.Glob("/proc/[0-9]*/task/[0-9]*")
 	for _, task := range tasks {
 		stat, _ := os.ReadFile(task + "/stat")

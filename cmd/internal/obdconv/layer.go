@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
 
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -130,19 +126,8 @@ func (c *conversion) unpack(ctx context.Context, l *layer, below string) error {
 		return fmt.Errorf("preparing a device: %w", err)
 	}
 	c.note(key)
-	if below == "" {
-		if err := emptied(ctx, mounts); err != nil {
-			return fmt.Errorf("emptying the file system: %w", err)
-		}
-	}
-	applied, err := c.cfg.Client.DiffService().Apply(ctx, transfer.Plain(l.source), mounts)
-	switch {
-	case errdefs.IsNotFound(err):
-		return fmt.Errorf("its content is not here, pull the image in full: %w", err)
-	case err != nil:
-		return fmt.Errorf("unpacking: %w", err)
-	case applied.Digest != l.diffID:
-		return fmt.Errorf("unpacked, it has the diff ID %s, the config says %s", applied.Digest, l.diffID)
+	if err := c.apply(ctx, l, mounts, below == ""); err != nil {
+		return err
 	}
 	l.bar.Phase("committing", 0)
 	if err := c.snapshots.Commit(ctx, l.snapshot, key, told); err != nil {
@@ -166,19 +151,4 @@ func (c *conversion) note(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.made = append(c.made, name)
-}
-
-// lostFound is a directory that mkfs.ext4 makes, and e2fsck if it needs it: it is
-// not in the image.
-const lostFound = "lost+found"
-
-// emptied removes what a new file system has in it.
-func emptied(ctx context.Context, mounts []mount.Mount) error {
-	return mount.WithTempMount(ctx, mounts, func(root string) error {
-		err := os.Remove(filepath.Join(root, lostFound))
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	})
 }

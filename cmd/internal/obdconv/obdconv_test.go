@@ -219,7 +219,7 @@ func TestRunOnBase(t *testing.T) {
 // What fails leaves nothing and names the layer.
 func TestRunFails(t *testing.T) {
 	for fail, want := range map[string]string{
-		"prepare": "no device", "commit": "no room", "no layer": labels.LocalCommitPath, "bad layer": "layer 0",
+		"prepare": "no device", "commit": "no room", "no layer": labels.LocalCommit, "bad layer": "layer 0",
 		"content": "not here", "diff ID": "the config says", "canceled": "cancel",
 	} {
 		t.Run(fail, func(t *testing.T) {
@@ -236,7 +236,7 @@ func TestRunFails(t *testing.T) {
 			case "diff ID":
 				w.Image("app:wrong", source, nil) // the second one is compressed
 			case "canceled":
-				w.Differ.Applier = interrupting{w.Differ.Applier, source[1].Digest, cancel}
+				w.devices.cancel = cancel
 			}
 			_, before, _ := w.Collect()
 			cfg := w.config()

@@ -25,9 +25,9 @@ func (c *conversion) store(ctx context.Context, l *layer) error {
 	if err != nil {
 		return fmt.Errorf("looking at its snapshot: %w", err)
 	}
-	path := info.Labels[labels.LocalCommitPath]
+	path := info.Labels[labels.LocalCommit]
 	if path == "" {
-		return fmt.Errorf("snapshotter %s did not make a layer of it: its snapshot has no label %s", c.cfg.Snapshotter, labels.LocalCommitPath)
+		return fmt.Errorf("snapshotter %s did not make a layer of it: its snapshot has no label %s", c.cfg.Snapshotter, labels.LocalCommit)
 	}
 	select {
 	case c.writers <- struct{}{}:

@@ -13,7 +13,6 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/containerd/containerd/v2/core/diff"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/opencontainers/go-digest"
@@ -32,7 +31,9 @@ const deviceSize = 1 << 20
 type devices struct {
 	snapshots.Snapshotter
 	dir  string
-	fail string // "", "prepare", "commit", "no layer", "bad layer", "busy"
+	fail string // "", "prepare", "commit", "no layer", "bad layer"
+	// cancel is called while the second layer is prepared.
+	cancel context.CancelFunc
 
 	mu    sync.Mutex
 	told  []map[string]string // labels of each Prepare
@@ -56,6 +57,9 @@ func (s *devices) Prepare(ctx context.Context, key, parent string, opts ...snaps
 	s.told = append(s.told, info.Labels)
 	if s.fail == "prepare" && parent != "" {
 		return nil, errors.Join(errors.New("no device"), s.Remove(ctx, key))
+	}
+	if s.cancel != nil && parent != "" {
+		s.cancel()
 	}
 	if s.roots == nil {
 		s.roots = map[string]string{}
@@ -89,7 +93,7 @@ func (s *devices) Commit(ctx context.Context, name, key string, opts ...snapshot
 	if err := writeLayer(path, text, s.fail == "bad layer"); err != nil {
 		return err
 	}
-	return s.Snapshotter.Commit(ctx, name, key, append(opts, snapshots.WithLabels(map[string]string{labels.LocalCommitPath: path}))...)
+	return s.Snapshotter.Commit(ctx, name, key, append(opts, snapshots.WithLabels(map[string]string{labels.LocalCommit: path}))...)
 }
 
 // writeLayer writes a layer with a text at the start of the device.
@@ -153,21 +157,6 @@ func (w *world) archive(name string, compressed bool) (ocispec.Descriptor, diges
 		w.T.Fatal(err)
 	}
 	return w.Add(ocispec.MediaTypeImageLayerGzip, z.Bytes(), nil), id
-}
-
-// interrupting ends the work while a layer is unpacked.
-type interrupting struct {
-	diff.Applier
-	at     digest.Digest
-	cancel context.CancelFunc
-}
-
-func (i interrupting) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount, opts ...diff.ApplyOpt) (ocispec.Descriptor, error) {
-	if desc.Digest == i.at {
-		i.cancel()
-		return ocispec.Descriptor{}, ctx.Err()
-	}
-	return i.Applier.Apply(ctx, desc, mounts, opts...)
 }
 
 // same compares values of JSON.
