@@ -103,7 +103,7 @@ func commitUpper(ctx context.Context, files lsmt.UpperFiles, path string) error 
 // here is labelled with.
 func withLocalCommit(opts []snapshots.Opt, path string) []snapshots.Opt {
 	return append(opts[:len(opts):len(opts)], func(info *snapshots.Info) error {
-		add := map[string]string{labels.LocalCommitPath: path}
+		add := map[string]string{labels.LocalCommit: path}
 		for k, v := range info.Labels {
 			if k != labels.Writable {
 				add[k] = v

@@ -205,10 +205,10 @@ func testWritable(t *testing.T, n *kernelNode, fs string) {
 	n.base(t, fs)
 	info, err := n.Stat(ctx, "base")
 	must(err)
-	if path := info.Labels[labels.LocalCommitPath]; filepath.Base(path) != "overlaybd.sealed" || info.Labels[labels.Writable] != "" {
+	if path := info.Labels[labels.LocalCommit]; filepath.Base(path) != "overlaybd.sealed" || info.Labels[labels.Writable] != "" {
 		t.Errorf("labels %v", info.Labels)
 	}
-	if _, err := os.Stat(info.Labels[labels.LocalCommitPath]); err != nil {
+	if _, err := os.Stat(info.Labels[labels.LocalCommit]); err != nil {
 		t.Error(err)
 	}
 	for i := range 2 {
@@ -286,19 +286,19 @@ func (o onWritable) View(ctx context.Context, key, parent string, opts ...snapsh
 
 func (o onWritable) Stat(ctx context.Context, key string) (snapshots.Info, error) {
 	info, err := o.Snapshotter.Stat(ctx, key)
-	delete(info.Labels, labels.LocalCommitPath)
+	delete(info.Labels, labels.LocalCommit)
 	return hide(info), err
 }
 
 func (o onWritable) Update(ctx context.Context, info snapshots.Info, fieldpaths ...string) (snapshots.Info, error) {
 	info, err := o.Snapshotter.Update(ctx, info, fieldpaths...)
-	delete(info.Labels, labels.LocalCommitPath)
+	delete(info.Labels, labels.LocalCommit)
 	return hide(info), err
 }
 
 func (o onWritable) Walk(ctx context.Context, fn snapshots.WalkFunc, fs ...string) error {
 	return walkOnBase(ctx, o.Snapshotter, func(ctx context.Context, info snapshots.Info) error {
-		delete(info.Labels, labels.LocalCommitPath)
+		delete(info.Labels, labels.LocalCommit)
 		return fn(ctx, info)
 	}, fs)
 }

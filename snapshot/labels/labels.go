@@ -61,9 +61,9 @@ const (
 	// Type with the value "image" says that a snapshot is a step in the making of
 	// an image and not the root of a container.
 	Type = prefix + "type"
-	// LocalCommitPath is the path of the file with a layer that was written here; the
+	// LocalCommit is the path of the file with a layer that was written here; the
 	// snapshotter sets it for those who make images.
-	LocalCommitPath = prefix + "overlaybd.localcommitpath"
+	LocalCommit = prefix + "overlaybd.localcommitpath"
 	// TurboDigest is the digest of the layer a TurboOCI layer indexes.
 	TurboDigest = prefix + "overlaybd/turbo-oci/target-digest"
 	// TurboDigestOld is the key TurboDigest had when it was called fastoci.
