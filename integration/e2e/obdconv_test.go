@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -195,8 +196,8 @@ func TestObdconvInterrupted(t *testing.T) {
 	n.ctr(t, "image", "pull", "--plain-http", "--snapshotter", "overlayfs", n.Ref("originals/middle:1"))
 	n.removeLater(t, n.Ref("originals/middle:1"))
 	temp := t.TempDir()
-	for i, after := range []time.Duration{0, 500 * time.Millisecond, 1500 * time.Millisecond, 3 * time.Second} {
-		p, err := n.Containerd.StartOurs("obdconv", "obdconv", "--temp-dir", temp, n.Ref("originals/middle:1"), n.Ref("interrupted:1"))
+	for i, after := range []time.Duration{200 * time.Millisecond, 600 * time.Millisecond, 1500 * time.Millisecond, 3 * time.Second} {
+		p, err := n.Containerd.StartOurs(fmt.Sprintf("obdconv-%d", i), "obdconv", "--temp-dir", temp, n.Ref("originals/middle:1"), n.Ref("interrupted:1"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +209,8 @@ func TestObdconvInterrupted(t *testing.T) {
 		<-p.Done()
 		text, err := p.Log()
 		t.Logf("%d: interrupted after %v, had ended %v: %s, %v", i, after, ended, text, err)
-		if !ended && !strings.Contains(text, "cancel") {
+		// Without a word: the signal came before there was anything to remove.
+		if !ended && text != "" && !strings.Contains(text, "cancel") && !strings.Contains(text, "layers converted") {
 			t.Errorf("it says %q", text)
 		}
 		n.nothingOf(t, temp)
