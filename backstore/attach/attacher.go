@@ -287,6 +287,22 @@ func (a *Attacher) remove(ctx context.Context, id string) error {
 	return err
 }
 
+// Close closes the layers of all that is attached, and makes durable what was
+// written. The server must not answer any more; devices and mounts stay, for a
+// successor.
+func (a *Attacher) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for id, at := range a.attached {
+		if err := at.close(); err != nil {
+			errs = append(errs, fmt.Errorf("closing device %s: %w", id, err))
+		}
+	}
+	clear(a.attached)
+	return errors.Join(errs...)
+}
+
 // Stats says how many images are attached.
 type Stats struct {
 	Attached int // images

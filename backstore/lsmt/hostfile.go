@@ -121,6 +121,13 @@ func (f osFile) lock() error {
 	return err
 }
 
+// Close unlocks and closes the file. A child that another goroutine has just
+// forked has it open, too, and would keep the lock until it executes its program.
+func (f osFile) Close() error {
+	_ = f.retry("flock", func() error { return unix.Flock(int(f.Fd()), unix.LOCK_UN) })
+	return f.File.Close()
+}
+
 // syncDir makes the names in the directory of path durable.
 func syncDir(path string) error {
 	d, err := os.Open(filepath.Dir(path))

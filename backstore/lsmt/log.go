@@ -122,14 +122,15 @@ func (l *logReader) each(ctx context.Context, each func(i int64, raw []byte) boo
 }
 
 // durable returns how many records count after the host went down in session
-// s: the most that a mark vouches for.
+// s: the most that a mark vouches for. A mark may come after records that were
+// written while its flush was at work, and whose data is not there.
 func (l *logReader) durable(ctx context.Context, s session) (int64, error) {
-	n := s.records
+	n, fit := s.records, l.records
 	err := l.each(ctx, func(i int64, raw []byte) bool {
 		if e, ok := decodeRecord(raw); ok && checkRecord(e, l.limit) != nil {
-			return false
+			fit = min(fit, i)
 		}
-		if marked, ok := decodeMark(raw); ok && marked <= i {
+		if marked, ok := decodeMark(raw); ok && marked <= min(i, fit) {
 			n = max(n, marked)
 		}
 		return true

@@ -13,6 +13,7 @@
 //	t  by chunk table, and
 //	z  by compression
 //	v  reads that are verified, against the same unverified
+//	w  writing to ext4 on a writable device, against a plain loop device
 //	k  committing a layer, against reading and compressing it with the bare libraries
 package main
 
@@ -27,6 +28,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/reprise-containers/reprise/integration/blockd"
 	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/sandbox"
@@ -38,6 +40,9 @@ type bench struct {
 }
 
 func main() {
+	if code, ok := blockd.Child(os.Args); ok {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
@@ -64,6 +69,7 @@ func run(ctx context.Context, chosen []string) error {
 		{"p", b.library("Replay", "./cmd/internal/chain/lab")},
 		{"l", b.layouts}, {"t", b.chunkTables}, {"z", b.compressions},
 		{"v", b.library("Verify", "./cmd/internal/chain/tamper")},
+		{"w", b.writes},
 		{"k", b.library("Commit$", "./backstore", "-benchtime", "20x")},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {
