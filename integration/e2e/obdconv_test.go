@@ -157,6 +157,11 @@ func TestObdconvOnBase(t *testing.T) {
 	n := ownNode(t, node.Options{})
 	n.push(t, layered(t, image.Middle()), "originals/middle:1")
 	n.obdconv(t, "originals/middle:1", "obdconv/middle:1", "--vsize", "10")
+	// It runs here without having been pulled: containerd unpacks it.
+	want := "layer 1\nlayer 2\nlayer 3\nlayer 5\ndone\n"
+	if out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", n.Ref("obdconv/middle:1"), "here"); err != nil || out != want {
+		t.Errorf("not pulled, it printed %q, %v", out, err)
+	}
 	if _, err := n.Containerd.Push(t.Context(), "--plain-http", n.Ref("obdconv/middle:1")); err != nil {
 		t.Fatal(err)
 	}
