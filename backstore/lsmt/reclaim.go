@@ -10,6 +10,13 @@ import (
 const (
 	maxDead     = 1 << 17  // ranges that are remembered: 2 MiB
 	reclaimStep = 16 << 10 // sectors of dead data that are worth freeing: 8 MiB
+
+	// To free a range takes the host's file system some 30 us and a piece of its
+	// journal, however short it is, and a flush waits for it. So short ranges, in
+	// sectors, are left until their neighbours are dead, too, and a flush frees
+	// no more than a number of ranges.
+	shortSpan = 128
+	maxPunch  = 64
 )
 
 // span is a range of sectors of a data file.
@@ -42,6 +49,7 @@ type reclaimer struct {
 	mu    sync.Mutex
 	eras  []*era   // whose dead data may be read, oldest first
 	ready deadList // that nobody reads
+	least uint64   // sectors of it before it is looked at again
 	holds int      // snapshots
 	off   bool     // the file system can't free a part of a file
 
@@ -82,32 +90,61 @@ func (r *reclaimer) hold() (release func()) {
 	})
 }
 
-// free frees dead data if that is worth it. An error is none of the layer's:
-// the data stays where it is.
-func (r *reclaimer) free() {
-	r.mu.Lock()
-	var spans []span
-	if r.ready.sectors >= reclaimStep || len(r.ready.spans) == maxDead {
-		spans, r.ready = r.ready.spans, deadList{}
-	}
-	off := r.off
-	r.mu.Unlock()
-	if off || len(spans) == 0 {
-		return
-	}
-	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.start, b.start) })
-	for i := 0; i < len(spans); {
-		start, end := spans[i].start, spans[i].start+spans[i].n
-		for i++; i < len(spans) && spans[i].start <= end; i++ {
-			end = max(end, spans[i].start+spans[i].n)
-		}
-		if err := r.punch(start, end); err != nil {
+// free frees dead data if there is much of it beside live sectors: half as much.
+// An error is none of the layer's: the data stays where it is.
+func (r *reclaimer) free(live uint64) {
+	for _, s := range r.due(live) {
+		if err := r.punch(s.start, s.start+s.n); err != nil {
 			r.mu.Lock()
 			r.off = true
 			r.mu.Unlock()
 			return
 		}
 	}
+}
+
+// due takes what is to be freed now.
+func (r *reclaimer) due(live uint64) []span {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	full := len(r.ready.spans) == maxDead
+	if r.off || r.ready.sectors < max(reclaimStep, live/2, r.least) && !full {
+		return nil
+	}
+	short := uint64(shortSpan)
+	if r.ready.sectors > 2*live || full {
+		short = 0 // the file must not become three times what it holds
+	}
+	var due, rest []span
+	var taken uint64
+	for _, s := range merged(r.ready.spans) {
+		if s.n >= short && len(due) < maxPunch {
+			due = append(due, s)
+			taken += s.n
+		} else {
+			rest = append(rest, s)
+		}
+	}
+	r.ready = deadList{rest, r.ready.sectors - taken}
+	r.least = 0
+	if len(due) < maxPunch { // all that is worth it
+		r.least = r.ready.sectors + max(reclaimStep, live/4)
+	}
+	return due
+}
+
+// merged returns spans in order, those that touch as one. Spans never overlap.
+func merged(spans []span) []span {
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.start, b.start) })
+	out := spans[:0]
+	for _, s := range spans {
+		if k := len(out); k > 0 && out[k-1].start+out[k-1].n == s.start {
+			out[k-1].n += s.n
+		} else {
+			out = append(out, s)
+		}
+	}
+	return out
 }
 
 // punch frees the whole blocks of the sectors from start up to end.
