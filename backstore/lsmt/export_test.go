@@ -120,3 +120,33 @@ func (f *failingFile) sync() error {
 func (f *failingFile) punch(off, n int64) error {
 	return f.hostFile.punch(off, n)
 }
+
+// LiveIndex is the index of a writable layer.
+type LiveIndex struct{ x live }
+
+// Put adds a segment and returns how many mapped sectors died.
+func (l *LiveIndex) Put(offset, length, mapped uint64, zeroed bool) (dead uint64) {
+	l.x.put(newEntry(offset, length, mapped, zeroed), func(_, n uint64) { dead += n })
+	return dead
+}
+
+// Cut removes sectors and returns how many mapped ones died.
+func (l *LiveIndex) Cut(start, end uint64) (dead uint64) {
+	l.x.cut(start, end, func(_, n uint64) { dead += n })
+	return dead
+}
+
+// Find returns the first segment that ends after sector.
+func (l *LiveIndex) Find(sector uint64) (Segment, bool) {
+	e, ok := l.x.at(l.x.find(sector))
+	return e.segment(), ok
+}
+
+func (l *LiveIndex) Len() int       { return l.x.n }
+func (l *LiveIndex) Stored() uint64 { return l.x.stored }
+func (l *LiveIndex) Segments() (out []Segment) {
+	for _, e := range l.x.entries() {
+		out = append(out, e.segment())
+	}
+	return out
+}
