@@ -150,3 +150,6 @@ func (l *LiveIndex) Segments() (out []Segment) {
 	}
 	return out
 }
+
+// FlushesWaiting returns how many flushes of u wait for the one at work.
+func FlushesWaiting(u *Upper) int { return int(u.flush.waiting.Load()) }
