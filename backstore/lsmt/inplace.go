@@ -104,7 +104,7 @@ func (s *inplace) write(ctx context.Context, p []byte, off int64) error {
 	if s.u.full() {
 		return errSegments
 	}
-	s.dirty.Store(true)
+	defer s.dirty.Store(true) // last: a flush meanwhile may have missed a part
 	if err := s.place(ctx, p, off); err != nil {
 		return errors.Join(err, s.undo(start, end))
 	}
@@ -220,7 +220,7 @@ func (s *inplace) discard(ctx context.Context, off, n int64) error {
 	if s.u.full() {
 		return errSegments
 	}
-	s.dirty.Store(true)
+	defer s.dirty.Store(true) // last: a flush meanwhile may have missed a part
 	if stop := off + n; off != start || stop != end {
 		// Parts of blocks, at both ends.
 		head := min(start+s.unit, end)

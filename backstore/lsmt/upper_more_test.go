@@ -87,6 +87,30 @@ func TestSharedFlush(t *testing.T) {
 	})
 }
 
+// TestFlushDuringWrite: a flush while a write is at work does not stand for it.
+func TestFlushDuringWrite(t *testing.T) {
+	kinds(t, func(t *testing.T, sparse bool) {
+		u, _ := newUpper(t, sparse, 1<<20, nil)
+		var writes, syncs int
+		lsmt.Fail(u, func(op string) error {
+			switch op {
+			case "write":
+				if writes++; writes == 1 {
+					return u.Flush(t.Context())
+				}
+			case "sync":
+				syncs++
+			}
+			return nil
+		})
+		write(t, u, sectors(1, 8), 0)
+		before := syncs
+		if err := u.Flush(t.Context()); err != nil || syncs == before {
+			t.Errorf("%d syncs after the write, %v", syncs-before, err)
+		}
+	})
+}
+
 // TestSparseLower: a discard writes zeros only where there is something below,
 // and what is told about data and presence is true.
 func TestSparseLower(t *testing.T) {
