@@ -45,7 +45,14 @@ func (a *appended) flags() uint32      { return flagData | flagSealed }
 func (a *appended) end() int64         { return int64(a.next) * SectorSize }
 func (a *appended) stackable() error   { return nil }
 func (a *appended) move(u *Upper)      { a.u = u }
-func (a *appended) tidy()              { a.reclaim.free() }
+
+// tidy implements body.
+func (a *appended) tidy() {
+	a.u.mu.RLock()
+	live := a.u.index.stored
+	a.u.mu.RUnlock()
+	a.reclaim.free(live)
+}
 
 // write implements body. The data goes to a place of its own, so nobody waits
 // for it; then record and index change together, in the order of the log.
