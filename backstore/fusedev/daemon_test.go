@@ -209,8 +209,20 @@ type daemon struct {
 // startDaemon starts a daemon on the configuration in file.
 func startDaemon(t testing.TB, file string) *daemon {
 	t.Helper()
+	return startProgram(t, "test-daemon", file)
+}
+
+// startProgram starts a kind of daemon on the configuration in file.
+func startProgram(t testing.TB, kind, file string) *daemon {
+	t.Helper()
+	return startCommand(t, "/proc/self/exe", kind, file)
+}
+
+// startCommand starts a program that prints lines.
+func startCommand(t testing.TB, name string, args ...string) *daemon {
+	t.Helper()
 	d := &daemon{ready: make(chan struct{}), done: make(chan error, 1)}
-	d.cmd = exec.Command("/proc/self/exe", "test-daemon", file)
+	d.cmd = exec.Command(name, args...)
 	d.cmd.Stderr = &d.stderr
 	stdout, err := d.cmd.StdoutPipe()
 	if err != nil {

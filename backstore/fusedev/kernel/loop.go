@@ -25,7 +25,7 @@ func Loops(dir string) ([]Loop, error) {
 	for _, f := range files {
 		dev := "/dev/" + filepath.Base(filepath.Dir(filepath.Dir(f)))
 		if file := LoopFile(dev); filepath.Dir(file) == dir {
-			loops = append(loops, Loop{Dev: dev, File: file, Autoclear: loopFlag(dev, "loop/autoclear")})
+			loops = append(loops, Loop{Dev: dev, File: file, Autoclear: LoopAutoclear(dev)})
 		}
 	}
 	return loops, nil
@@ -46,6 +46,10 @@ func LoopFile(dev string) string {
 // LoopDirect reports whether the loop device dev reads its file with direct
 // I/O.
 func LoopDirect(dev string) bool { return loopFlag(dev, "loop/dio") }
+
+// LoopAutoclear reports whether the loop device dev frees itself when it is
+// closed.
+func LoopAutoclear(dev string) bool { return loopFlag(dev, "loop/autoclear") }
 
 // LoopReadOnly reports whether the loop device dev cannot be written.
 func LoopReadOnly(dev string) bool { return loopFlag(dev, "ro") }

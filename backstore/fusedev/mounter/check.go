@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,7 +47,7 @@ func (j Job) repair(ctx context.Context, loop *os.File) (string, error) {
 	if code&^(1|2) != 0 {
 		return "", fmt.Errorf("it was not unmounted, and fsck.ext4 -p cannot repair it (code %d): %s", code, output)
 	}
-	return "it was not unmounted; fsck.ext4 -p: " + output, nil
+	return "it was not unmounted; fsck.ext4 -p: " + strings.ReplaceAll(output, "\n", "; "), nil
 }
 
 // unclean reports whether the ext4 on loop needs a check that its journal cannot

@@ -73,7 +73,11 @@ func (j Job) growMounted(ctx context.Context, dev string) error {
 	}
 	switch t := ms[len(ms)-1].FSType; t {
 	case "ext4":
-		return succeed(ctx, []string{"resize2fs", dev})
+		// The kernel lets nobody do so without it, root or not.
+		if err := succeed(ctx, []string{"resize2fs", dev}); err != nil {
+			return fmt.Errorf("%w (a mounted ext4 grows only with CAP_SYS_RESOURCE)", err)
+		}
+		return nil
 	case "xfs":
 		return succeed(ctx, []string{"xfs_growfs", "-d", j.Target})
 	default:

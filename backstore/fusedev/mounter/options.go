@@ -2,6 +2,7 @@ package mounter
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -79,16 +80,25 @@ func (j Job) mountOptions() ([]mountOptions, error) {
 	return all, nil
 }
 
+// quietExt4 are options for an ext4 that is written, each unless there is another
+// one of its name. inode_readahead_blks: as for reading. noinit_itable: the kernel
+// would zero all inode tables in the background after the mount, in a new file
+// system of 64 GiB with 512 requests over 1 GiB, which were zeros before.
+var quietExt4 = map[string]string{
+	"inode_readahead_blks": "inode_readahead_blks=0",
+	"init_itable":          "noinit_itable",
+}
+
 // writableOptions returns the options for a mount that can be written: j's, or
-// upstream's defaults, and for ext4 what keeps it from reading ahead.
+// upstream's defaults, and what keeps the kernel from work of its own.
 func (j Job) writableOptions() ([]mountOptions, error) {
-	options, own := j.Options, ""
+	options, quiet := j.Options, map[string]string(nil)
 	switch j.FSType {
 	case "ext4":
 		if options == "" {
 			options = "discard"
 		}
-		own = "inode_readahead_blks=0"
+		quiet = quietExt4
 	case "xfs":
 		if options == "" {
 			options = "nouuid,discard"
@@ -100,8 +110,11 @@ func (j Job) writableOptions() ([]mountOptions, error) {
 	if err != nil {
 		return nil, err
 	}
-	if own != "" && !strings.Contains(o.data, strings.Split(own, "=")[0]) {
-		o.data = join(o.data, own)
+	given := o.data
+	for _, name := range slices.Sorted(maps.Keys(quiet)) {
+		if !strings.Contains(given, name) {
+			o.data = join(o.data, quiet[name])
+		}
 	}
 	return []mountOptions{o}, nil
 }

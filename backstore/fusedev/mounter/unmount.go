@@ -73,11 +73,11 @@ func (j Job) checkEnd(ctx context.Context, res *Result) error {
 		return err
 	}
 	if l.Dev != "" {
-		gone, err := j.waitGone(ctx, l.Dev, file)
+		ended, err := j.waitEnd(ctx, l.Dev, file)
 		if err != nil {
 			return err
 		}
-		if !gone {
+		if !ended {
 			res.Pinned = l.Dev
 			return nil
 		}
@@ -142,11 +142,19 @@ func (j Job) pinned(ctx context.Context, m kernel.Mount, file, erofs string) (st
 	if !kernel.IsLoop(m.Source) || file == "" {
 		return "", nil
 	}
-	gone, err := j.waitGone(ctx, m.Source, file)
-	if gone || err != nil {
+	ended, err := j.waitEnd(ctx, m.Source, file)
+	if ended || err != nil {
 		return "", err
 	}
 	return m.Source, nil
+}
+
+// waitEnd waits up to j.Patience until no file system is mounted from dev, on
+// file. Most loop devices end with it; one that was handed out does not.
+func (j Job) waitEnd(ctx context.Context, dev, file string) (ended bool, err error) {
+	return j.wait(ctx, func() bool {
+		return kernel.LoopFile(dev) != file || !kernel.LoopAutoclear(dev) && !inUse(dev)
+	})
 }
 
 // waitGone waits up to j.Patience until dev is not attached to file any more.
