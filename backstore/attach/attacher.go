@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/log"
+
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/device"
 	"github.com/reprise-containers/reprise/backstore/fusedev"
@@ -285,6 +287,22 @@ func (a *Attacher) remove(ctx context.Context, id string) error {
 	return err
 }
 
+// Close closes the layers of all that is attached, and makes durable what was
+// written. The server must not answer any more; devices and mounts stay, for a
+// successor.
+func (a *Attacher) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for id, at := range a.attached {
+		if err := at.close(); err != nil {
+			errs = append(errs, fmt.Errorf("closing device %s: %w", id, err))
+		}
+	}
+	clear(a.attached)
+	return errors.Join(errs...)
+}
+
 // Stats says how many images are attached.
 type Stats struct {
 	Attached int // images
@@ -354,7 +372,9 @@ func (a *Attacher) Recover(ctx context.Context, images []backstore.Attachment) (
 		if !used[d.ID] {
 			gone = append(gone, d.ID)
 		} else if err := a.takeOver(ctx, d, wanted[d.ID].Image); err != nil {
-			return nil, fmt.Errorf("taking device %s over: %w", d.ID, err)
+			// One that is broken must not keep the daemon from serving others.
+			log.G(ctx).WithError(err).WithField("device", d.ID).Error("a device cannot be taken over; who has it mounted gets I/O errors")
+			delete(used, d.ID)
 		}
 	}
 	// Reads of what is about to be unmounted must not wait for a device

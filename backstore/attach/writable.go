@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/device"
@@ -25,36 +26,58 @@ type WritableOptions struct {
 	FS fusedev.FileSystem
 	// Format makes the file system if there is none in the device.
 	Format bool
+	// Create makes the files of the writable layer if they are not there, of the
+	// size of the layers below if Create.VirtualSize is 0; nil if they must be.
+	Create *lsmt.UpperOptions
+}
+
+// LoopDevice is a loop device and what is on it.
+type LoopDevice struct {
+	// Dev is its path, "" if there is none because the file system is mounted.
+	Dev string
+	// FSType is the type of the file system on it, "" if there is none that is
+	// known.
+	FSType string
 }
 
 // AttachWritable opens img, whose Upper must be set, as device id and mounts the
-// file system in it for writing, or makes a loop device of it and returns that.
-// What is done already stays, and a device that has a file system is never
-// formatted; a failed AttachWritable leaves nothing mounted.
-func (a *Attacher) AttachWritable(ctx context.Context, id string, img backstore.Image, opts WritableOptions) (dev string, err error) {
-	added, err := a.addWritable(ctx, id, img)
+// file system in it for writing, or makes a loop device of it. What is done already
+// stays, and a device that has a file system is never formatted; a failed
+// AttachWritable leaves nothing mounted.
+func (a *Attacher) AttachWritable(ctx context.Context, id string, img backstore.Image, opts WritableOptions) (LoopDevice, error) {
+	added, err := a.addWritable(ctx, id, img, opts.Create)
 	if err != nil {
-		return "", err
+		return LoopDevice{}, err
 	}
-	if dev, err = a.present(ctx, id, opts); err != nil && added {
+	w, err := a.present(ctx, id, opts)
+	if err != nil && added {
 		err = errors.Join(err, a.remove(context.WithoutCancel(ctx), id))
 	}
-	return dev, err
+	return w, err
 }
 
 // present makes what the writable device id is to be seen as.
-func (a *Attacher) present(ctx context.Context, id string, opts WritableOptions) (dev string, err error) {
+func (a *Attacher) present(ctx context.Context, id string, opts WritableOptions) (w LoopDevice, err error) {
 	if opts.Format {
 		if err := a.format(ctx, id, opts.FS); err != nil {
-			return "", err
+			return w, err
 		}
 	}
-	if opts.Target == "" {
-		return a.server.Loop(ctx, id)
+	if opts.Target != "" {
+		return w, a.server.Mount(ctx, id, fusedev.Mount{
+			Target: opts.Target, FSType: opts.FS.Type, Writable: true, Options: opts.FS.MountOptions,
+		})
 	}
-	return "", a.server.Mount(ctx, id, fusedev.Mount{
-		Target: opts.Target, FSType: opts.FS.Type, Writable: true, Options: opts.FS.MountOptions,
-	})
+	return a.loop(ctx, id, a.find(id).upper)
+}
+
+// loop makes a loop device of device id, which is d.
+func (a *Attacher) loop(ctx context.Context, id string, d device.Device) (l LoopDevice, err error) {
+	l.FSType, err = fusedev.FSType(ctx, d)
+	if err == nil || errors.Is(err, fusedev.ErrUnknownFileSystem) {
+		l.Dev, err = a.server.Loop(ctx, id)
+	}
+	return l, err
 }
 
 // format makes a file system in device id unless there is one: the superblock is
@@ -69,7 +92,7 @@ func (a *Attacher) format(ctx context.Context, id string, fs fusedev.FileSystem)
 
 // addWritable serves img as device id, unless it is served, and reports whether it
 // did.
-func (a *Attacher) addWritable(ctx context.Context, id string, spec backstore.Image) (bool, error) {
+func (a *Attacher) addWritable(ctx context.Context, id string, spec backstore.Image, create *lsmt.UpperOptions) (bool, error) {
 	if at := a.find(id); at != nil {
 		if at.upper == nil {
 			return false, fmt.Errorf("device %s is attached already, and can't be written", id)
@@ -80,14 +103,44 @@ func (a *Attacher) addWritable(ctx context.Context, id string, spec backstore.Im
 		return false, fmt.Errorf("device %s has no writable layer", id)
 	}
 	lower := newImage(spec, 0, a.open)
+	var err error
 	if len(spec.Layers) > 0 {
-		err := checkLower(ctx, lower)
-		if err != nil {
-			lower.close()
-			return false, err
-		}
+		err = checkLower(ctx, lower)
+	}
+	if err == nil && create != nil {
+		err = createUpper(*spec.Upper, *create, lower.size)
+	}
+	if err != nil {
+		lower.close()
+		return false, err
 	}
 	return true, a.serveWritable(ctx, id, lower)
+}
+
+// createUpper makes the files of a writable layer over below bytes, unless they
+// are there. One without the other was never served.
+func createUpper(files lsmt.UpperFiles, opts lsmt.UpperOptions, below int64) error {
+	there := 0
+	for _, f := range []string{files.Data, files.Index} {
+		switch _, err := os.Lstat(f); {
+		case err == nil:
+			there++
+		case !errors.Is(err, os.ErrNotExist):
+			return err
+		}
+	}
+	if there == 2 {
+		return nil
+	}
+	for _, f := range []string{files.Data, files.Index} {
+		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	if opts.VirtualSize == 0 {
+		opts.VirtualSize = below
+	}
+	return lsmt.CreateUpper(files, opts)
 }
 
 // checkLower opens the layers below a writable one and makes sure that the file
@@ -124,17 +177,18 @@ func (a *Attacher) serveWritable(ctx context.Context, id string, lower *image) e
 	return a.register(ctx, id, at)
 }
 
-// Device makes a loop device of img, which is served as device id, unless it is,
-// and returns it. It can't be written.
-func (a *Attacher) Device(ctx context.Context, id string, img backstore.Image) (dev string, err error) {
+// Device makes a loop device of img, which is served as device id, unless it is.
+// It can't be written.
+func (a *Attacher) Device(ctx context.Context, id string, img backstore.Image) (LoopDevice, error) {
 	added, err := a.add(ctx, id, img, nil)
 	if err != nil {
-		return "", err
+		return LoopDevice{}, err
 	}
-	if dev, err = a.server.Loop(ctx, id); err != nil && added {
+	l, err := a.loop(ctx, id, a.find(id))
+	if err != nil && added {
 		err = errors.Join(err, a.remove(context.WithoutCancel(ctx), id))
 	}
-	return dev, err
+	return l, err
 }
 
 // writable returns the writable device id.

@@ -93,13 +93,11 @@ func TestWritable(t *testing.T) {
 			ctx := t.Context()
 			img := backstore.Image{Layers: []backstore.Layer{layerOf(t, "ext4")}}
 			opts := sized(0, sparse)
-			if sparse {
-				opts = sized(size, true)
-			}
-			img.Upper = upper(t, opts)
+			uppers := t.TempDir()
+			img.Upper = &lsmt.UpperFiles{Data: uppers + "/data", Index: uppers + "/index"}
 			dir := target(t)
 			for range 2 {
-				if _, err := a.AttachWritable(ctx, "w", img, attach.WritableOptions{Target: dir}); err != nil {
+				if _, err := a.AttachWritable(ctx, "w", img, attach.WritableOptions{Target: dir, Create: &opts}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -200,11 +198,11 @@ func TestWritableDevice(t *testing.T) {
 	a, _ := attacher(t)
 	ctx, dir := t.Context(), target(t)
 	img := backstore.Image{Layers: []backstore.Layer{layerOf(t, "ext4")}, Upper: upper(t, sized(0, false))}
-	dev, err := a.AttachWritable(ctx, "w", img, attach.WritableOptions{})
-	if err != nil {
-		t.Fatal(err)
+	w, err := a.AttachWritable(ctx, "w", img, attach.WritableOptions{})
+	if err != nil || w.FSType != "ext4" {
+		t.Fatal(w, err)
 	}
-	shell(t, "/", "mount -t ext4 "+dev+" "+dir)
+	shell(t, "/", "mount -t "+w.FSType+" "+w.Dev+" "+dir)
 	shell(t, dir, "echo text >file")
 	if err := a.Detach(ctx, "w", ""); !errors.Is(err, fusedev.ErrBusy) {
 		t.Errorf("detaching a device that is mounted: %v", err)
@@ -214,10 +212,11 @@ func TestWritableDevice(t *testing.T) {
 		t.Fatal(err)
 	}
 	img = sealed(t, img, 32<<20)
-	if dev, err = a.Device(ctx, "r", img); err != nil {
+	dev, err := a.Device(ctx, "r", img)
+	if err != nil {
 		t.Fatal(err)
 	}
-	shell(t, "/", "mount -t ext4 -o ro "+dev+" "+dir)
+	shell(t, "/", "mount -t "+dev.FSType+" -o ro "+dev.Dev+" "+dir)
 	shell(t, dir, "grep -q text file")
 	shell(t, "/", "umount "+dir)
 	if err := a.Detach(ctx, "r", ""); err != nil {

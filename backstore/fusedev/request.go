@@ -26,7 +26,7 @@ func (s *Server) request(ctx context.Context, r *channel.Request) {
 	// Without effect if the request was answered already, which is what the
 	// causes of a cancellation have in common.
 	_ = r.Fail(errno(err))
-	theirs := !errors.Is(err, errGone) && !errors.Is(err, errRemoved)
+	theirs := !errors.Is(err, errGone) && !errors.Is(err, errRemoved) && !errors.Is(err, syscall.EROFS)
 	if !theirs || ctx.Err() != nil || s.cfg.Observer == nil {
 		return
 	}
@@ -64,7 +64,10 @@ func (s *Server) serve(ctx context.Context, e *entry, r *channel.Request) error 
 		return s.read(ctx, e, d, r)
 	}
 	w, ok := d.(device.Writable)
-	if !ok {
+	switch {
+	case !ok && r.Op == channel.OpFlush: // there is nothing to be made durable
+		return r.Done()
+	case !ok:
 		return syscall.EROFS
 	}
 	// No limit here: the kernel has one, the payload is in memory already, and

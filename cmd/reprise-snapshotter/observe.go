@@ -32,6 +32,7 @@ var (
 	_ snapshot.Devices    = devices{}
 	_ snapshot.Prefetcher = devices{}
 	_ snapshot.Recorder   = devices{}
+	_ snapshot.Writer     = devices{}
 	_ snapshot.CacheUser  = devices{}
 )
 

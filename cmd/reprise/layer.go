@@ -20,8 +20,11 @@ func layerCommand() *cli.Command {
 		Name:  "layer",
 		Usage: "Make, seal, commit, merge and grow layers that are files",
 		Commands: []*cli.Command{
+			layerCreateCommand(),
 			layerCommitCommand(),
+			layerSealCommand(),
 			layerMergeCommand(),
+			layerGrowCommand(),
 		},
 	}
 }

@@ -18,6 +18,8 @@ import (
 // called by.
 func called(name string) *cli.Command {
 	switch filepath.Base(name) {
+	case "overlaybd-create":
+		return overlaybdTool(overlaybdCreate())
 	case "overlaybd-commit":
 		return overlaybdTool(overlaybdCommit())
 	case "overlaybd-merge":

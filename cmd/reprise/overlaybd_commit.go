@@ -51,6 +51,12 @@ func runOverlaybdCommit(ctx context.Context, cmd *cli.Command) error {
 	switch {
 	case seal && sealed:
 		return usageError{errors.New("--seal and --commit_sealed are two things to do")}
+	case seal:
+		args, err := arguments(cmd, 2)
+		if err != nil {
+			return err
+		}
+		return sealFiles(ctx, cmd, lsmt.UpperFiles{Data: args[0], Index: args[1]}, 0)
 	case sealed:
 		args, err := arguments(cmd, 2)
 		if err != nil {

@@ -73,14 +73,8 @@ func (f Form) plain(file *os.File, commit func(io.Writer) error) error {
 	}
 	opts := *f.Compression
 	opts.FinalHeader = true
-	z, err := zfile.NewWriter(file, opts)
-	if err != nil {
-		return err
-	}
-	if err := commit(z); err != nil {
-		return err
-	}
-	return z.Close()
+	_, err := zfile.Stream(file, opts, commit)
+	return err
 }
 
 // sum returns the digest of the first size bytes of file.
