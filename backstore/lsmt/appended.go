@@ -50,6 +50,7 @@ func (a *appended) end() int64         { return int64(a.next) * SectorSize }
 func (a *appended) stackable() error   { return nil }
 func (a *appended) move(u *Upper)      { a.u = u }
 
+// tidy implements body.
 func (a *appended) tidy() {
 	a.u.mu.RLock()
 	live := a.u.index.stored
