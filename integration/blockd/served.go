@@ -42,15 +42,15 @@ func (d *served) attach(ctx context.Context) (path string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	a := d.attachment()
-	path, err = d.attacher.AttachWritable(ctx, a.ID, a.Image, attach.WritableOptions{
+	device, err := d.attacher.AttachWritable(ctx, a.ID, a.Image, attach.WritableOptions{
 		Target: a.Target,
 		FS:     fusedev.FileSystem{Type: d.device.FSType},
 		Format: a.Target != "",
 	})
 	if a.Target != "" {
-		path = a.Target
+		return a.Target, err
 	}
-	return path, err
+	return device.Dev, err
 }
 
 // commit writes a picture of the writable layer to a file, which gets its name
