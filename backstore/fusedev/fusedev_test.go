@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,7 @@ func TestFSType(t *testing.T) {
 		{"ext4", image(1080, binary.LittleEndian.AppendUint16(nil, 0xEF53)), "ext4"},
 		{"erofs", image(1024, binary.LittleEndian.AppendUint32(nil, 0xE0F5E1E2)), "erofs"},
 		{"xfs", image(0, []byte("XFSB")), "xfs"},
+		{"xfs that mkfs has not finished", image(0, slices.Concat([]byte("XFSB"), make([]byte, 122), []byte{1})), ""},
 		{"zeros", make([]byte, 8192), ""},
 		{"one sector", make([]byte, 512), ""},
 		{"cut before the magic", image(1080, []byte{0x53, 0xEF})[:1024], ""},
