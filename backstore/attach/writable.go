@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"os"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/device"
 	"github.com/reprise-containers/reprise/backstore/fusedev"
@@ -80,8 +82,10 @@ func (a *Attacher) loop(ctx context.Context, id string, d device.Device) (l Loop
 	return l, err
 }
 
-// format makes a file system in device id unless there is one: the superblock is
-// the last that mkfs writes, so a device without one was never used.
+// format makes a file system in device id unless there is one. A device without
+// one was never used: the last that a mkfs does is to write the superblock of ext4,
+// and to take the mark of an unfinished file system out of that of xfs, which
+// fusedev.FSType looks at.
 func (a *Attacher) format(ctx context.Context, id string, fs fusedev.FileSystem) error {
 	_, err := fusedev.FSType(ctx, a.find(id).upper)
 	if errors.Is(err, fusedev.ErrUnknownFileSystem) {
@@ -118,19 +122,21 @@ func (a *Attacher) addWritable(ctx context.Context, id string, spec backstore.Im
 }
 
 // createUpper makes the files of a writable layer over below bytes, unless they
-// are there. One without the other was never served.
+// are there. A crash may have left one of them, which is made anew: CreateUpper had
+// not returned, so nothing was written. If something was, that is an error.
 func createUpper(files lsmt.UpperFiles, opts lsmt.UpperOptions, below int64) error {
-	there := 0
-	for _, f := range []string{files.Data, files.Index} {
-		switch _, err := os.Lstat(f); {
-		case err == nil:
-			there++
-		case !errors.Is(err, os.ErrNotExist):
-			return err
-		}
+	data, err := stat(files.Data)
+	if err != nil {
+		return err
 	}
-	if there == 2 {
+	index, err := stat(files.Index)
+	switch {
+	case err != nil:
+		return err
+	case data != nil && index != nil:
 		return nil
+	case data != nil && allocated(data) > max(lsmt.HeaderSize, int64(data.Blksize)):
+		return fmt.Errorf("writable layer %s holds data, but lacks its index %s", files.Data, files.Index)
 	}
 	for _, f := range []string{files.Data, files.Index} {
 		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -142,6 +148,22 @@ func createUpper(files lsmt.UpperFiles, opts lsmt.UpperOptions, below int64) err
 	}
 	return lsmt.CreateUpper(files, opts)
 }
+
+// stat examines file, and returns nil if it is not there.
+func stat(file string) (*unix.Stat_t, error) {
+	var st unix.Stat_t
+	err := unix.Lstat(file, &st)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return nil, nil
+	case err != nil:
+		return nil, &os.PathError{Op: "lstat", Path: file, Err: err}
+	}
+	return &st, nil
+}
+
+// allocated returns the bytes that the file of st takes on its file system.
+func allocated(st *unix.Stat_t) int64 { return st.Blocks * 512 }
 
 // checkLower opens the layers below a writable one and makes sure that the file
 // system in them can be written.
@@ -174,6 +196,11 @@ func (a *Attacher) serveWritable(ctx context.Context, id string, lower *image) e
 		return err
 	}
 	at.upper = upper
+	// Of what is taken over, the size below is not known here.
+	if !lower.part && upper.Size() < lower.size {
+		err := fmt.Errorf("writable layer %s has %d bytes, less than the %d of the layers below", lower.spec.Upper.Data, upper.Size(), lower.size)
+		return errors.Join(err, at.close())
+	}
 	return a.register(ctx, id, at)
 }
 
@@ -208,25 +235,49 @@ func (a *Attacher) Freeze(ctx context.Context, id string, during func(ctx contex
 	if err != nil {
 		return err
 	}
-	var layer *lsmt.Layer
-	release := func() {}
-	take := func() (err error) {
-		layer, release, err = at.upper.Snapshot(ctx)
-		return err
-	}
 	target, err := a.target(id)
-	if err == nil && target != "" {
-		err = a.server.Freeze(ctx, target, take)
-	} else if err == nil {
-		err = take()
+	if err == nil {
+		err = a.freeze(ctx, at.upper, target, during)
 	}
 	if err != nil {
-		if layer != nil {
-			release()
-		}
 		return fmt.Errorf("freezing device %s: %w", id, err)
 	}
-	defer release()
+	return nil
+}
+
+// freeze is Freeze of the device u, which is mounted on target or, if that is "",
+// nowhere.
+func (a *Attacher) freeze(ctx context.Context, u *lsmt.Upper, target string, during func(ctx context.Context, l *lsmt.Layer) error) error {
+	var layer *lsmt.Layer
+	release := func() {}
+	defer func() { release() }()
+	take := func() error {
+		l, done, err := u.Snapshot(ctx)
+		if err == nil {
+			layer, release = l, done
+		}
+		return err
+	}
+	var err error
+	switch {
+	case target == "":
+		err = take()
+	case u.Stats().Sparse:
+		// Thawing writes to the device, as ext4 does to its superblock, and the
+		// device takes no write before the release: that has to come first.
+		return a.server.Freeze(ctx, target, func() error {
+			defer func() { release() }()
+			if err := take(); err != nil {
+				return err
+			}
+			return during(ctx, layer)
+		})
+	default:
+		err = a.server.Freeze(ctx, target, take)
+	}
+	if err != nil {
+		return err
+	}
 	return during(ctx, layer)
 }
 

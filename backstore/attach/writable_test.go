@@ -193,6 +193,131 @@ func TestWritableBottom(t *testing.T) {
 	}
 }
 
+// TestWritableFreeze takes the state of a device that is mounted. What was not
+// written out yet is in it.
+func TestWritableFreeze(t *testing.T) {
+	for _, fsType := range []string{"ext4", "xfs"} {
+		for name, sparse := range map[string]bool{"append-only": false, "sparse": true} {
+			t.Run(fsType+" "+name, func(t *testing.T) {
+				a, _ := attacher(t)
+				ctx, dir := t.Context(), target(t)
+				img := backstore.Image{Upper: upper(t, sized(512<<20, sparse))}
+				opts := attach.WritableOptions{Target: dir, FS: fusedev.FileSystem{Type: fsType}, Format: true}
+				if _, err := a.AttachWritable(ctx, "w", img, opts); err != nil {
+					t.Fatal(err)
+				}
+				shell(t, dir, "echo text >file")
+				var frozen bytes.Buffer
+				commit := func(ctx context.Context, l *lsmt.Layer) error { return l.Commit(ctx, &frozen, lsmt.Identity{}) }
+				if err := a.Freeze(ctx, "w", commit); err != nil {
+					t.Fatal(err)
+				}
+				failed := errors.New("during a freeze")
+				if err := a.Freeze(ctx, "w", func(context.Context, *lsmt.Layer) error { return failed }); !errors.Is(err, failed) {
+					t.Errorf("Freeze = %v, want %v", err, failed)
+				}
+				shell(t, dir, "echo more >second; sync -f .") // it is thawed
+				if err := a.Detach(ctx, "w", dir); err != nil {
+					t.Fatal(err)
+				}
+				file := filepath.Join(t.TempDir(), "frozen")
+				if err := os.WriteFile(file, frozen.Bytes(), 0o600); err != nil {
+					t.Fatal(err)
+				}
+				if err := a.Attach(ctx, "f", backstore.Image{Layers: []backstore.Layer{{File: file}}}, dir); err != nil {
+					t.Fatal(err)
+				}
+				shell(t, dir, "grep -q text file; test ! -e second")
+				if err := a.Detach(ctx, "f", dir); err != nil {
+					t.Fatal(err)
+				}
+			})
+		}
+	}
+}
+
+// TestWritableUnformatted makes a file system again whose mkfs did not end.
+func TestWritableUnformatted(t *testing.T) {
+	a, _ := attacher(t)
+	ctx, dir := t.Context(), target(t)
+	img := backstore.Image{Upper: upper(t, sized(512<<20, false))}
+	opts := attach.WritableOptions{Target: dir, FS: fusedev.FileSystem{Type: "xfs"}, Format: true}
+	cycle := func(script string) {
+		t.Helper()
+		if _, err := a.AttachWritable(ctx, "w", img, opts); err != nil {
+			t.Fatal(err)
+		}
+		shell(t, dir, script)
+		if err := a.Detach(ctx, "w", dir); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cycle("echo text >file")
+	cycle("grep -q text file")
+	u, err := lsmt.OpenUpper(ctx, *img.Upper, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sector := make([]byte, device.SectorSize)
+	if _, err := u.ReadAt(ctx, sector, 0); err != nil {
+		t.Fatal(err)
+	}
+	if string(sector[:4]) != "XFSB" || sector[126] != 0 {
+		t.Fatalf("the superblock starts with %q, and sb_inprogress is %d", sector[:4], sector[126])
+	}
+	sector[126] = 1
+	if _, err := u.WriteAt(ctx, sector, 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := u.Close(); err != nil {
+		t.Fatal(err)
+	}
+	cycle("test ! -e file")
+}
+
+// TestWritableCreate makes the files of a writable layer, and never anew if they
+// hold something.
+func TestWritableCreate(t *testing.T) {
+	remote, _, r, want := images(t)
+	a := attach.New(newKernel(), r.open, attach.Config{})
+	attachCreated := func(files lsmt.UpperFiles, size int64) error {
+		remote.Upper = &files
+		opts := sized(size, false)
+		_, err := a.AttachWritable(t.Context(), "w", remote, attach.WritableOptions{Create: &opts})
+		return errors.Join(err, a.Detach(t.Context(), "w", ""))
+	}
+	fresh := func() lsmt.UpperFiles {
+		dir := t.TempDir()
+		return lsmt.UpperFiles{Data: dir + "/data", Index: dir + "/index"}
+	}
+	if err := attachCreated(fresh(), int64(len(want))/2); err == nil {
+		t.Error("a device is smaller than the layers below")
+	}
+	for _, first := range []bool{true, false} { // a crash left one file
+		files := fresh()
+		left := files.Index
+		if first {
+			left = files.Data
+		}
+		if err := os.WriteFile(left, make([]byte, 512), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := attachCreated(files, 0); err != nil {
+			t.Errorf("with %s alone: %v", left, err)
+		}
+	}
+	files := fresh()
+	if err := os.WriteFile(files.Data, devicetest.Random(1<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := attachCreated(files, 0); err == nil {
+		t.Error("a layer whose index is lost is made anew")
+	}
+	if st, err := os.Stat(files.Data); err != nil || st.Size() != 1<<20 {
+		t.Errorf("the data file of a layer whose index is lost: %v, %v", st, err)
+	}
+}
+
 // TestWritableDevice hands out loop devices and takes them back.
 func TestWritableDevice(t *testing.T) {
 	a, _ := attacher(t)
