@@ -304,25 +304,44 @@ func (a *Attacher) Close() error {
 	return errors.Join(errs...)
 }
 
-// Stats says how many images are attached.
+// Stats says what is attached.
 type Stats struct {
 	Attached int // images
 	Local    int // images that are held locally as a whole, as Run saw last
+	Writable int // devices that can be written
+	// Live and Dead are the bytes of what was written to them: what is there now,
+	// and what was overwritten or discarded and is not freed yet.
+	Live, Dead int64
 	// Readahead is of all images that ever were.
 	Readahead readahead.Stats
 }
 
-// Stats returns how many images are attached.
+// Stats returns what is attached.
 func (a *Attacher) Stats() Stats {
+	s, uppers := a.count()
+	for _, u := range uppers { // which may wait for one that is being closed
+		held := u.Stats()
+		s.Live += held.Live
+		s.Dead += held.Dead
+	}
+	return s
+}
+
+// count returns Stats without what is in writable layers, and those.
+func (a *Attacher) count() (s Stats, uppers []*lsmt.Upper) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	s := Stats{Attached: len(a.attached), Readahead: a.ahead.Stats()}
+	s = Stats{Attached: len(a.attached), Readahead: a.ahead.Stats()}
 	for _, at := range a.attached {
 		if at.local.Load() {
 			s.Local++
 		}
+		if at.upper != nil {
+			s.Writable++
+			uppers = append(uppers, at.upper)
+		}
 	}
-	return s
+	return s, uppers
 }
 
 // find returns what is attached as id, nil if nothing is.

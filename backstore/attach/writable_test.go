@@ -383,6 +383,9 @@ func TestWritableRecover(t *testing.T) {
 	_, err = d.WriteAt(t.Context(), p, 4096)
 	must(err)
 	copy(want[4096:], p)
+	if st := a.Stats(); st.Writable != 1 || st.Live != int64(len(p)) || st.Dead != 0 {
+		t.Errorf("Stats = %+v", st)
+	}
 	must(a.Grow(t.Context(), "w", int64(len(want))+1<<20))
 	want = append(want, make([]byte, 1<<20)...)
 	// What a process leaves that is gone: its locks are, and its files stay open

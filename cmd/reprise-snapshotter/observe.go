@@ -107,6 +107,10 @@ func export(m *metrics.Metrics, c *cache.Cache, a *attach.Attacher, server *fuse
 	m.Gauge("reprise_images_attached", "Images attached.", func() float64 { return float64(a.Stats().Attached) })
 	m.Gauge("reprise_images_local", "Images of which everything is held locally, looked at every few seconds.",
 		func() float64 { return float64(a.Stats().Local) })
+	m.Gauge("reprise_devices_writable", "Devices attached that can be written.", func() float64 { return float64(a.Stats().Writable) })
+	m.Gauge("reprise_writable_live_bytes", "Bytes that attached writable layers hold.", func() float64 { return float64(a.Stats().Live) })
+	m.Gauge("reprise_writable_dead_bytes", "Bytes of attached writable layers that were overwritten or discarded, and are not freed yet.",
+		func() float64 { return float64(a.Stats().Dead) })
 	ahead := func(value func(readahead.Stats) int64) func() float64 {
 		return func() float64 { return float64(value(a.Stats().Readahead)) }
 	}
@@ -143,6 +147,7 @@ func export(m *metrics.Metrics, c *cache.Cache, a *attach.Attacher, server *fuse
 	m.Gauge("reprise_device_reads_waiting", "Kernel reads that wait for their device's turn.", sum(func(d fusedev.DeviceStats) int64 { return d.Waiting }))
 	// Devices come and go, and their counts with them, so these are gauges.
 	m.Gauge("reprise_device_read_bytes", "Bytes read by the kernel from attached devices.", sum(func(d fusedev.DeviceStats) int64 { return d.Bytes }))
+	m.Gauge("reprise_device_written_bytes", "Bytes written by the kernel to attached devices.", sum(func(d fusedev.DeviceStats) int64 { return d.Written }))
 	m.Gauge("reprise_device_reads", "Kernel reads of attached devices.", sum(func(d fusedev.DeviceStats) int64 { return d.Requests }))
 	m.Gauge("reprise_device_read_errors", "Kernel reads of attached devices that failed.", sum(func(d fusedev.DeviceStats) int64 { return d.Errors }))
 }
