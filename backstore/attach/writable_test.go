@@ -275,6 +275,43 @@ func TestWritableUnformatted(t *testing.T) {
 	cycle("test ! -e file")
 }
 
+// TestWritableFull fills the disk of the host. What was written before stays, and
+// writing goes on when there is room again.
+func TestWritableFull(t *testing.T) {
+	for name, sparse := range map[string]bool{"append-only": false, "sparse": true} {
+		t.Run(name, func(t *testing.T) {
+			a, _ := attacher(t)
+			ctx, dir, host := t.Context(), target(t), target(t)
+			shell(t, "/", "mount -t tmpfs -o size=24m tmpfs "+host)
+			t.Cleanup(func() { shell(t, "/", "umount "+host) })
+			files := lsmt.UpperFiles{Data: host + "/data", Index: host + "/index"}
+			img := backstore.Image{Layers: []backstore.Layer{layerOf(t, "ext4")}, Upper: &files}
+			create := sized(0, sparse)
+			if _, err := a.AttachWritable(ctx, "w", img, attach.WritableOptions{Target: dir, Create: &create}); err != nil {
+				t.Fatal(err)
+			}
+			sum := shell(t, dir, "rm unneeded; head -c 1000000 /dev/urandom >kept; sync -f .; sha256sum kept")
+			shell(t, host, "dd if=/dev/zero of=ballast bs=64K 2>/dev/null || truncate -s -1M ballast")
+			shell(t, dir, "! dd if=/dev/urandom of=lost bs=1M count=8 conv=fsync 2>/dev/null")
+			shell(t, host, "rm ballast")
+			shell(t, dir, "rm lost; sync -f . || sync -f .; head -c 2000000 /dev/urandom >after; sync -f .")
+			sum += shell(t, dir, "sha256sum after")
+			if err := a.Detach(ctx, "w", dir); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.AttachWritable(ctx, "w", img, attach.WritableOptions{Target: dir}); err != nil {
+				t.Fatal(err)
+			}
+			if got := shell(t, dir, "sha256sum kept") + shell(t, dir, "sha256sum after"); got != sum {
+				t.Errorf("the files are %s, were %s", got, sum)
+			}
+			if err := a.Detach(ctx, "w", dir); err != nil {
+				t.Fatal(err)
+			}
+		})
+	}
+}
+
 // TestWritableCreate makes the files of a writable layer, and never anew if they
 // hold something.
 func TestWritableCreate(t *testing.T) {
