@@ -12,6 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Data that is written is on its way to the disk before a flush asks for it, as it
+// is under a loop device with direct I/O, so that the flush of much data does not
+// begin with an idle disk: a write of earlyBytes at once, and pieces of the end of an
+// append-only layer when they are full.
+const (
+	earlyBytes   = 64 << 10
+	earlySectors = 512 // 256 KiB
+)
+
 // hostFile is what a writable layer needs of a file. There is one implementation;
 // tests put another around it that fails.
 type hostFile interface {
@@ -28,6 +37,9 @@ type hostFile interface {
 	truncate(n int64) error
 	// sync makes the contents and the length durable.
 	sync() error
+	// start has the kernel begin to write n bytes from off on to the disk, and
+	// does not wait for it. What comes of it, a sync tells.
+	start(off, n int64)
 	// punch frees n bytes from off on, which then read as zeros.
 	punch(off, n int64) error
 	// nextData is Sparse.NextData, up to end.
@@ -77,6 +89,10 @@ func (f osFile) truncate(n int64) error { return f.Truncate(n) }
 
 func (f osFile) sync() error {
 	return f.retry("fdatasync", func() error { return unix.Fdatasync(int(f.Fd())) })
+}
+
+func (f osFile) start(off, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
 }
 
 func (f osFile) punch(off, n int64) error {

@@ -145,6 +145,9 @@ func (s *inplace) pwrite(p []byte, off int64) error {
 	if _, err := s.data.WriteAt(p, HeaderSize+off); err != nil {
 		return fmt.Errorf("writing data file: %w", err)
 	}
+	if len(p) >= earlyBytes {
+		s.data.start(HeaderSize+off, int64(len(p)))
+	}
 	return nil
 }
 
