@@ -44,6 +44,9 @@ type hostFile interface {
 	punch(off, n int64) error
 	// nextData is Sparse.NextData, up to end.
 	nextData(off, end int64) (start, stop int64, err error)
+	// forget writes the file out and drops what the kernel has of it in memory, as
+	// far as nobody uses it, so that nextData tells what is on the disk.
+	forget() error
 	// block returns the unit in bytes in which the file has data or a hole.
 	block() (int64, error)
 }
@@ -103,6 +106,13 @@ func (f osFile) punch(off, n int64) error {
 func (f osFile) nextData(off, end int64) (start, stop int64, err error) {
 	s := SparseFile{f: f.File, size: end}
 	return s.NextData(off)
+}
+
+func (f osFile) forget() error {
+	if err := f.sync(); err != nil {
+		return err
+	}
+	return f.retry("fadvise", func() error { return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) })
 }
 
 func (f osFile) block() (int64, error) {
