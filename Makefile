@@ -1,4 +1,4 @@
-# Verbs for people: build test race lint fuzz bench bench-coldstart demo install clean.
+# Verbs for people: build test race lint fuzz crash stress bench bench-coldstart demo install clean.
 # Everything that is needed beyond Go, gcc, git, make and apt is fetched by
 # integration/tools/install.sh into a cache outside the tree.
 
@@ -7,6 +7,8 @@ BINDIR   ?= bin
 PREFIX   ?= /usr/local
 DESTDIR  ?=
 FUZZTIME ?= 60s
+KILLS    ?= 200
+STRESS_TIME ?= 20m
 VERSION  ?= $(shell git describe --always --dirty --tags 2>/dev/null || echo unknown)
 
 TOOLS     = integration/tools/install.sh
@@ -14,7 +16,7 @@ LDFLAGS   = -s -w -X main.version=$(VERSION)
 GOBUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 UNITPKGS  = $$($(GO) list ./... | grep -v /integration)
 
-.PHONY: help build test unit e2e race lint fuzz bench bench-coldstart demo install tools clean
+.PHONY: help build test unit e2e race lint fuzz crash stress bench bench-coldstart demo install tools clean
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -49,6 +51,13 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 			$(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s $$pkg || exit 1; \
 		done; \
 	done
+
+crash: ## kill the daemon of writable devices KILLS (200) times in each crash test (root)
+	CRASH_KILLS=$(KILLS) $(GO) test -count 1 -timeout 60m -v ./integration/crash
+
+stress: ## load writable devices for STRESS_TIME (20m) with 128 MB of memory (root)
+	@$(TOOLS) bench >/dev/null
+	$(GO) run ./integration/stress -time $(STRESS_TIME) $(STRESS)
 
 bench: ## ratios against plain loop devices, bare libraries, overlayfs, other converters (root)
 	@$(TOOLS) bench >/dev/null

@@ -71,8 +71,14 @@ func (a *appended) write(_ context.Context, p []byte, off int64) error {
 	}
 	if err != nil {
 		a.giveBack(at, n)
+		return err
 	}
-	return err
+	// Whole pieces, however small the writes are that fill them. One that others
+	// still write to goes to the disk again with a flush.
+	if first, end := at/earlySectors, (at+n)/earlySectors; first < end {
+		a.data.start(int64(first*earlySectors)*SectorSize, int64((end-first)*earlySectors)*SectorSize)
+	}
+	return nil
 }
 
 // allocate returns the sector of the data file where n sectors go.

@@ -12,6 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Data that is written is on its way to the disk before a flush asks for it, as it
+// is under a loop device with direct I/O, so that the flush of much data does not
+// begin with an idle disk: a write of earlyBytes at once, and pieces of the end of an
+// append-only layer when they are full.
+const (
+	earlyBytes   = 64 << 10
+	earlySectors = 512 // 256 KiB
+)
+
 // hostFile is what a writable layer needs of a file. There is one implementation;
 // tests put another around it that fails.
 type hostFile interface {
@@ -28,10 +37,16 @@ type hostFile interface {
 	truncate(n int64) error
 	// sync makes the contents and the length durable.
 	sync() error
+	// start has the kernel begin to write n bytes from off on to the disk, and
+	// does not wait for it. What comes of it, a sync tells.
+	start(off, n int64)
 	// punch frees n bytes from off on, which then read as zeros.
 	punch(off, n int64) error
 	// nextData is Sparse.NextData, up to end.
 	nextData(off, end int64) (start, stop int64, err error)
+	// forget writes the file out and drops what the kernel has of it in memory, as
+	// far as nobody uses it, so that nextData tells what is on the disk.
+	forget() error
 	// block returns the unit in bytes in which the file has data or a hole.
 	block() (int64, error)
 }
@@ -79,6 +94,10 @@ func (f osFile) sync() error {
 	return f.retry("fdatasync", func() error { return unix.Fdatasync(int(f.Fd())) })
 }
 
+func (f osFile) start(off, n int64) {
+	_ = unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
+}
+
 func (f osFile) punch(off, n int64) error {
 	const mode = unix.FALLOC_FL_PUNCH_HOLE | unix.FALLOC_FL_KEEP_SIZE
 	return f.retry("fallocate", func() error { return unix.Fallocate(int(f.Fd()), mode, off, n) })
@@ -87,6 +106,13 @@ func (f osFile) punch(off, n int64) error {
 func (f osFile) nextData(off, end int64) (start, stop int64, err error) {
 	s := SparseFile{f: f.File, size: end}
 	return s.NextData(off)
+}
+
+func (f osFile) forget() error {
+	if err := f.sync(); err != nil {
+		return err
+	}
+	return f.retry("fadvise", func() error { return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) })
 }
 
 func (f osFile) block() (int64, error) {

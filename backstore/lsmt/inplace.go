@@ -46,6 +46,13 @@ func (u *Upper) openSparse(data, index hostFile, files UpperFiles, id Identity) 
 			return nil, fmt.Errorf("data file is shorter than its disk of %d bytes, and can't be made longer", id.VirtualSize)
 		}
 	}
+	// A write that the host's end has overtaken may leave an extent that was allocated
+	// and never written. It is a hole, but only until somebody reads it, if only ahead of
+	// what is wanted, as of the header just now: for the zeros that are then in memory,
+	// the kernel calls it data, and those would hide what is below.
+	if err := data.forget(); err != nil {
+		return nil, err
+	}
 	l := &Layer{r: &reader{hostFile: data, name: files.Data, n: size}, id: id}
 	if err := l.scanHoles(); err != nil {
 		return nil, err
@@ -144,6 +151,9 @@ func (s *inplace) place(ctx context.Context, p []byte, off int64) error {
 func (s *inplace) pwrite(p []byte, off int64) error {
 	if _, err := s.data.WriteAt(p, HeaderSize+off); err != nil {
 		return fmt.Errorf("writing data file: %w", err)
+	}
+	if len(p) >= earlyBytes {
+		s.data.start(HeaderSize+off, int64(len(p)))
 	}
 	return nil
 }

@@ -48,6 +48,11 @@ func openWritable(ctx context.Context, data, index blob.ReaderAt) (*Layer, error
 	l := &Layer{r: data, id: h.Identity, kind: "append-only"}
 	if h.has(flagSparse) {
 		l.kind = "sparse"
+		if f, ok := data.(*SparseFile); ok {
+			if err := (osFile{f.f}).forget(); err != nil { // see openSparse
+				return nil, err
+			}
+		}
 		return l, l.scanHoles()
 	}
 	if index == nil {

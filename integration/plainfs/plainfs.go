@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -68,13 +69,25 @@ func (fs *FileSystem) Mount() error {
 	return nil
 }
 
-// Unmount unmounts it.
+// Unmount unmounts it, and waits until that is so in all mount namespaces: a
+// process that has just cloned ours, as runc does, keeps the file system for a
+// moment, and what is mounted anew then is the same one, with its power lost.
 func (fs *FileSystem) Unmount() error {
 	if err := unix.Unmount(fs.Dir, 0); err != nil {
 		return fmt.Errorf("unmounting %s: %w", fs.Dir, err)
 	}
 	fs.mounted = false
-	return nil
+	for range 1000 {
+		dev, err := os.OpenFile(fs.Device.Path, os.O_RDONLY|os.O_EXCL, 0)
+		if err == nil {
+			return dev.Close()
+		}
+		if !errors.Is(err, unix.EBUSY) {
+			return fmt.Errorf("unmounting %s: %w", fs.Dir, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return fmt.Errorf("unmounting %s: another mount namespace keeps it", fs.Dir)
 }
 
 // The kernel's request to shut a file system down at once: nothing more is

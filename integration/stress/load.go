@@ -115,7 +115,7 @@ func (t *target) start(ctx context.Context, g *errgroup.Group) {
 // repeat runs fio over and over.
 func (t *target) repeat(ctx context.Context, args ...string) error {
 	args = append(args, "--directory="+filepath.Join(t.root, "fio"), "--thread", "--ioengine=psync", "--alloc-size=1024",
-		"--verify_fatal=1", "--output-format=terse", "--randseed="+strconv.FormatInt(t.fio.Load(), 10))
+		"--verify_fatal=1", "--verify_state_save=0", "--output-format=terse", "--randseed="+strconv.FormatInt(t.fio.Load(), 10))
 	for ctx.Err() == nil {
 		if out, err := exec.Command("fio", args...).CombinedOutput(); err != nil {
 			return fmt.Errorf("running fio %s in %s: %w: %s", args[0], t.root, err, strings.TrimSpace(string(out)))

@@ -65,7 +65,7 @@ func (j Job) loop(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer unlock()
-	source, err := j.presentLoop()
+	source, err := j.liveLoop(ctx)
 	if err != nil || source != "" {
 		return Result{Source: source}, err
 	}
@@ -87,6 +87,27 @@ func (j Job) loop(ctx context.Context) (Result, error) {
 	}
 	// Until here it would have gone with this process.
 	return Result{Source: loop.Name()}, setAutoclear(loop, false)
+}
+
+// liveLoop is presentLoop, but waits for one that is just being detached, by what
+// an earlier daemon left behind, to be gone.
+func (j Job) liveLoop(ctx context.Context) (source string, err error) {
+	for {
+		source, err := j.presentLoop()
+		if err != nil || source == "" {
+			return "", err
+		}
+		loop, err := openLoop(source, j.File, j.Writable)
+		if err == nil {
+			return source, loop.Close()
+		}
+		if !errors.Is(err, unix.ENXIO) {
+			return "", err
+		}
+		if err := pause(ctx); err != nil {
+			return "", err
+		}
+	}
 }
 
 // presentLoop returns the loop device of an earlier job like j, "" if there is
