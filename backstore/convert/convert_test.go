@@ -67,7 +67,7 @@ func id(n int) convert.ID {
 // image is converted layers in files.
 type image struct {
 	files []string
-	blobs []convert.Blob
+	blobs []backstore.Blob
 }
 
 // run converts archives to files in a temporary directory.

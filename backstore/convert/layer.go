@@ -6,12 +6,9 @@ import (
 	"io"
 	"os"
 
-	"github.com/opencontainers/go-digest"
-
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/erofs"
 	"github.com/reprise-containers/reprise/backstore/lsmt"
-	"github.com/reprise-containers/reprise/remote/blob/chunks"
 )
 
 // Layer is a layer whose archive was read. It must be closed.
@@ -20,16 +17,6 @@ type Layer struct {
 	id      ID
 	blocks  []erofs.Block // metadata
 	content *spool
-}
-
-// Blob is a layer blob that was written.
-type Blob struct {
-	// Digest and Size (bytes) describe it; as a tar archive that is not
-	// compressed, its digest is its diff ID, too.
-	Digest digest.Digest
-	Size   int64
-	// Chunks is where its chunk table is.
-	Chunks chunks.Ref
 }
 
 // Close removes the layer's temporary file.
@@ -41,18 +28,8 @@ func (l *Layer) ContentSize() int64 {
 }
 
 // Write writes the layer's blob, with its chunk table, to f, an empty file.
-func (l *Layer) Write(ctx context.Context, f *os.File) (Blob, error) {
-	err := backstore.WriteLayer(f, l.opts.Compression, func(w io.Writer) error { return l.commit(ctx, w) })
-	if err != nil {
-		return Blob{}, err
-	}
-	st, err := f.Stat()
-	if err != nil {
-		return Blob{}, err
-	}
-	var b Blob
-	b.Chunks, b.Digest, b.Size, err = backstore.AppendChunks(ctx, f, st.Size())
-	return b, err
+func (l *Layer) Write(ctx context.Context, f *os.File) (backstore.Blob, error) {
+	return backstore.WriteBlob(ctx, f, l.opts.Compression, func(w io.Writer) error { return l.commit(ctx, w) })
 }
 
 // commit writes the LSMT stream of the layer to w: metadata and content in the
