@@ -70,7 +70,7 @@ func OpenRecorded(ctx context.Context, layers []blob.ReaderAt, r *tracelayer.Rec
 
 func open(ctx context.Context, layers []blob.ReaderAt, decorate func(int, blob.ReaderAt) blob.ReaderAt) (*lsmt.Image, error) {
 	if len(layers) > lsmt.MaxLayers {
-		return nil, fmt.Errorf("opening image: %d layers are more than the %d the format can stack", len(layers), lsmt.MaxLayers)
+		return nil, fmt.Errorf("opening image: %d layers are more than the %d the format can stack: merge some that follow each other into one (reprise layer merge)", len(layers), lsmt.MaxLayers)
 	}
 	opened := make([]*lsmt.Layer, len(layers))
 	var segments atomic.Int64

@@ -21,14 +21,7 @@ func WriteLayer(t tarblob.Target, opts zfile.Options, write func(w io.Writer) er
 		return fmt.Errorf("writing layer blob: %w", err)
 	}
 	opts.FinalHeader = true
-	z, err := zfile.NewWriter(archive, opts)
-	if err != nil {
-		return fmt.Errorf("writing layer blob: %w", err)
-	}
-	if err := write(z); err != nil {
-		return err
-	}
-	if err := z.Close(); err != nil {
+	if _, err := zfile.Stream(archive, opts, write); err != nil {
 		return fmt.Errorf("writing layer blob: %w", err)
 	}
 	if err := archive.Close(); err != nil {

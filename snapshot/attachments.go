@@ -24,6 +24,7 @@ type attachments struct {
 	devices    Devices
 	prefetcher Prefetcher // nil if the devices are none
 	recorder   Recorder   // nil if the devices are none
+	writer     Writer     // nil if the devices are none
 	dirs       layout
 	timeout    time.Duration
 
@@ -50,6 +51,7 @@ func newAttachments(d Devices, dirs layout, timeout time.Duration) *attachments 
 	a := &attachments{devices: d, dirs: dirs, timeout: timeout, images: map[string]*attachment{}}
 	a.prefetcher, _ = d.(Prefetcher)
 	a.recorder, _ = d.(Recorder)
+	a.writer, _ = d.(Writer)
 	return a
 }
 
@@ -70,6 +72,22 @@ func (a *attachments) attach(ctx context.Context, id string) (string, error) {
 func (a *attachments) attachAs(ctx context.Context, id, image string,
 	do func(ctx context.Context, img backstore.Image, target string, first bool) error,
 ) (string, error) {
+	target := a.dirs.mountpoint(id)
+	return target, a.locked(ctx, id, func(ctx context.Context, first bool) error {
+		img, err := a.dirs.image(image)
+		if err != nil {
+			return fmt.Errorf("attaching image %s: %w", id, err)
+		}
+		if err := do(ctx, img, target, first); err != nil {
+			return fmt.Errorf("attaching image %s (%s): %w", id, img.Ref, err)
+		}
+		return nil
+	})
+}
+
+// locked calls do with the lock of attachment id held, after which there may be
+// something to detach. do is told whether there can be nothing yet.
+func (a *attachments) locked(ctx context.Context, id string, do func(ctx context.Context, first bool) error) error {
 	ctx, cancel := a.bounded(ctx)
 	defer cancel()
 	state := a.enter(id)
@@ -77,24 +95,17 @@ func (a *attachments) attachAs(ctx context.Context, id, image string,
 	select {
 	case state.lock <- struct{}{}:
 	case <-ctx.Done():
-		return "", fmt.Errorf("waiting for image %s to be attached: %w", id, context.Cause(ctx))
+		return fmt.Errorf("waiting for image %s to be attached: %w", id, context.Cause(ctx))
 	}
 	defer state.unlock()
 
-	img, err := a.dirs.image(image)
-	if err != nil {
-		return "", fmt.Errorf("attaching image %s: %w", id, err)
-	}
-	target := a.dirs.mountpoint(id)
 	first := !state.attached
 	a.set(state, true)
-	if err := do(ctx, img, target, first); err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
-		}
-		return "", fmt.Errorf("attaching image %s (%s): %w", id, img.Ref, err)
+	err := do(ctx, first)
+	if err != nil && ctx.Err() != nil {
+		err = fmt.Errorf("%w (%w)", context.Cause(ctx), err)
 	}
-	return target, nil
+	return err
 }
 
 // errBusy says that an image is being attached or detached. Its class tells

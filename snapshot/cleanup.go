@@ -103,6 +103,11 @@ func (s *Snapshotter) reconcile(ctx context.Context) error {
 		}
 		wanted = append(wanted, backstore.Attachment{ID: id, Image: img, Target: s.dirs.mountpoint(id)})
 	}
+	writers, err := s.writers(ctx)
+	if err != nil {
+		return err
+	}
+	wanted = append(wanted, writers...)
 	slices.SortFunc(wanted, func(a, b backstore.Attachment) int { return compareIDs(a.ID, b.ID) })
 	attached, err := s.images.devices.Recover(ctx, wanted)
 	if err != nil {
@@ -114,6 +119,73 @@ func (s *Snapshotter) reconcile(ctx context.Context) error {
 		log.G(ctx).WithError(err).Warn("leaving directories to be cleaned up later")
 	}
 	return nil
+}
+
+// writers returns the attachments of the active snapshots that have a writable
+// device, and removes what is left of one in committed ones.
+func (s *Snapshotter) writers(ctx context.Context) ([]backstore.Attachment, error) {
+	type writer struct {
+		id      string
+		parents []string
+	}
+	var active []writer
+	var committed []string
+	err := s.read(ctx, func(ctx context.Context) error {
+		return storage.WalkInfo(ctx, func(ctx context.Context, info snapshots.Info) error {
+			id, _, _, err := storage.GetInfo(ctx, info.Name)
+			if err != nil {
+				return err
+			}
+			switch info.Kind {
+			case snapshots.KindCommitted:
+				committed = append(committed, id)
+			case snapshots.KindActive:
+				ids, err := ancestry(ctx, info.Parent)
+				active = append(active, writer{id, ids})
+				return err
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range committed {
+		if err := s.dropWritable(id); err != nil {
+			log.G(ctx).WithError(err).WithField("id", id).Warn("leaving the files of a writable device that was committed")
+		}
+	}
+	var wanted []backstore.Attachment
+	for _, a := range active {
+		w, err := s.dirs.writable(a.id)
+		if err == nil && w == nil {
+			continue
+		}
+		var img backstore.Image
+		if err == nil {
+			s.images.use(a.id, 1)
+			img, err = s.writableOn(a.id, a.parents)
+		}
+		if err != nil {
+			log.G(ctx).WithError(err).WithField("id", a.id).Error("a writable device cannot be brought back")
+			continue
+		}
+		attachment := backstore.Attachment{ID: a.id, Image: img, Target: s.dirs.mountpoint(a.id)}
+		if w.Device {
+			attachment.Target = ""
+		}
+		wanted = append(wanted, attachment)
+	}
+	return wanted, nil
+}
+
+// writableOn returns what the writable device of snapshot id on parents is made of.
+func (s *Snapshotter) writableOn(id string, parents []string) (backstore.Image, error) {
+	below, err := s.stackOf(parents)
+	if err != nil {
+		return backstore.Image{}, err
+	}
+	return s.dirs.writableImage(id, below.image)
 }
 
 // initialise opens the metastore and makes the buckets of an empty one, without

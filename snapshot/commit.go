@@ -38,9 +38,16 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 		}
 		info.Parent = base.Parent
 	}
-	config, isImage, err := s.describe(ctx, id, info)
+	written, err := s.dirs.writable(id)
 	if err != nil {
 		return err
+	}
+	config, isImage, err := s.describe(ctx, id, info, written)
+	if err != nil {
+		return err
+	}
+	if written != nil {
+		opts = withLocalCommit(opts, layerFile(s.dirs.fs(id)))
 	}
 	if isImage {
 		if err := config.write(s.dirs.snapshot(id)); err != nil {
@@ -60,18 +67,28 @@ func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snaps
 	}
 	s.images.use(below.image, -1) // Cleanup detaches it, not to be slow here
 	s.images.unuse(recordID(id))  // and so if it has one for itself
+	if written != nil {
+		s.images.unuse(id)
+		if err := s.dropWritable(id); err != nil { // reconcile tries again
+			log.G(ctx).WithError(err).WithField("key", key).Warn("leaving the files of a writable device that was committed")
+		}
+	}
 	if config.Acceleration {
 		s.prefetch(ctx, config)
 	}
 	return nil
 }
 
-// describe looks at what was unpacked into a snapshot. It returns false for an
+// describe looks at what was unpacked into a snapshot, or written to its device. It returns false for an
 // ordinary layer.
-func (s *Snapshotter) describe(ctx context.Context, id string, info snapshots.Info) (imageConfig, bool, error) {
+func (s *Snapshotter) describe(ctx context.Context, id string, info snapshots.Info, written *writable) (imageConfig, bool, error) {
 	l, err := labels.Parse(info.Labels)
 	if err != nil {
 		return imageConfig{}, false, err
+	}
+	if written != nil {
+		config, err := s.describeWritten(ctx, id, info, l)
+		return config, true, err
 	}
 	switch class(l, info.Name) {
 	case labels.TraceLayer, labels.LazyTrace: // the latter was prepared by an older version

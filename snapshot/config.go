@@ -6,6 +6,10 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/reprise-containers/reprise/backstore/fusedev"
+	"github.com/reprise-containers/reprise/backstore/lsmt"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 // Config configures a Snapshotter.
@@ -27,6 +31,38 @@ type Config struct {
 	// other call waits for it in turn, so one registry that hangs must not
 	// hold them for ever.
 	AttachTimeout time.Duration
+	// Writable says what takes the writes of containers.
+	Writable Writable
+}
+
+// Writable says what takes the writes of containers, where their labels do not.
+type Writable struct {
+	// Mode is what containers on overlaybd images get. Unset is overlayfs.
+	Mode labels.WritableMode
+	// Sparse has writes done in place, in a sparse file; else they are appended
+	// to a log.
+	Sparse bool
+	// Size is that of a device with nothing below it, in bytes. Default 64 GiB.
+	Size int64
+	// FS is the file system that is made in such a device, with options, as
+	// fusedev.ParseFileSystem takes it. Default ext4.
+	FS string
+}
+
+// Defaults of Writable.
+const (
+	DefaultVirtualSize = 64 << 30
+	DefaultFS          = "ext4"
+)
+
+func (w Writable) withDefaults() Writable {
+	if w.Size == 0 {
+		w.Size = DefaultVirtualSize
+	}
+	if w.FS == "" {
+		w.FS = DefaultFS
+	}
+	return w
 }
 
 // Validate reports every value that cannot work.
@@ -40,6 +76,11 @@ func (c Config) Validate() error {
 	}
 	if c.AttachTimeout < 0 {
 		errs = append(errs, fmt.Errorf("attach timeout %v is negative", c.AttachTimeout))
+	}
+	if w := c.Writable.withDefaults(); w.Size < 0 || w.Size%lsmt.SectorSize != 0 {
+		errs = append(errs, fmt.Errorf("size %d of writable devices is not a multiple of %d", w.Size, lsmt.SectorSize))
+	} else if _, err := fusedev.ParseFileSystem(w.FS); err != nil {
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -6,6 +6,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/backstore/attach"
 )
 
 // Devices makes images readable. Calls for different images run in parallel;
@@ -18,16 +19,29 @@ type Devices interface {
 	Attach(ctx context.Context, id string, img backstore.Image, target string) error
 
 	// Detach undoes Attach and returns nil if there is nothing to undo. If it
-	// fails, for example because target is busy, it can be called again.
+	// fails, for example because target is busy, it can be called again. What
+	// was written is durable afterwards.
 	Detach(ctx context.Context, id, target string) error
 
 	// Recover is called once, before all else: these are the images that
-	// should exist, and everything else that an earlier process left
-	// attached, or mounted on a target of its own, is to be dropped. It must
+	// should exist, those without a target as loop devices, and everything else
+	// that an earlier process left attached is to be dropped. It must
 	// not wait for a network and returns the ids of those that are attached,
 	// of which there may be none. One image that cannot be brought back is
 	// left out, which is not an error: the next Attach is for it.
 	Recover(ctx context.Context, images []backstore.Attachment) (attached []string, err error)
+}
+
+// Writer is an optional ability of Devices: images that are written.
+type Writer interface {
+	// AttachWritable is Attach of an image with an Upper, so that it can be
+	// written, as opts say. The error wraps attach.ErrReadOnlyFS if the file
+	// system in the image can't.
+	AttachWritable(ctx context.Context, id string, img backstore.Image, opts attach.WritableOptions) (attach.LoopDevice, error)
+
+	// Device returns a loop device of img, which can't be written. Detach undoes
+	// it.
+	Device(ctx context.Context, id string, img backstore.Image) (attach.LoopDevice, error)
 }
 
 // Prefetcher is an optional ability of Devices: it fetches what an image needs

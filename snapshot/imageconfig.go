@@ -30,7 +30,7 @@ const (
 )
 
 // layerFiles are the names under which a directory holds an overlaybd layer.
-var layerFiles = []string{backstore.LayerFile, ".commit", "overlaybd.sealed"}
+var layerFiles = []string{backstore.LayerFile, ".commit", sealedFile}
 
 // imageConfig is what an image snapshot is made of, as upstream's backstore
 // reads it (unknown keys are ignored there).

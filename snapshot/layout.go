@@ -20,9 +20,12 @@ import (
 //	new/                        directories being prepared, emptied at start
 //	snapshots/<id>/fs/          files of an ordinary layer or a container
 //	snapshots/<id>/work/        overlayfs' work directory (active only)
-//	snapshots/<id>/block/       only if the snapshot is an image snapshot
+//	snapshots/<id>/block/       only if the snapshot is an image snapshot, or has
+//	                            a writable device
 //	snapshots/<id>/block/config.v1.json
 //	snapshots/<id>/block/mountpoint/
+//	snapshots/<id>/block/writable.json, writable_data, writable_index
+//	                            only if the snapshot has a writable device
 //	snapshots/<id>/image_ref    reference of the image, if known
 //	snapshots/<id>/record/      only if the snapshot has a device of its own,
 //	                            whose reads are recorded; it is mounted there

@@ -7,7 +7,6 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/containerd/v2/core/snapshots/storage"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
 	"github.com/reprise-containers/reprise/snapshot/labels"
@@ -43,6 +42,15 @@ func (s *Snapshotter) prepareDirectory(ctx context.Context, r request) ([]mount.
 // root file system of a container, or an ordinary layer to unpack. It mounts
 // the image below if there is one.
 func (s *Snapshotter) prepareRoot(ctx context.Context, r request) ([]mount.Mount, error) {
+	w, err := s.wantsWritable(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if w != nil {
+		if mounts, done, err := s.prepareWritable(ctx, r, w); done || err != nil {
+			return mounts, err
+		}
+	}
 	snap, err := s.create(ctx, r)
 	if err != nil {
 		return nil, err
@@ -97,6 +105,11 @@ func (s *Snapshotter) mountsAgain(ctx context.Context, snap storage.Snapshot, in
 		return nil, err
 	}
 	if snap.Kind == snapshots.KindActive {
+		if w, err := s.dirs.writable(snap.ID); err != nil {
+			return nil, err
+		} else if w != nil {
+			return s.writableMounts(ctx, snap, w)
+		}
 		switch l.Class() {
 		case labels.TraceLayer, labels.LazyTrace, labels.DownloadLayer:
 			return bind(s.dirs.fs(snap.ID), "rw"), nil
@@ -112,10 +125,8 @@ func (s *Snapshotter) mountsOf(ctx context.Context, snap storage.Snapshot, l lab
 	if err != nil {
 		return nil, err
 	}
-	if below.image != "" || len(below.plain) == 0 {
-		if err := unsupported(l); err != nil {
-			return nil, err
-		}
+	if snap.Kind == snapshots.KindView && l.Writable == labels.WritableDevice && below.image != "" && len(below.plain) == 0 {
+		return s.viewDevice(ctx, below.image)
 	}
 	var lowers []string
 	for _, id := range below.plain {
@@ -129,13 +140,4 @@ func (s *Snapshotter) mountsOf(ctx context.Context, snap storage.Snapshot, l lab
 		lowers = append(lowers, target)
 	}
 	return s.rootMounts(snap.ID, snap.Kind, lowers), nil
-}
-
-// unsupported refuses wishes that only a writable device could meet; to ignore
-// them would surprise later and elsewhere.
-func unsupported(l labels.Labels) error {
-	if l.Writable != labels.WritableOverlay {
-		return fmt.Errorf("label %s: writable devices are not supported, containers write to overlayfs: %w", labels.Writable, errdefs.ErrNotImplemented)
-	}
-	return nil
 }

@@ -71,9 +71,14 @@ func (s *Snapshotter) removeUser(ctx context.Context, key, id, image string) err
 	if target, err := mountedOver(s.dirs.fs(id)); err != nil || target != "" {
 		return firstOf(err, fmt.Errorf("it is mounted at %s: %w", target, errdefs.ErrFailedPrecondition))
 	}
+	// With its name, or nobody could try again.
+	if err := s.detachWritable(ctx, id); err != nil {
+		return err
+	}
 	if err := s.drop(ctx, key, id); err != nil {
 		return err
 	}
+	s.images.unuse(id)
 	s.images.use(image, -1)
 	if image == "" || s.cfg.KeepIdle {
 		return nil

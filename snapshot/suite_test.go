@@ -187,13 +187,18 @@ func (o *onImage) Update(ctx context.Context, info snapshots.Info, paths ...stri
 	return hide(info), err
 }
 
-// Walk filters by itself: the filters are not to see the image either.
 func (o *onImage) Walk(ctx context.Context, fn snapshots.WalkFunc, fs ...string) error {
+	return walkOnBase(ctx, o.Snapshotter, fn, fs)
+}
+
+// walkOnBase walks s without the image below everything. It filters by itself: the
+// filters are not to see the image either.
+func walkOnBase(ctx context.Context, s *snapshot.Snapshotter, fn snapshots.WalkFunc, fs []string) error {
 	filter, err := filters.ParseAll(fs...)
 	if err != nil {
 		return err
 	}
-	return o.Snapshotter.Walk(ctx, func(ctx context.Context, info snapshots.Info) error {
+	return s.Walk(ctx, func(ctx context.Context, info snapshots.Info) error {
 		info = hide(info)
 		if info.Name == baseName || !filter.Match(field(info)) {
 			return nil

@@ -30,6 +30,7 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (usage snapshots.Us
 		var used fs.Usage
 		used, err = fs.DiskUsage(ctx, s.dirs.fs(id))
 		usage = snapshots.Usage(used)
+		usage.Add(s.dirs.written(id))
 	}
 	if err != nil {
 		return snapshots.Usage{}, fmt.Errorf("measuring snapshot %s: %w", key, err)
@@ -43,6 +44,19 @@ func (s *Snapshotter) Usage(ctx context.Context, key string) (usage snapshots.Us
 		usage.Add(snapshots.Usage{Size: s.caches.CacheUsage(l.Blob)})
 	}
 	return usage, nil
+}
+
+// written returns what the writable layer of an active snapshot takes, if it has
+// one. What is mounted is not looked at.
+func (l layout) written(id string) (u snapshots.Usage) {
+	files := l.upper(id)
+	for _, name := range []string{files.Data, files.Index} {
+		var st syscall.Stat_t
+		if syscall.Lstat(name, &st) == nil {
+			u.Add(snapshots.Usage{Inodes: 1, Size: st.Blocks * 512})
+		}
+	}
+	return u
 }
 
 // downloaded returns what the files in the directory of a lazy layer take.

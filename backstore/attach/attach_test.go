@@ -36,6 +36,9 @@ type kernel struct {
 	devices   map[string]device.Device
 	sizes     map[string]int64  // of devices an earlier daemon left
 	mounts    map[string]string // id by target
+	loops     map[string]bool   // by id
+	formats   map[string]string // file system made, by id
+	frozen    int               // calls of Freeze
 	readahead map[string]int
 	ready     bool
 	fail      map[string]error // by method
@@ -44,7 +47,7 @@ type kernel struct {
 func newKernel() *kernel {
 	return &kernel{
 		devices: map[string]device.Device{}, sizes: map[string]int64{},
-		mounts: map[string]string{}, readahead: map[string]int{}, fail: map[string]error{},
+		mounts: map[string]string{}, loops: map[string]bool{}, formats: map[string]string{}, readahead: map[string]int{}, fail: map[string]error{},
 	}
 }
 
@@ -110,6 +113,42 @@ func (k *kernel) Stats() []fusedev.DeviceStats {
 }
 
 func (k *kernel) Ready() { k.ready = true }
+
+func (k *kernel) Resized(context.Context, string) error { return k.fail["Resized"] }
+
+func (k *kernel) Format(_ context.Context, id, fsType, _ string) error {
+	k.formats[id] = fsType
+	return k.fail["Format"]
+}
+
+func (k *kernel) Loop(_ context.Context, id string) (string, error) {
+	if k.fail["Loop"] == nil {
+		k.loops[id] = true
+	}
+	return "/dev/loop-" + id, k.fail["Loop"]
+}
+
+func (k *kernel) Loops() ([]fusedev.LoopInfo, error) {
+	var infos []fusedev.LoopInfo
+	for _, id := range slices.Sorted(maps.Keys(k.loops)) {
+		infos = append(infos, fusedev.LoopInfo{ID: id, Dev: "/dev/loop-" + id})
+	}
+	return infos, nil
+}
+
+func (k *kernel) Unloop(_ context.Context, id string) error {
+	if k.fail["Unloop"] == nil {
+		delete(k.loops, id)
+	}
+	return k.fail["Unloop"]
+}
+
+func (k *kernel) Freeze(_ context.Context, _ string, during func() error) error {
+	k.frozen++
+	return during()
+}
+
+func (k *kernel) GrowFS(context.Context, string, string) error { return k.fail["GrowFS"] }
 
 // registry serves the three layers of the vector, or fails.
 type registry struct {
@@ -292,14 +331,14 @@ func TestRecoverNeedsNoRegistry(t *testing.T) {
 	a := attach.New(k, r.open, attach.Config{})
 	got, err := a.Recover(t.Context(), []backstore.Attachment{
 		{ID: "1", Image: remote, Target: "/one"},
-		{ID: "2", Image: remote, Target: "/two"},  // mounted elsewhere
+		{ID: "2", Image: remote, Target: "/two"},  // mounted elsewhere, by who uses it
 		{ID: "4", Image: remote, Target: "/four"}, // not mounted
 		{ID: "5", Image: remote, Target: "/five"}, // not even served
 	})
-	if err != nil || !slices.Equal(got, []string{"1"}) {
-		t.Errorf("Recover = %v, %v, want [1]", got, err)
+	if err != nil || !slices.Equal(got, []string{"1", "2"}) {
+		t.Errorf("Recover = %v, %v, want [1 2]", got, err)
 	}
-	if !k.ready || len(k.mounts) != 1 || len(k.sizes) != 1 {
+	if !k.ready || len(k.mounts) != 2 || len(k.sizes) != 2 {
 		t.Errorf("ready %v, left mounts %v, devices %v", k.ready, k.mounts, k.sizes)
 	}
 	if r.opened != 0 {

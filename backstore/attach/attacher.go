@@ -10,9 +10,12 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/log"
+
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/device"
 	"github.com/reprise-containers/reprise/backstore/fusedev"
+	"github.com/reprise-containers/reprise/backstore/lsmt"
 	"github.com/reprise-containers/reprise/backstore/readahead"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
@@ -27,6 +30,14 @@ type Server interface {
 	Mounts() ([]fusedev.MountInfo, error)
 	Stats() []fusedev.DeviceStats
 	Ready()
+
+	Resized(ctx context.Context, id string) error
+	Format(ctx context.Context, id, fsType, options string) error
+	Loop(ctx context.Context, id string) (dev string, err error)
+	Loops() ([]fusedev.LoopInfo, error)
+	Unloop(ctx context.Context, id string) error
+	Freeze(ctx context.Context, target string, during func() error) error
+	GrowFS(ctx context.Context, id, target string) error
 }
 
 // Config says how attached images behave.
@@ -69,6 +80,9 @@ type Attacher struct {
 // attached is an attached image, and the device that it is.
 type attached struct {
 	img *image
+	// upper is the writable layer on top of img, which may have no layers then,
+	// or nil: then the device can't be written.
+	upper *lsmt.Upper
 	// dev is img with readahead, and without its recorder.
 	dev   *readahead.Device
 	local atomic.Bool        // the kernel's readahead is on; set by Run
@@ -96,6 +110,12 @@ func (at *attached) ReadAt(ctx context.Context, p []byte, off int64) (int, error
 	}
 	return at.img.ReadAt(ctx, p, off)
 }
+
+// Present implements blob.Presence.
+func (at *attached) Present(off, n int64) bool { return at.img.Present(off, n) }
+
+// NextData implements lsmt.Sparse.
+func (at *attached) NextData(off int64) (start, end int64, err error) { return at.img.NextData(off) }
 
 // New returns an Attacher that opens remote layers by open.
 func New(server Server, open OpenBlob, cfg Config) *Attacher {
@@ -178,6 +198,11 @@ func (a *Attacher) add(ctx context.Context, id string, spec backstore.Image, r *
 
 // serve adds img to the server.
 func (a *Attacher) serve(ctx context.Context, id string, img *image) error {
+	return a.register(ctx, id, a.newAttached(img))
+}
+
+// newAttached returns the device of img.
+func (a *Attacher) newAttached(img *image) *attached {
 	shared := readahead.Shared{Counters: &a.ahead}
 	if a.cfg.Quiet != nil {
 		shared.Quiet = func() time.Duration { return a.cfg.Quiet(img.spec.Ref) }
@@ -188,9 +213,17 @@ func (a *Attacher) serve(ctx context.Context, id string, img *image) error {
 	}
 	at := &attached{img: img, dev: readahead.NewShared(plain, a.cfg.Readahead, shared)}
 	at.recording.Store(img.recorder != nil)
-	if err := a.server.Add(ctx, id, at); err != nil {
-		img.close()
-		return err
+	return at
+}
+
+// register adds at to the server, or closes it.
+func (a *Attacher) register(ctx context.Context, id string, at *attached) error {
+	var d device.Device = at
+	if at.upper != nil {
+		d = at.upper
+	}
+	if err := a.server.Add(ctx, id, d); err != nil {
+		return errors.Join(err, at.close())
 	}
 	a.mu.Lock()
 	a.attached[id] = at
@@ -200,11 +233,38 @@ func (a *Attacher) serve(ctx context.Context, id string, img *image) error {
 	return nil
 }
 
-// Detach undoes Attach. It returns nil if there is nothing to undo; after an
-// error it can be called again.
+// close closes what the device is made of.
+func (at *attached) close() error {
+	if at.stop != nil {
+		at.stop()
+	}
+	var err error
+	if at.upper != nil {
+		err = at.upper.Close()
+	}
+	at.img.close()
+	return err
+}
+
+// Detach undoes Attach, AttachWritable and Device; target is "" if nothing was
+// mounted. It returns nil if there is nothing to undo; after an error it can be
+// called again. What was written is durable afterwards.
 func (a *Attacher) Detach(ctx context.Context, id, target string) error {
-	if err := a.server.Unmount(ctx, target); err != nil && !errors.Is(err, fusedev.ErrPinned) {
+	at := a.find(id)
+	if target != "" {
+		err := a.server.Unmount(ctx, target)
+		// A copy of the mount in another namespace goes on writing.
+		if err != nil && (!errors.Is(err, fusedev.ErrPinned) || at != nil && at.upper != nil) {
+			return err
+		}
+	}
+	if err := a.server.Unloop(ctx, id); err != nil {
 		return err
+	}
+	if at != nil && at.upper != nil {
+		if err := at.upper.Flush(ctx); err != nil {
+			return err
+		}
 	}
 	return a.remove(ctx, id)
 }
@@ -222,12 +282,25 @@ func (a *Attacher) remove(ctx context.Context, id string) error {
 	a.announce()
 	a.mu.Unlock()
 	if at != nil {
-		if at.stop != nil {
-			at.stop()
-		}
-		at.img.close()
+		err = errors.Join(err, at.close())
 	}
 	return err
+}
+
+// Close closes the layers of all that is attached, and makes durable what was
+// written. The server must not answer any more; devices and mounts stay, for a
+// successor.
+func (a *Attacher) Close() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	var errs []error
+	for id, at := range a.attached {
+		if err := at.close(); err != nil {
+			errs = append(errs, fmt.Errorf("closing device %s: %w", id, err))
+		}
+	}
+	clear(a.attached)
+	return errors.Join(errs...)
 }
 
 // Stats says how many images are attached.
@@ -259,9 +332,12 @@ func (a *Attacher) find(id string) *attached {
 }
 
 // Recover takes over what an earlier daemon attached: of images those that are
-// mounted where they belong are served again, without a look at their layers.
-// Everything else that is mounted or served is dropped. It returns the ids of
-// the images that are attached now. It is called once, before Attach.
+// mounted, or have a loop device, are served again, without a look at their layers.
+// What is mounted or served of others is dropped. It returns the ids of the images
+// that are attached now. It is called once, before Attach.
+//
+// A mount of a wanted device somewhere else stays: it is that of a container to
+// which a writable device was given.
 func (a *Attacher) Recover(ctx context.Context, images []backstore.Attachment) ([]string, error) {
 	wanted := make(map[string]backstore.Attachment, len(images))
 	for _, i := range images {
@@ -271,29 +347,51 @@ func (a *Attacher) Recover(ctx context.Context, images []backstore.Attachment) (
 	if err != nil {
 		return nil, err
 	}
-	mounted := make(map[string]bool)
+	loops, err := a.server.Loops()
+	if err != nil {
+		return nil, err
+	}
+	used := make(map[string]bool)
 	var stray []fusedev.MountInfo
 	for _, m := range mounts {
-		if w, ok := wanted[m.ID]; ok && w.Target == m.Target {
-			mounted[m.ID] = true
+		if _, ok := wanted[m.ID]; ok {
+			used[m.ID] = true
 		} else {
 			stray = append(stray, m)
 		}
 	}
 	var gone []string
-	for _, d := range a.server.Stats() {
-		if !mounted[d.ID] {
-			gone = append(gone, d.ID)
-			continue
+	for _, l := range loops {
+		if _, ok := wanted[l.ID]; ok {
+			used[l.ID] = true
+		} else {
+			gone = append(gone, l.ID)
 		}
-		if err := a.serve(ctx, d.ID, newImage(wanted[d.ID].Image, d.Size, a.open)); err != nil {
-			return nil, fmt.Errorf("taking device %s over: %w", d.ID, err)
+	}
+	for _, d := range a.server.Stats() {
+		if !used[d.ID] {
+			gone = append(gone, d.ID)
+		} else if err := a.takeOver(ctx, d, wanted[d.ID].Image); err != nil {
+			// One that is broken must not keep the daemon from serving others.
+			log.G(ctx).WithError(err).WithField("device", d.ID).Error("a device cannot be taken over; who has it mounted gets I/O errors")
+			delete(used, d.ID)
 		}
 	}
 	// Reads of what is about to be unmounted must not wait for a device
 	// that will never come.
 	a.server.Ready()
-	return slices.Sorted(maps.Keys(mounted)), a.drop(ctx, stray, gone)
+	slices.Sort(gone)
+	return slices.Sorted(maps.Keys(used)), a.drop(ctx, stray, slices.Compact(gone))
+}
+
+// takeOver serves device d of an earlier daemon again.
+func (a *Attacher) takeOver(ctx context.Context, d fusedev.DeviceStats, spec backstore.Image) error {
+	img := newImage(spec, d.Size, a.open)
+	if spec.Upper == nil {
+		return a.serve(ctx, d.ID, img)
+	}
+	img.part = true
+	return a.serveWritable(ctx, d.ID, img)
 }
 
 // drop unmounts and removes what nobody wants any more. What is busy stays and
@@ -309,10 +407,14 @@ func (a *Attacher) drop(ctx context.Context, mounts []fusedev.MountInfo, devices
 		}
 	}
 	for _, id := range devices {
-		if busy[id] {
+		err := a.server.Unloop(ctx, id)
+		if busy[id] || errors.Is(err, fusedev.ErrBusy) {
 			continue
 		}
-		if err := a.server.Remove(ctx, id); err != nil {
+		if err == nil {
+			err = a.server.Remove(ctx, id)
+		}
+		if err != nil && !errors.Is(err, fusedev.ErrNotFound) {
 			return fmt.Errorf("removing stray device %s: %w", id, err)
 		}
 	}

@@ -3,6 +3,7 @@ package attach
 import (
 	"context"
 	"fmt"
+	"io"
 	"sync/atomic"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -23,6 +24,10 @@ type image struct {
 	spec   backstore.Image
 	layers []*layer // of spec, in its order
 	size   int64    // bytes
+	// part says that a writable layer lies on the image, which may have made the
+	// device larger: size is an upper bound then, and there are zeros behind the
+	// end of the layers.
+	part bool
 	// recorder notes the reads of the layers; nil if nobody does.
 	recorder *tracelayer.Recorder
 
@@ -53,19 +58,39 @@ func (m *image) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	if err != nil {
 		return 0, err
 	}
+	if m.part && off < m.size && off+int64(len(p)) > merged.Size() {
+		held := p[:max(min(merged.Size()-off, int64(len(p))), 0)]
+		clear(p[len(held):])
+		return len(p), blob.ReadFull(ctx, merged, held, off)
+	}
 	return merged.ReadAt(ctx, p, off)
 }
 
 // Present implements blob.Presence.
 func (m *image) Present(off, n int64) bool {
 	merged := m.merged.Load()
-	return merged != nil && blob.Present(merged, off, n)
+	if merged != nil && m.part {
+		n = max(min(n, merged.Size()-off), 0)
+	}
+	return merged != nil && (n == 0 || blob.Present(merged, off, n))
+}
+
+// NextData implements lsmt.Sparse. Of layers that were not opened yet it knows
+// nothing, so they may hold data everywhere.
+func (m *image) NextData(off int64) (start, end int64, err error) {
+	if merged := m.merged.Load(); merged != nil {
+		return merged.NextData(off)
+	}
+	if off >= m.size {
+		return 0, 0, io.EOF
+	}
+	return off, m.size, nil
 }
 
 // local reports whether all of the image can be read without a registry.
 func (m *image) local() bool {
 	merged := m.merged.Load()
-	return merged != nil && merged.Local()
+	return len(m.layers) == 0 || merged != nil && merged.Local()
 }
 
 // load returns the merged layers and opens them if need be. A failure is not
@@ -87,7 +112,7 @@ func (m *image) load(ctx context.Context) (*lsmt.Image, error) {
 		return nil, errDetached
 	}
 	merged, err := m.openLayers(ctx)
-	if err == nil && m.size != 0 && merged.Size() != m.size {
+	if err == nil && m.size != 0 && merged.Size() != m.size && !(m.part && merged.Size() < m.size) {
 		err = fmt.Errorf("device has %d bytes, but had %d when it was attached", merged.Size(), m.size)
 	}
 	if err != nil {

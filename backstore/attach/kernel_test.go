@@ -115,10 +115,9 @@ func serve(t *testing.T) *fusedev.Server {
 	return s
 }
 
-// TestRecordKernel mounts an image twice, with real kernel file systems on real
-// devices. After all of it was read through the one mount, what is read through the
-// other is recorded: page by page, and that alone.
-func TestRecordKernel(t *testing.T) {
+// needKernel skips a test where file systems can't be mounted.
+func needKernel(t *testing.T) {
+	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root, to mount file systems")
 	}
@@ -127,6 +126,13 @@ func TestRecordKernel(t *testing.T) {
 			t.Skipf("needs %s", dev)
 		}
 	}
+}
+
+// TestRecordKernel mounts an image twice, with real kernel file systems on real
+// devices. After all of it was read through the one mount, what is read through the
+// other is recorded: page by page, and that alone.
+func TestRecordKernel(t *testing.T) {
+	needKernel(t)
 	for _, fsType := range []string{"ext4", "xfs", "erofs"} {
 		t.Run(fsType, func(t *testing.T) {
 			img := backstore.Image{Layers: []backstore.Layer{layerOf(t, fsType)}, FSType: fsType}

@@ -59,6 +59,10 @@ type Observer interface {
 	// the kernel therefore got EIO for. off and n are in bytes.
 	ReadFailed(id string, off int64, n int, err error)
 
+	// WriteFailed is called for each write, discard or flush that a device
+	// failed. off and n are in bytes, 0 for a flush.
+	WriteFailed(id string, off, n int64, err error)
+
 	// HolderLost is called when the holder process ended and was replaced
 	// (err is nil) or could not be replaced (err says why; it is tried
 	// again).

@@ -35,9 +35,14 @@ type daemonConfig struct {
 type daemonDevice struct {
 	ID, Image, Target string
 	Delay             time.Duration
+	// Writable says that Image is written, too, and mounted so.
+	Writable bool
 }
 
 func (d daemonDevice) open() (device.Device, error) {
+	if d.Writable {
+		return devicetest.OpenFile(d.Image, d.Delay)
+	}
 	f, err := blob.OpenFile(d.Image)
 	if err != nil {
 		return nil, err
@@ -81,6 +86,10 @@ type printer struct{}
 
 func (printer) ReadFailed(id string, off int64, n int, err error) {
 	fmt.Fprintf(os.Stderr, "read of %s, %d bytes at %d: %v\n", id, n, off, err)
+}
+
+func (printer) WriteFailed(id string, off, n int64, err error) {
+	fmt.Fprintf(os.Stderr, "write of %s, %d bytes at %d: %v\n", id, n, off, err)
 }
 
 func (printer) HolderLost(err error) {
@@ -136,7 +145,7 @@ func attach(ctx context.Context, s *fusedev.Server, cfg daemonConfig) error {
 		}
 	}
 	for _, d := range cfg.Devices {
-		if err := s.Mount(ctx, d.ID, fusedev.Mount{Target: d.Target}); err != nil {
+		if err := s.Mount(ctx, d.ID, fusedev.Mount{Target: d.Target, Writable: d.Writable}); err != nil {
 			return err
 		}
 	}
@@ -200,8 +209,20 @@ type daemon struct {
 // startDaemon starts a daemon on the configuration in file.
 func startDaemon(t testing.TB, file string) *daemon {
 	t.Helper()
+	return startProgram(t, "test-daemon", file)
+}
+
+// startProgram starts a kind of daemon on the configuration in file.
+func startProgram(t testing.TB, kind, file string) *daemon {
+	t.Helper()
+	return startCommand(t, "/proc/self/exe", kind, file)
+}
+
+// startCommand starts a program that prints lines.
+func startCommand(t testing.TB, name string, args ...string) *daemon {
+	t.Helper()
 	d := &daemon{ready: make(chan struct{}), done: make(chan error, 1)}
-	d.cmd = exec.Command("/proc/self/exe", "test-daemon", file)
+	d.cmd = exec.Command(name, args...)
 	d.cmd.Stderr = &d.stderr
 	stdout, err := d.cmd.StdoutPipe()
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/reprise-containers/reprise/backstore/device"
+	"github.com/reprise-containers/reprise/backstore/fusedev/channel"
 )
 
 var (
@@ -18,11 +19,13 @@ var (
 	errRemoved = errors.New("device was removed")
 )
 
-// entry is one file of the file system. Its node and size never change.
+// entry is one file of the file system. Its node never changes, and its size can
+// only grow, if it can be written.
 type entry struct {
-	id   string
-	node uint64
-	size int64
+	id       string
+	node     uint64
+	writable bool
+	size     atomic.Int64 // bytes
 
 	slots *semaphore.Weighted // bytes, see weight
 	stats counters
@@ -35,20 +38,43 @@ type entry struct {
 	unused  chan struct{} // closed when gone is errRemoved and users is 0
 }
 
-// counters count what happened to an entry's reads.
+// counters count what happened to an entry's requests.
 type counters struct {
 	requests, bytes, errors, inFlight, waiting atomic.Int64
+
+	writes, written, discards, flushes atomic.Int64
+}
+
+// count counts a request.
+func (c *counters) count(op channel.Op) {
+	switch op {
+	case channel.OpRead:
+		c.requests.Add(1)
+	case channel.OpWrite:
+		c.writes.Add(1)
+	case channel.OpDiscard:
+		c.discards.Add(1)
+	case channel.OpFlush:
+		c.flushes.Add(1)
+	}
 }
 
 func newEntry(id string, r record, slotBytes int64) *entry {
-	return &entry{
-		id:      id,
-		node:    r.Node,
-		size:    r.Size,
-		slots:   semaphore.NewWeighted(slotBytes),
-		settled: make(chan struct{}),
-		unused:  make(chan struct{}),
+	e := &entry{
+		id:       id,
+		node:     r.Node,
+		writable: r.Writable,
+		slots:    semaphore.NewWeighted(slotBytes),
+		settled:  make(chan struct{}),
+		unused:   make(chan struct{}),
 	}
+	e.size.Store(r.Size)
+	return e
+}
+
+// record returns what is kept of the entry.
+func (e *entry) record() record {
+	return record{Node: e.node, Size: e.size.Load(), Writable: e.writable}
 }
 
 // fileName returns the name under which the entry's file is mounted. It has the

@@ -23,6 +23,8 @@ type recorder struct {
 	failed map[string][]error
 }
 
+func (r *recorder) WriteFailed(id string, _, _ int64, err error) { r.ReadFailed(id, 0, 0, err) }
+
 func (r *recorder) ReadFailed(id string, _ int64, _ int, err error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

@@ -20,6 +20,8 @@ func TestMain(m *testing.M) {
 		switch os.Args[1] {
 		case "test-daemon":
 			err = daemonMain(os.Args[2])
+		case "test-disk":
+			err = diskMain(os.Args[2])
 		case "test-read":
 			err = readMain(os.Args[2:])
 		default:

@@ -10,7 +10,8 @@ import (
 // rootNode is the inode number of the root directory.
 const rootNode = fuse.FUSE_ROOT_ID
 
-// attrSeconds is how long the kernel may keep attributes, which never change.
+// attrSeconds is how long the kernel may keep attributes, which never change
+// while a device can't be written; otherwise its size may.
 // Names are not cached: they are looked up once per mount, and a device that
 // was removed may come back under the same ID with another inode number.
 const attrSeconds = 24 * 60 * 60
@@ -32,8 +33,7 @@ func (n *names) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 		return fuse.ENOENT
 	}
 	out.NodeId = e.node
-	out.Attr = fileAttr(e)
-	out.AttrValid = attrSeconds
+	out.Attr, out.AttrValid = fileAttr(e)
 	return fuse.OK
 }
 
@@ -57,15 +57,21 @@ func (n *names) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 	if e == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
-	out.Attr = fileAttr(e)
-	out.AttrValid = attrSeconds
+	out.Attr, out.AttrValid = fileAttr(e)
 	return fuse.OK
 }
 
 // Open implements fuse.RawFileSystem.
 func (n *names) Open(_ <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	if n.table.byNode(in.NodeId) == nil {
+	e := n.table.byNode(in.NodeId)
+	if e == nil {
 		return fuse.Status(syscall.ESTALE)
+	}
+	if e.writable {
+		// Nothing is cached: a loop device writes around the page cache, and
+		// as many requests at a time as it has.
+		out.OpenFlags = fuse.FOPEN_DIRECT_IO | fuse.FOPEN_PARALLEL_DIRECT_WRITES | fuse.FOPEN_NOFLUSH
+		return fuse.OK
 	}
 	if in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY {
 		return fuse.EROFS
@@ -98,13 +104,20 @@ func (n *names) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut)
 	return fuse.OK
 }
 
-func fileAttr(e *entry) fuse.Attr {
+// fileAttr returns the attributes of e's file and for how many seconds they are
+// valid.
+func fileAttr(e *entry) (fuse.Attr, uint64) {
+	mode, valid := uint32(0o400), uint64(attrSeconds)
+	if e.writable {
+		mode, valid = 0o600, 0
+	}
+	size := uint64(e.size.Load())
 	return fuse.Attr{
 		Ino:     e.node,
-		Size:    uint64(e.size),
-		Blocks:  uint64(e.size+511) / 512,
-		Mode:    syscall.S_IFREG | 0o400,
+		Size:    size,
+		Blocks:  (size + 511) / 512,
+		Mode:    syscall.S_IFREG | mode,
 		Nlink:   1,
 		Blksize: 4096,
-	}
+	}, valid
 }

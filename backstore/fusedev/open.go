@@ -34,7 +34,7 @@ func Open(ctx context.Context, cfg Config) (*Server, error) {
 		cfg:     cfg,
 		lock:    lock,
 		table:   newTable(),
-		mounter: mounter.New(cfg.command(mountArgument), cfg.jobDir()),
+		mounter: mounter.New(cfg.command(mountArgument), cfg.jobDir(), cfg.fuseDir()),
 	}
 	if err := s.connect(ctx); err != nil {
 		lock.Close()
@@ -106,7 +106,8 @@ func (s *Server) startHolder(f *os.File, message []byte) error {
 }
 
 // cleanUp detaches what is left of a FUSE file system whose descriptor is
-// lost: mounts that can only return errors, and the file system itself.
+// lost: mounts that can only return errors, loop devices, and the file system
+// itself.
 func (s *Server) cleanUp(ctx context.Context) error {
 	mounts, err := kernel.FileMounts(s.cfg.fuseDir())
 	if err != nil {
@@ -126,6 +127,10 @@ func (s *Server) cleanUp(ctx context.Context) error {
 		if m.FSType == channel.FSType {
 			dead = append(dead, m.Target)
 		}
+	}
+	// Before the file system is detached, which changes their files' names.
+	if err := s.unloop(ctx, true, func(_, _ string) bool { return true }); err != nil {
+		return err
 	}
 	if len(dead) > 0 {
 		if err := s.mounter.Detach(ctx, dead); err != nil {

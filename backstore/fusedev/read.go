@@ -7,61 +7,23 @@ import (
 	"io"
 	"math/bits"
 	"sync"
-	"syscall"
 
 	"github.com/reprise-containers/reprise/backstore/device"
 	"github.com/reprise-containers/reprise/backstore/fusedev/channel"
 )
 
-// read answers one READ of the kernel. It implements channel.Handler.
-func (s *Server) read(ctx context.Context, r *channel.Read) {
-	e := s.table.byNode(r.Node)
-	if e == nil {
-		_ = r.Fail(syscall.EIO)
-		return
-	}
-	e.stats.requests.Add(1)
-	n, err := s.serve(ctx, e, r)
-	if err == nil {
-		e.stats.bytes.Add(int64(n))
-		return
-	}
-	e.stats.errors.Add(1)
-	// Without effect if the read was answered already, which is what the
-	// causes of a cancellation have in common.
-	_ = r.Fail(errno(err))
-	theirs := !errors.Is(err, errGone) && !errors.Is(err, errRemoved)
-	if theirs && ctx.Err() == nil && s.cfg.Observer != nil {
-		s.cfg.Observer.ReadFailed(e.id, r.Off, r.Size, err)
-	}
-}
-
-// errno maps an error to what the kernel is told.
-func errno(err error) syscall.Errno {
-	if errors.Is(err, errGone) {
-		return syscall.ENXIO
-	}
-	return syscall.EIO
-}
-
-// serve reads from e's device and replies, or returns an error.
-func (s *Server) serve(ctx context.Context, e *entry, r *channel.Read) (int, error) {
-	n := int(min(int64(r.Size), max(0, e.size-r.Off)))
+// read reads from e's device and replies, or returns an error.
+func (s *Server) read(ctx context.Context, e *entry, d device.Device, r *channel.Request) error {
+	n := int(min(r.Size, max(0, e.size.Load()-r.Off)))
 	if n == 0 {
-		return 0, r.Reply(nil)
+		return r.Reply(nil)
 	}
-	d, err := e.acquire(ctx)
-	if err != nil {
-		return 0, err
-	}
-	defer e.release()
-
 	w := s.weight(n)
 	e.stats.waiting.Add(1)
-	err = e.slots.Acquire(ctx, w)
+	err := e.slots.Acquire(ctx, w)
 	e.stats.waiting.Add(-1)
 	if err != nil {
-		return 0, context.Cause(ctx)
+		return context.Cause(ctx)
 	}
 	defer e.slots.Release(w)
 	e.stats.inFlight.Add(1)
@@ -71,9 +33,13 @@ func (s *Server) serve(ctx context.Context, e *entry, r *channel.Read) (int, err
 	defer s.buffers.put(buf)
 	p := (*buf)[:n]
 	if err := fill(ctx, d, p, r.Off); err != nil {
-		return 0, err
+		return err
 	}
-	return n, r.Reply(p)
+	if err := r.Reply(p); err != nil {
+		return err
+	}
+	e.stats.bytes.Add(int64(n))
+	return nil
 }
 
 // fill reads len(p) bytes from d, which has them.

@@ -53,7 +53,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		err := s.channel.Serve(gctx, s.cfg.DrainTimeout, s.read)
+		err := s.channel.Serve(gctx, s.cfg.DrainTimeout, s.request)
 		if err != nil && s.down.Load() {
 			return errTornDown
 		}

@@ -9,39 +9,47 @@ import (
 	"github.com/reprise-containers/reprise/backstore/fusedev/kernel"
 )
 
-// Shutdown unmounts all devices and the FUSE file system, ends the holder and
-// makes Run return. If a mount is busy it returns an error that wraps ErrBusy
+// Shutdown unmounts all devices, takes the loop devices away and unmounts the
+// FUSE file system, ends the holder and makes Run return. If a mount or a loop
+// device is busy it returns an error that wraps ErrBusy
 // and the server goes on, without the mounts that were unmounted already. A
 // mount that is pinned by another namespace does not stop it: that copy fails
-// from then on, and the error wraps ErrPinned.
+// from then on, and the error wraps ErrPinned; nor does one that could not be
+// written out (ErrUnsynced).
 func (s *Server) Shutdown(ctx context.Context) error {
 	mounts, err := s.Mounts()
 	if err != nil {
 		return err
 	}
-	var pinned []error
+	var notes []error
+	pinned := false
 	for _, m := range mounts {
 		err := s.Unmount(ctx, m.Target)
-		if errors.Is(err, ErrPinned) {
-			pinned = append(pinned, err)
-		} else if err != nil {
+		switch {
+		case errors.Is(err, ErrPinned), errors.Is(err, ErrUnsynced):
+			notes = append(notes, err)
+			pinned = pinned || errors.Is(err, ErrPinned)
+		case err != nil:
 			return fmt.Errorf("shutting the device server down: %w", err)
 		}
 	}
+	if err := s.unloop(ctx, false, func(_, _ string) bool { return true }); err != nil {
+		return fmt.Errorf("shutting the device server down: %w", err)
+	}
 	s.down.Store(true)
-	if err := s.unmountFUSE(ctx, len(pinned) > 0); err != nil {
+	if err := s.unmountFUSE(ctx, pinned); err != nil {
 		s.down.Store(false)
-		return errors.Join(append(pinned, err)...)
+		return errors.Join(append(notes, err)...)
 	}
 	// Serving ends even if another namespace has a copy of the mount.
 	s.channel.Stop()
 	if err := holder.Stop(ctx, s.cfg.socket()); err != nil && !errors.Is(err, holder.ErrNone) {
-		return errors.Join(append(pinned, err)...)
+		return errors.Join(append(notes, err)...)
 	}
 	if err := clearRecords(s.cfg.deviceDir()); err != nil {
-		return errors.Join(append(pinned, err)...)
+		return errors.Join(append(notes, err)...)
 	}
-	return errors.Join(pinned...)
+	return errors.Join(notes...)
 }
 
 // unmountFUSE unmounts the FUSE file system, lazily if something pins it.

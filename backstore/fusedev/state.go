@@ -14,6 +14,8 @@ import (
 type record struct {
 	Node uint64 `json:"node"` // inode number
 	Size int64  `json:"size"` // in bytes
+
+	Writable bool `json:"writable,omitempty"`
 }
 
 // saveRecord writes the record of device id, all or nothing.

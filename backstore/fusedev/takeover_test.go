@@ -166,15 +166,21 @@ func TestBothKilled(t *testing.T) {
 				t.Fatalf("sum of %s = %s, %v; want %s", dev.ID, got, err, sum)
 			}
 		}
-		pid := holderPID(t, site)
-		// Stopped first, so that it cannot replace the holder.
-		if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
-		}
-		d.kill(t)
-		waitFor(t, "the end of the holder", func() bool { return !alive(pid) })
+		killBoth(t, site, d)
 	}
+}
+
+// killBoth kills a daemon and its holder.
+func killBoth(t testing.TB, site *site, d *daemon) {
+	t.Helper()
+	pid := holderPID(t, site)
+	// Stopped first, so that it cannot replace the holder.
+	if err := d.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	d.kill(t)
+	waitFor(t, "the end of the holder", func() bool { return !alive(pid) })
 }

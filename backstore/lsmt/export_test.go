@@ -40,3 +40,14 @@ func BuildLog(id Identity, data []byte, records []Segment) (dataFile, indexFile 
 	}
 	return dataFile, indexFile
 }
+
+// Records decodes the records of an index, without padding.
+func Records(raw []byte) []Segment {
+	var out []Segment
+	for ; len(raw) >= recordSize; raw = raw[recordSize:] {
+		if e, ok := decodeRecord(raw); ok {
+			out = append(out, e.segment())
+		}
+	}
+	return out
+}

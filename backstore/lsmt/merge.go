@@ -44,16 +44,6 @@ func overlay(upper, lower []entry) []entry {
 	return append(out, lower...)
 }
 
-// mergeLog turns a log of entries, of which later ones override earlier ones,
-// into a sorted list.
-func mergeLog(log []entry) []entry {
-	if len(log) <= 1 {
-		return log
-	}
-	half := len(log) / 2
-	return overlay(mergeLog(log[half:]), mergeLog(log[:half]))
-}
-
 // mergeLayers merges layers, bottom first, and tags entries with the number
 // of their layer, the bottom one being number first. Halves are merged
 // recursively, so that an entry is copied 8 times for 255 layers, not 255.

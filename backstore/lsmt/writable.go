@@ -21,7 +21,8 @@ const maxLogRecords = 128_000_000
 // never reached the disk. Overlaybd refuses such a layer. OpenWritable takes
 // the log up to the first such record, which is the state of some moment
 // before the crash, after the last flush; Layer.Dropped tells how many records
-// it left out.
+// it left out. Of a layer that an Upper had open when its host went down, it
+// takes what was flushed.
 func OpenWritable(ctx context.Context, data, index blob.ReaderAt) (*Layer, error) {
 	l, err := openWritable(ctx, data, index)
 	if err != nil {
@@ -65,14 +66,16 @@ func (l *Layer) scanHoles() error {
 	if !ok {
 		return fmt.Errorf("sparse layer: %T can't tell where its holes are", l.r)
 	}
+	stop := HeaderSize + l.id.VirtualSize // an index may follow, if sealing was cut short
 	for off := int64(HeaderSize); ; {
 		start, end, err := s.NextData(off)
-		if errors.Is(err, io.EOF) {
+		if errors.Is(err, io.EOF) || err == nil && start >= stop {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
+		end = min(end, stop)
 		if end <= off || start < off {
 			return fmt.Errorf("data from %d to %d reported after offset %d", start, end, off)
 		}
@@ -92,50 +95,10 @@ func (l *Layer) scanHoles() error {
 // readLog reads and replays the index log of an append-only layer. A partial
 // record at its end is ignored, as are padding records anywhere.
 func (l *Layer) readLog(ctx context.Context, index blob.ReaderAt) error {
-	if index.Size() < HeaderSize {
-		return fmt.Errorf("%w: %d bytes are less than a header", ErrFormat, index.Size())
-	}
-	h, err := readHeader(ctx, index, 0, "header")
+	out, err := readLog(ctx, index, l.r.Size())
 	if err != nil {
 		return err
 	}
-	switch records := (index.Size() - HeaderSize) / recordSize; {
-	case !h.is(flagHeader, flagHeader|flagData|flagSealed):
-		return fmt.Errorf("header: flags %#x are not those of an index file", h.flags)
-	case h.indexOffset != HeaderSize:
-		return fmt.Errorf("header: log starts at offset %d, want %d", h.indexOffset, HeaderSize)
-	case records > maxLogRecords:
-		return fmt.Errorf("log of %d records exceeds the limit of %d", records, maxLogRecords)
-	default:
-		return l.replay(ctx, index, records)
-	}
-}
-
-// replay reads records of the log until one does not fit the data file.
-func (l *Layer) replay(ctx context.Context, index blob.ReaderAt, records int64) error {
-	limit := uint64(l.r.Size() / SectorSize)
-	buf := make([]byte, min(records, recordsPiece)*recordSize)
-	var log []entry
-	for done := int64(0); done < records && l.dropped == 0; {
-		raw := buf[:min(records-done, recordsPiece)*recordSize]
-		if err := blob.ReadFull(ctx, index, raw, HeaderSize+done*recordSize); err != nil {
-			return fmt.Errorf("reading log: %w", err)
-		}
-		for ; len(raw) > 0; raw = raw[recordSize:] {
-			e, ok := decodeRecord(raw)
-			if ok && checkRecord(e, limit) != nil {
-				l.dropped = records - done
-				break
-			}
-			if ok {
-				log = append(log, e)
-			}
-			done++
-		}
-	}
-	if len(log) > MaxSegments {
-		return fmt.Errorf("log of %d records exceeds the limit of %d segments", len(log), MaxSegments)
-	}
-	l.entries = mergeLog(log)
+	l.entries, l.dropped = out.index.entries(), out.dropped
 	return nil
 }

@@ -15,8 +15,11 @@ type worker struct {
 	blockSize int
 	verify    bool
 	compress  func(dst, src []byte) ([]byte, error) // appends to dst
+}
 
-	out     []byte // stored blocks
+// output is what becomes of a stretch.
+type output struct {
+	stored  []byte // blocks
 	lengths []int  // of each
 	err     error
 }
@@ -60,37 +63,37 @@ func newCompressor(a Algorithm) (func(dst, src []byte) ([]byte, error), error) {
 	}, nil
 }
 
-// compressAll lets the workers compress stretches of batch, in their order,
-// and returns those that got one.
-func compressAll(workers []*worker, batch []byte) []*worker {
-	used := workers[:(len(batch)+batchSize-1)/batchSize]
+// compressAll lets the workers compress stretches of batch, in their order, to
+// outs, and returns those that got one.
+func compressAll(workers []*worker, outs []output, batch []byte) []output {
+	used := outs[:(len(batch)+batchSize-1)/batchSize]
 	var wg sync.WaitGroup
-	for i, w := range used {
+	for i := range used {
 		stretch := batch[i*batchSize : min((i+1)*batchSize, len(batch))]
 		if i == len(used)-1 {
-			w.run(stretch) // this goroutine has nothing better to do
+			workers[i].run(stretch, &used[i]) // this goroutine has nothing better to do
 			break
 		}
-		wg.Go(func() { w.run(stretch) })
+		wg.Go(func() { workers[i].run(stretch, &used[i]) })
 	}
 	wg.Wait()
 	return used
 }
 
-// run compresses the blocks of p to out and lengths.
-func (w *worker) run(p []byte) {
-	w.out, w.lengths, w.err = w.out[:0], w.lengths[:0], nil
+// run compresses the blocks of p to o.
+func (w *worker) run(p []byte, o *output) {
+	o.stored, o.lengths, o.err = o.stored[:0], o.lengths[:0], nil
 	for len(p) > 0 {
 		n := min(w.blockSize, len(p))
-		start := len(w.out)
-		w.out, w.err = w.compress(w.out, p[:n])
-		if w.err != nil {
+		start := len(o.stored)
+		o.stored, o.err = w.compress(o.stored, p[:n])
+		if o.err != nil {
 			return
 		}
 		if w.verify {
-			w.out = appendChecksum(w.out, start)
+			o.stored = appendChecksum(o.stored, start)
 		}
-		w.lengths = append(w.lengths, len(w.out)-start)
+		o.lengths = append(o.lengths, len(o.stored)-start)
 		p = p[n:]
 	}
 }

@@ -37,6 +37,12 @@ type Options struct {
 
 const minBlockSize = 512
 
+// Validate reports values that a Writer does not take.
+func (o Options) Validate() error {
+	_, err := o.withDefaults()
+	return err
+}
+
 // withDefaults returns o complete, or an error if it can't be.
 func (o Options) withDefaults() (Options, error) {
 	if o.Algorithm == 0 {
@@ -66,6 +72,7 @@ type Writer struct {
 	at      io.WriterAt // nil: the header stays provisional
 	opts    Options
 	workers []*worker
+	outs    []output // one a worker
 
 	batch   []byte // uncompressed bytes that wait for a full batch
 	input   int64  // uncompressed bytes so far, without batch
@@ -92,7 +99,7 @@ func NewWriter(w io.Writer, opts Options) (*Writer, error) {
 	if z.workers, err = newWorkers(opts); err != nil {
 		return nil, fmt.Errorf("writing zfile: %w", err)
 	}
-	z.batch = make([]byte, 0, opts.Workers*batchSize)
+	z.outs = make([]output, opts.Workers)
 	h := z.header(flagsFirst)
 	h.indexOffset, h.blocks, h.originalSize = 0, 0, 0
 	if err := z.write(h.encode()); err != nil {
@@ -121,6 +128,9 @@ func (z *Writer) Size() int64 { return z.written }
 func (z *Writer) Write(p []byte) (int, error) {
 	if z.closed {
 		return 0, errors.New("writing zfile: writer is closed")
+	}
+	if z.batch == nil {
+		z.batch = make([]byte, 0, z.opts.Workers*batchSize)
 	}
 	n := len(p)
 	for len(p) > 0 && z.err == nil {
@@ -173,21 +183,29 @@ func (z *Writer) write(p []byte) error {
 
 // flush compresses and writes the batch.
 func (z *Writer) flush() error {
-	for _, w := range compressAll(z.workers, z.batch) {
-		if w.err != nil {
-			return fmt.Errorf("compressing zfile block: %w", w.err)
-		}
-		for _, n := range w.lengths {
-			if err := z.addLength(n); err != nil {
-				return err
-			}
-		}
-		if err := z.write(w.out); err != nil {
-			return fmt.Errorf("writing zfile blocks: %w", err)
+	for _, o := range compressAll(z.workers, z.outs, z.batch) {
+		if err := z.put(&o); err != nil {
+			return err
 		}
 	}
 	z.input += int64(len(z.batch))
 	z.batch = z.batch[:0]
+	return nil
+}
+
+// put writes what became of a stretch.
+func (z *Writer) put(o *output) error {
+	if o.err != nil {
+		return fmt.Errorf("compressing zfile block: %w", o.err)
+	}
+	for _, n := range o.lengths {
+		if err := z.addLength(n); err != nil {
+			return err
+		}
+	}
+	if err := z.write(o.stored); err != nil {
+		return fmt.Errorf("writing zfile blocks: %w", err)
+	}
 	return nil
 }
 

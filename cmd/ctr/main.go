@@ -15,7 +15,7 @@ import (
 // newApp returns containerd's ctr with our commands added.
 func newApp() *cli.Command {
 	ctr := app.New()
-	ctr.Commands = append(ctr.Commands, rpullCommand(), recordCommand(), pushCommand())
+	ctr.Commands = append(ctr.Commands, rpullCommand(), recordCommand(), pushCommand(), obdconvCommand(), commitCommand())
 	return ctr
 }
 

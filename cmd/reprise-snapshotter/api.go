@@ -18,6 +18,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cmd/internal/config"
 	"github.com/reprise-containers/reprise/snapshot"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 const (
@@ -42,6 +43,12 @@ func (a *api) run(ctx context.Context) error {
 		Root:          a.cfg.Root,
 		KeepIdle:      a.cfg.Device.KeepIdle,
 		AttachTimeout: attachTimeout,
+		Writable: snapshot.Writable{
+			Mode:   labels.ParseWritable(a.cfg.Writable.Mode),
+			Sparse: a.cfg.Writable.Layer == "sparse",
+			Size:   int64(a.cfg.Writable.Size),
+			FS:     a.cfg.Writable.FS,
+		},
 	}, a.devices)
 	if err != nil {
 		return err

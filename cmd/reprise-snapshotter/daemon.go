@@ -62,6 +62,11 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 		Quiet:          blobs.Quiet,
 		LocalReadahead: attach.DefaultConfig.LocalReadahead,
 	})
+	defer func() {
+		if err := attacher.Close(); err != nil {
+			log.G(ctx).WithError(err).Error("closing what is attached")
+		}
+	}()
 	attaching := program.Stage{{Name: "attaching images", Run: attacher.Run}}
 	prefetcher := newPrefetcher(ctx, cfg, blobs, client, counts)
 	if prefetcher != nil {

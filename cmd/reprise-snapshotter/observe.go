@@ -32,6 +32,7 @@ var (
 	_ snapshot.Devices    = devices{}
 	_ snapshot.Prefetcher = devices{}
 	_ snapshot.Recorder   = devices{}
+	_ snapshot.Writer     = devices{}
 	_ snapshot.CacheUser  = devices{}
 )
 
@@ -69,6 +70,11 @@ type events struct{ ctx context.Context }
 // ReadFailed implements fusedev.Observer.
 func (e events) ReadFailed(id string, off int64, n int, err error) {
 	log.G(e.ctx).WithError(err).WithField("device", id).Errorf("reading %d bytes at %d failed; the application gets EIO", n, off)
+}
+
+// WriteFailed implements fusedev.Observer.
+func (e events) WriteFailed(id string, off, n int64, err error) {
+	log.G(e.ctx).WithError(err).WithField("device", id).Errorf("writing %d bytes at %d failed; the file system gets an error", n, off)
 }
 
 // HolderLost implements fusedev.Observer.

@@ -28,6 +28,7 @@ func newApp() *cli.Command {
 			mountCommand(),
 			convertCommand(),
 			attachChunksCommand(),
+			layerCommand(),
 			traceCommand(),
 		},
 		ExitErrHandler: func(context.Context, *cli.Command, error) {}, // exitCode does it
@@ -40,7 +41,7 @@ func main() {
 		os.Exit(code)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := newApp().Run(ctx, os.Args)
+	err := called(os.Args[0]).Run(ctx, os.Args)
 	stop()
 	os.Exit(exitCode(err, os.Stderr))
 }

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"text/tabwriter"
 	"time"
 
 	"github.com/urfave/cli/v3"
 
+	"github.com/reprise-containers/reprise/cmd/internal/newfile"
 	"github.com/reprise-containers/reprise/cmd/internal/terminal"
 	"github.com/reprise-containers/reprise/cmd/internal/traces"
 	"github.com/reprise-containers/reprise/tracelayer"
@@ -95,8 +97,8 @@ func runTraceMerge(ctx context.Context, cmd *cli.Command) (err error) {
 		return err
 	}
 	to := cmd.String("output")
-	err = writeFile(to, cmd.Bool("force"), func(w io.Writer) error {
-		_, err := w.Write(report.Trace.Encode())
+	err = newfile.Write(to, cmd.Bool("force"), func(f *os.File) error {
+		_, err := f.Write(report.Trace.Encode())
 		return err
 	})
 	if err != nil {

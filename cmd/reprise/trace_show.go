@@ -14,6 +14,7 @@ import (
 	"github.com/urfave/cli/v3"
 
 	"github.com/reprise-containers/reprise/cmd/internal/chain"
+	"github.com/reprise-containers/reprise/cmd/internal/newfile"
 	"github.com/reprise-containers/reprise/cmd/internal/source"
 	"github.com/reprise-containers/reprise/cmd/internal/traces"
 	"github.com/reprise-containers/reprise/cmd/internal/traces/plot"
@@ -69,7 +70,7 @@ func runTraceShow(ctx context.Context, cmd *cli.Command) (err error) {
 	case file != "" && len(report.Paths) > 0:
 		return fmt.Errorf("%s is a list of files: there is nothing to plot", report.Name)
 	case file != "":
-		return writeFile(file, cmd.Bool("force"), func(w io.Writer) error { return draw(report.Figure(), w) })
+		return newfile.Write(file, cmd.Bool("force"), func(f *os.File) error { return draw(report.Figure(), f) })
 	case cmd.Bool("json"):
 		if !cmd.Bool("records") {
 			report.Records = nil

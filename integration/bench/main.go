@@ -13,6 +13,8 @@
 //	t  by chunk table, and
 //	z  by compression
 //	v  reads that are verified, against the same unverified
+//	w  writing to ext4 on a writable device, against a plain loop device
+//	k  committing a layer, against reading and compressing it with the bare libraries
 package main
 
 import (
@@ -26,6 +28,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/reprise-containers/reprise/integration/blockd"
 	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/node"
 	"github.com/reprise-containers/reprise/integration/sandbox"
@@ -37,6 +40,9 @@ type bench struct {
 }
 
 func main() {
+	if code, ok := blockd.Child(os.Args); ok {
+		os.Exit(code)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
@@ -63,6 +69,8 @@ func run(ctx context.Context, chosen []string) error {
 		{"p", b.library("Replay", "./cmd/internal/chain/lab")},
 		{"l", b.layouts}, {"t", b.chunkTables}, {"z", b.compressions},
 		{"v", b.library("Verify", "./cmd/internal/chain/tamper")},
+		{"w", b.writes},
+		{"k", b.library("Commit$", "./backstore", "-benchtime", "20x")},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {
 			continue
@@ -98,11 +106,13 @@ func (b bench) onNode(ctx context.Context, o node.Options, f func(*node.Node) er
 	return err
 }
 
-// library runs Go benchmarks by name, which print their ratios themselves.
-func (b bench) library(name, packages string) func(context.Context) error {
+// library runs Go benchmarks by name, which print their ratios themselves, with
+// more flags of go test.
+func (b bench) library(name, packages string, flags ...string) func(context.Context) error {
 	return func(ctx context.Context) error {
-		fmt.Printf("\n%s benchmarks\n", name)
-		cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", name, "-cpu", "1", packages)
+		fmt.Printf("\n%s benchmarks\n", strings.TrimSuffix(name, "$"))
+		args := slices.Concat([]string{"test", "-run", "^$", "-bench", name, "-cpu", "1"}, flags, []string{packages})
+		cmd := exec.CommandContext(ctx, "go", args...)
 		cmd.Dir = b.tools.Module
 		out, err := cmd.CombinedOutput()
 		for line := range strings.Lines(string(out)) {

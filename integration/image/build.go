@@ -8,10 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
-
-	"github.com/reprise-containers/reprise/integration/loopdev"
 )
 
 // Build describes an image.
@@ -24,7 +20,7 @@ type Build struct {
 	// image with one gzip-compressed tar layer.
 	Format Overlaybd
 	// Changes is the number of further layers; each appends its name to
-	// /etc/layers and changes some files. Only for ext4.
+	// /etc/layers and changes some files. Not for erofs.
 	Changes int
 	// Args is the image's command.
 	Args []string
@@ -94,28 +90,14 @@ func (b Build) layers(ctx context.Context, l Layout, root string, say Progress) 
 
 // change copies the disk image to base and then changes it as a build step
 // would: a kernel mount, some files.
-func (b Build) change(ctx context.Context, disk, base string, n int) (err error) {
-	if b.Format.FSType != Ext4 {
+func (b Build) change(ctx context.Context, disk, base string, n int) error {
+	if b.Format.FSType == Erofs {
 		return fmt.Errorf("%s can't be changed", b.Format.FSType)
 	}
 	if err := exec.CommandContext(ctx, "cp", "--sparse=always", disk, base).Run(); err != nil {
 		return fmt.Errorf("copying the disk image: %w", err)
 	}
-	dev, err := loopdev.AttachWritable(disk)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, dev.Detach()) }()
-	dir, err := os.MkdirTemp("", "reprise-change-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(dir)
-	if err := unix.Mount(dev.Path, dir, string(b.Format.FSType), 0, ""); err != nil {
-		return fmt.Errorf("mounting the disk image: %w", err)
-	}
-	defer func() { err = errors.Join(err, unix.Unmount(dir, 0)) }()
-	return edit(dir, n)
+	return onMount(disk, b.Format.FSType, func(dir string) error { return edit(dir, n) })
 }
 
 // edit makes the changes of layer n.

@@ -2,12 +2,17 @@ package image
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/reprise-containers/reprise/integration/loopdev"
 )
 
 // FSType is the file system in a disk image.
@@ -18,6 +23,8 @@ const (
 	Ext4 FSType = "ext4"
 	// Erofs is uncompressed: the layer around it is compressed.
 	Erofs FSType = "erofs"
+	// XFS is what images can have, too; it is filled through the kernel.
+	XFS FSType = "xfs"
 )
 
 const (
@@ -26,7 +33,7 @@ const (
 )
 
 // MakeDisk writes a disk image with a file system that holds the tree at root
-// to the new sparse file path. Equal trees give equal images.
+// to the new sparse file path. Equal trees give equal images, but for XFS.
 func MakeDisk(ctx context.Context, fsType FSType, root, path string) error {
 	var argv []string
 	switch fsType {
@@ -42,9 +49,15 @@ func MakeDisk(ctx context.Context, fsType FSType, root, path string) error {
 			"-d", root, path, fmt.Sprint(size>>10) + "k"}
 	case Erofs:
 		argv = []string{"mkfs.erofs", "--quiet", "-U", fsUUID, "-T", fmt.Sprint(epoch.Unix()), path, root}
+	case XFS:
+		return makeXFS(ctx, root, path)
 	default:
 		return fmt.Errorf("making a disk image: unknown file system %q", fsType)
 	}
+	return mkfs(ctx, argv)
+}
+
+func mkfs(ctx context.Context, argv []string) error {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Env = append(os.Environ(),
 		"PATH="+os.Getenv("PATH")+":/usr/sbin:/sbin",
@@ -54,6 +67,50 @@ func MakeDisk(ctx context.Context, fsType FSType, root, path string) error {
 		return fmt.Errorf("making a disk image: %s: %w: %s", argv[0], err, strings.TrimSpace(string(out)))
 	}
 	return nil
+}
+
+// minXFS is the smallest file system that mkfs.xfs makes, in bytes.
+const minXFS = 300 << 20
+
+// makeXFS makes a disk image with XFS, which no tool fills from a tree with all
+// that files have: it is mounted and copied to.
+func makeXFS(ctx context.Context, root, path string) error {
+	size, err := ext4Size(root) // a bound for this one, too, with some more for its log
+	if err != nil {
+		return err
+	}
+	if err := mkfs(ctx, []string{"mkfs.xfs", "-q", "-m", "uuid=" + fsUUID, "-d", fmt.Sprintf("file,name=%s,size=%d", path, max(minXFS, size+64<<20))}); err != nil {
+		return err
+	}
+	return onMount(path, XFS, func(dir string) error {
+		if out, err := exec.CommandContext(ctx, "cp", "-a", root+"/.", dir).CombinedOutput(); err != nil {
+			return fmt.Errorf("copying the tree: %w: %s", err, strings.TrimSpace(string(out)))
+		}
+		return nil
+	})
+}
+
+// onMount runs f with the folder that a disk image is mounted on.
+func onMount(disk string, fsType FSType, f func(dir string) error) (err error) {
+	dev, err := loopdev.AttachWritable(disk)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, dev.Detach()) }()
+	dir, err := os.MkdirTemp("", "reprise-disk-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(dir)
+	options := ""
+	if fsType == XFS {
+		options = "nouuid" // an image made from this one may be mounted
+	}
+	if err := unix.Mount(dev.Path, dir, string(fsType), 0, options); err != nil {
+		return fmt.Errorf("mounting the disk image: %w", err)
+	}
+	defer func() { err = errors.Join(err, unix.Unmount(dir, 0)) }()
+	return f(dir)
 }
 
 // ext4Size returns the size in bytes of a file system with room for root:

@@ -4,17 +4,22 @@ package labels
 type WritableMode int
 
 const (
+	// WritableUnset leaves it to the node.
+	WritableUnset WritableMode = iota
 	// WritableOverlay puts overlayfs over the read-only image.
-	WritableOverlay WritableMode = iota
+	WritableOverlay
 	// WritableDir mounts a writable device and binds it.
 	WritableDir
 	// WritableDevice hands out the writable device itself.
 	WritableDevice
 )
 
-// writable reads the label Writable; as upstream, any other word is overlayfs.
-func writable(v string) WritableMode {
+// ParseWritable reads the value of the label Writable; as upstream, any other word
+// is overlayfs.
+func ParseWritable(v string) WritableMode {
 	switch v {
+	case "":
+		return WritableUnset
 	case "dir":
 		return WritableDir
 	case "dev":

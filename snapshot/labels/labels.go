@@ -56,6 +56,14 @@ const (
 	RecordTrace = prefix + "overlaybd/record-trace"
 	// Writable asks for a writable device in place of overlayfs.
 	Writable = prefix + "overlaybd.writable"
+	// VirtualSize is the size in GiB of a device that has nothing below it.
+	VirtualSize = prefix + "overlaybd/vsize"
+	// Type with the value "image" says that a snapshot is a step in the making of
+	// an image and not the root of a container.
+	Type = prefix + "type"
+	// LocalCommit is the path of the file with a layer that was written here; the
+	// snapshotter sets it for those who make images.
+	LocalCommit = prefix + "overlaybd.localcommitpath"
 	// TurboDigest is the digest of the layer a TurboOCI layer indexes.
 	TurboDigest = prefix + "overlaybd/turbo-oci/target-digest"
 	// TurboDigestOld is the key TurboDigest had when it was called fastoci.
@@ -85,9 +93,12 @@ type Labels struct {
 	BlobSize int64
 	// DiffID and ParentChainID are as containerd's unpacker states them.
 	DiffID, ParentChainID digest.Digest
-	// FSType is the bare type of the file system, or "". Mount and mkfs
-	// options are dropped: an image doesn't choose them for the node.
+	// FSType is the bare type of the file system, or "".
 	FSType string
+	// FS is all that is said of the file system, with options. It counts only
+	// where a client prepares something to be written: an image doesn't choose
+	// options for the node.
+	FS string
 	// Trace marks the layer that carries a trace.
 	Trace bool
 	// Download asks for the blob instead of lazy reads.
@@ -105,6 +116,11 @@ type Labels struct {
 	Remote bool
 	// Writable is what takes the writes of a container.
 	Writable WritableMode
+	// VirtualSize is the size in bytes of a device that has nothing below it, 0
+	// if that is left to the node.
+	VirtualSize int64
+	// Build says that the snapshot is a step in the making of an image.
+	Build bool
 }
 
 // Parse reads labels, of which unknown ones are ignored. The error names the
@@ -120,13 +136,16 @@ func Parse(labels map[string]string) (Labels, error) {
 		DiffID:        p.digest(DiffID),
 		ParentChainID: p.digest(ParentChainID),
 		FSType:        p.fsType(FSType),
+		FS:            labels[FSType],
 		Trace:         labels[Trace] == "yes",
 		Download:      labels[Download] == "download",
 		RecordTrace:   labels[RecordTrace] == "yes",
 		RecordPath:    p.recordPath(RecordTracePath),
 		Turbo:         labels[TurboDigest] != "" || labels[TurboDigestOld] != "",
 		Remote:        labels[Remote] != "",
-		Writable:      writable(labels[Writable]),
+		Writable:      ParseWritable(labels[Writable]),
+		VirtualSize:   p.virtualSize(VirtualSize),
+		Build:         labels[Type] == "image",
 	}
 	if p.err != nil {
 		return Labels{}, p.err
@@ -200,6 +219,26 @@ func (p *parser) size(key string) int64 {
 		p.fail(key, "%d bytes is outside 1 to %d", n, int64(MaxBlobSize))
 	}
 	return n
+}
+
+// virtualSize reads a number of GiB. The limit is that of a device, 1 EiB less one
+// sector, rounded down.
+func (p *parser) virtualSize(key string) int64 {
+	const most = 1 << 29
+	v, ok := p.labels[key]
+	if !ok {
+		return 0
+	}
+	n, err := strconv.ParseInt(v, 10, 64)
+	switch {
+	case err != nil:
+		p.fail(key, "%q is not a number of GiB", v)
+	case n <= 0 || n > most:
+		p.fail(key, "%d GiB is outside 1 to %d", n, most)
+	default:
+		return n << 30
+	}
+	return 0
 }
 
 func (p *parser) fsType(key string) string {

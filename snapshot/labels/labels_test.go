@@ -59,7 +59,7 @@ func TestParse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := labels.Labels{Target: chain, Image: ref, Blob: blob, BlobSize: 37376, DiffID: blob, ParentChainID: chain, FSType: "ext4"}
+	want := labels.Labels{Target: chain, Image: ref, Blob: blob, BlobSize: 37376, DiffID: blob, ParentChainID: chain, FSType: "ext4", FS: "ext4;noatime,suid;-O x"}
 	if got != want {
 		t.Errorf("Parse = %+v\nwant    %+v", got, want)
 	}
@@ -113,7 +113,7 @@ func TestClass(t *testing.T) {
 
 func TestWritable(t *testing.T) {
 	for value, want := range map[string]labels.WritableMode{
-		"": labels.WritableOverlay, "overlayfs": labels.WritableOverlay, "dir": labels.WritableDir, "dev": labels.WritableDevice,
+		"": labels.WritableUnset, "overlayfs": labels.WritableOverlay, "dir": labels.WritableDir, "dev": labels.WritableDevice,
 	} {
 		if l, err := labels.Parse(map[string]string{labels.Writable: value}); err != nil || l.Writable != want {
 			t.Errorf("Writable of %q = %v, %v; want %v", value, l.Writable, err, want)
@@ -121,8 +121,19 @@ func TestWritable(t *testing.T) {
 	}
 }
 
+func TestVirtualSize(t *testing.T) {
+	if l, err := labels.Parse(map[string]string{labels.VirtualSize: "64"}); err != nil || l.VirtualSize != 64<<30 {
+		t.Errorf("64 GiB are %d bytes, %v", l.VirtualSize, err)
+	}
+}
+
 func TestBadValues(t *testing.T) {
 	for _, c := range []struct{ key, value string }{
+		{labels.VirtualSize, ""},
+		{labels.VirtualSize, "0"},
+		{labels.VirtualSize, "-1"},
+		{labels.VirtualSize, "64GB"},
+		{labels.VirtualSize, "536870913"},
 		{labels.BlobDigest, ""},
 		{labels.BlobDigest, "sha256:abc"},
 		{labels.BlobDigest, "md5:d41d8cd98f00b204e9800998ecf8427e"},

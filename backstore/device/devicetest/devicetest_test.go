@@ -3,6 +3,8 @@ package devicetest_test
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -67,5 +69,20 @@ func TestHanging(t *testing.T) {
 		if err := <-done; err != nil {
 			t.Errorf("resumed read = %v", err)
 		}
+	})
+}
+
+func TestFileConforms(t *testing.T) {
+	devicetest.RunWritable(t, func(t *testing.T, contents []byte) device.Writable {
+		name := filepath.Join(t.TempDir(), "device")
+		if err := os.WriteFile(name, contents, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		d, err := devicetest.OpenFile(name, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { d.Close() })
+		return d
 	})
 }

@@ -15,20 +15,21 @@ var (
 	// ErrAborted is returned by Serve when the kernel side is gone: the
 	// file system was unmounted or its connection aborted.
 	ErrAborted = errors.New("the FUSE connection is gone")
-	// ErrKilled cancels a read whose process got SIGKILL.
-	ErrKilled = errors.New("the reading process was killed")
-	// ErrStopped cancels a read that Serve left to a successor.
+	// ErrKilled cancels a request whose process got SIGKILL.
+	ErrKilled = errors.New("the process that waits for it was killed")
+	// ErrStopped cancels a request that Serve left to a successor.
 	ErrStopped = errors.New("the server is stopping")
 )
 
 // Channel is the server's end of one FUSE connection.
 type Channel struct {
-	ps     *fuse.ProtocolServer
-	resend bool
-	init   []byte
-	idle   chan *reader
-	event  *os.File      // eventfd that is readable when stopping is set
-	halted chan struct{} // closed when stopping is set
+	ps       *fuse.ProtocolServer
+	resend   bool
+	init     []byte
+	idle     chan *reader
+	payloads *payloads
+	event    *os.File      // eventfd that is readable when stopping is set
+	halted   chan struct{} // closed when stopping is set
 
 	// fd is the descriptor, -1 after Close. It is no os.File: that would
 	// put a nonblocking descriptor into Go's poller, which is then woken
@@ -37,7 +38,7 @@ type Channel struct {
 	fd   int
 
 	mu       sync.Mutex // protects what follows
-	reads    map[uint64]*Read
+	requests map[uint64]*Request
 	readers  int   // goroutines in receive
 	stopping bool  // no more requests are to be received
 	failure  error // why, unless Serve's context ended
@@ -57,13 +58,14 @@ func Open(f *os.File, initMessage []byte, fs fuse.RawFileSystem) (*Channel, erro
 		return nil, fmt.Errorf("duplicating the FUSE descriptor: %w", err)
 	}
 	c := &Channel{
-		fd:     fd,
-		ps:     ps,
-		resend: offersResend(initMessage),
-		init:   initMessage,
-		idle:   make(chan *reader, maxReaders()),
-		halted: make(chan struct{}),
-		reads:  make(map[uint64]*Read),
+		fd:       fd,
+		ps:       ps,
+		resend:   offersResend(initMessage),
+		init:     initMessage,
+		idle:     make(chan *reader, maxReaders()),
+		payloads: newPayloads(),
+		halted:   make(chan struct{}),
+		requests: make(map[uint64]*Request),
 	}
 	if err := c.makeReaders(); err != nil {
 		_ = c.Close()
@@ -131,7 +133,7 @@ func offersResend(initMessage []byte) bool {
 	return flags&fuse.CAP_HAS_RESEND != 0
 }
 
-// CanResend reports whether reads that a predecessor took and did not answer
+// CanResend reports whether requests that a predecessor took and did not answer
 // can be had again (kernel 6.9 and later). Without it they are lost, and the
 // processes that wait for them with them.
 func (c *Channel) CanResend() bool { return c.resend }

@@ -33,7 +33,7 @@ func (c *Channel) interrupt(m []byte) bool {
 	}
 	unique := binary.NativeEndian.Uint64(m[headerInSize:])
 	c.mu.Lock()
-	r := c.reads[unique]
+	r := c.requests[unique]
 	c.mu.Unlock()
 	if r == nil {
 		return false
@@ -45,7 +45,7 @@ func (c *Channel) interrupt(m []byte) bool {
 
 // releaseIfKilled answers the read with EINTR if its process has SIGKILL
 // pending.
-func (r *Read) releaseIfKilled() {
+func (r *Request) releaseIfKilled() {
 	if !killed(r.pid) {
 		return
 	}
@@ -63,7 +63,7 @@ func (c *Channel) releaseKilled(ctx context.Context) {
 			return
 		case <-t.C:
 		}
-		for _, r := range c.pending(func(r *Read) bool { return r.interrupted.Load() }) {
+		for _, r := range c.pending(func(r *Request) bool { return r.interrupted.Load() }) {
 			r.releaseIfKilled()
 		}
 	}

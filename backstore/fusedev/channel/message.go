@@ -8,13 +8,27 @@ import (
 // Operation codes, from enum fuse_opcode.
 const (
 	opRead      = 15
+	opWrite     = 16
+	opFsync     = 20
 	opInit      = 26
 	opReadDir   = 28
 	opGetXAttr  = 22
 	opListXAttr = 23
 	opInterrupt = 36
 	opIoctl     = 39
+	opFallocate = 43
 )
+
+// Modes of FALLOCATE that are answered, from linux/falloc.h: what a loop device
+// makes of a discard and of a write of zeros. Both keep the size of the file.
+const (
+	punchHole = 0x02 | 0x01
+	zeroRange = 0x10 | 0x01
+)
+
+// maxOffset bounds offsets and lengths in bytes, so that their sum cannot
+// overflow.
+const maxOffset = 1 << 62
 
 // notifyResend is FUSE_NOTIFY_RESEND (kernel 6.9 and later).
 const notifyResend = 7
@@ -24,14 +38,22 @@ const (
 	headerInSize  = 40 // struct fuse_in_header
 	headerOutSize = 16 // struct fuse_out_header
 	readInSize    = 80 // with its header
+	writeInSize   = 80 // with its header, and before its data
+	writeOutSize  = 8
 	interruptSize = 48 // with its header
+
+	fallocateInSize = 72 // with its header
 
 	// maxFixedReply is more than any reply without a payload takes.
 	maxFixedReply = 512
 
 	// requestBufferSize must hold the largest WRITE, or the kernel refuses
-	// to hand out requests at all, although a read-only file gets none.
+	// to hand out requests at all. Connections of earlier versions, whose
+	// files were all read-only, have MaxRead for it and not maxWrite.
 	requestBufferSize = MaxRead + 4096
+
+	// residentSize is how much of a buffer a request can fill.
+	residentSize = maxWrite + 4096
 )
 
 // header is what is needed of struct fuse_in_header.

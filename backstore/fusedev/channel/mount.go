@@ -1,6 +1,7 @@
 package channel
 
 import (
+	"encoding/binary"
 	"fmt"
 	"os"
 	"time"
@@ -15,6 +16,11 @@ const FSType = "fuse.reprise"
 // MaxRead is the largest READ in bytes the kernel is told to send. 1 MiB is
 // what its default max_pages_limit (256 pages) allows.
 const MaxRead = 1 << 20
+
+// maxWrite is the largest WRITE in bytes the kernel is told to send. Each takes a
+// buffer that is resident before it comes, so it decides what writes in flight
+// cost. Larger ones would not be faster: nothing far away answers them.
+const maxWrite = 256 << 10
 
 // initTimeout bounds the wait for the kernel's first message, which is queued
 // before mount(2) returns.
@@ -106,5 +112,7 @@ func answerInit(ps *fuse.ProtocolServer, message []byte) ([]byte, error) {
 	// apart from need (see package fusedev). MaxReadAhead is the third
 	// field of InitOut; go-fuse takes 0 for "whatever the kernel offers".
 	clear(out[headerOutSize+8 : headerOutSize+12])
+	// max_write; go-fuse takes the one number for the limit on reads, too.
+	binary.NativeEndian.PutUint32(out[headerOutSize+20:], maxWrite)
 	return out[:n], nil
 }

@@ -17,9 +17,7 @@ import (
 type reader struct {
 	epoll int
 
-	// buf is where the kernel copies requests to. Only its first page is
-	// ever written, and must be there before a request is: see the package
-	// comment.
+	// buf is where the kernel copies requests to. A write takes it along.
 	buf []byte
 }
 
@@ -38,9 +36,7 @@ func newReader(fuse, event int) (*reader, error) {
 		unix.Close(ep)
 		return nil, fmt.Errorf("watching /dev/fuse: %w", err)
 	}
-	r := &reader{epoll: ep, buf: make([]byte, requestBufferSize)}
-	r.buf[0] = 1
-	return r, nil
+	return &reader{epoll: ep, buf: newBuffer()}, nil
 }
 
 // wait sleeps until there is a request or the event.

@@ -10,10 +10,10 @@ import (
 	"time"
 )
 
-// Handler answers one read, by r.Reply or r.Fail, before it returns. It is
+// Handler answers one request, by r.Reply, r.Done or r.Fail, before it returns. It is
 // called from several goroutines. ctx ends, with a cause, when the answer is
 // not wanted any more; an answer given then has no effect.
-type Handler func(ctx context.Context, r *Read)
+type Handler func(ctx context.Context, r *Request)
 
 // server is one call of Serve.
 type server struct {
@@ -23,13 +23,13 @@ type server struct {
 }
 
 // Serve answers requests until ctx ends, and then waits up to drain for the
-// reads in progress. Those still unfinished are cancelled and, if the kernel
+// requests in progress. Those still unfinished are cancelled and, if the kernel
 // can resend them, left to the successor; otherwise they fail with EIO, since
 // their processes would wait for ever. It returns nil after ctx ended and
 // ErrAborted when the kernel side is gone or Stop was called, in all cases
 // after all handlers have returned. It can be called once.
 func (c *Channel) Serve(ctx context.Context, drain time.Duration, handle Handler) error {
-	// The context of reads, which outlive ctx.
+	// The context of requests, which outlive ctx.
 	base, release := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, func() { c.halt(nil) })
 	defer stop()
@@ -75,7 +75,7 @@ func (c *Channel) halt(why error) {
 }
 
 // drain waits up to limit for the end of the handlers, then gives up their
-// reads.
+// requests.
 func (c *Channel) drain(limit time.Duration, ended <-chan struct{}) {
 	c.mu.Lock()
 	gone := c.failure != nil
@@ -89,7 +89,7 @@ func (c *Channel) drain(limit time.Duration, ended <-chan struct{}) {
 		case <-t.C:
 		}
 	}
-	for _, r := range c.pending(func(*Read) bool { return true }) {
+	for _, r := range c.pending(func(*Request) bool { return true }) {
 		if !gone && !c.resend {
 			_ = r.Fail(syscall.EIO)
 		}
@@ -141,14 +141,8 @@ func (c *Channel) leave() bool {
 // back.
 func (s *server) dispatch(ctx context.Context, m []byte, from *reader, alone bool) error {
 	h, ok := parseHeader(m)
-	if ok && h.opcode == opRead {
-		r, ok := parseRead(h, m)
-		s.idle <- from
-		if !ok {
-			return s.refuse(h.unique, syscall.EINVAL)
-		}
-		s.read(ctx, r, alone)
-		return nil
+	if ok && isData(h.opcode) {
+		return s.data(ctx, h, m, from, alone)
 	}
 	defer func() { s.idle <- from }()
 	switch {
@@ -164,8 +158,25 @@ func (s *server) dispatch(ctx context.Context, m []byte, from *reader, alone boo
 	return nil
 }
 
-// read handles r.
-func (s *server) read(ctx context.Context, r *Read, alone bool) {
+// data handles the message m about the bytes of a file. from gets another buffer
+// if they are in m.
+func (s *server) data(ctx context.Context, h header, m []byte, from *reader, alone bool) error {
+	r, errno := parseRequest(h, m)
+	if r != nil && r.Op == OpWrite {
+		payload := from.buf
+		from.buf = s.payloads.borrow()
+		defer s.payloads.giveBack(payload)
+	}
+	s.idle <- from
+	if errno != 0 {
+		return s.refuse(h.unique, errno)
+	}
+	s.request(ctx, r, alone)
+	return nil
+}
+
+// request handles r.
+func (s *server) request(ctx context.Context, r *Request, alone bool) {
 	r.channel = s.Channel
 	rctx, cancel := context.WithCancelCause(ctx)
 	r.cancel = cancel

@@ -49,6 +49,9 @@ func (m Mount) File() string {
 	return m.Source
 }
 
+// Writable reports whether m is of a loop device that can be written.
+func (m Mount) Writable() bool { return IsLoop(m.Source) && !LoopReadOnly(m.Source) }
+
 func mounts(keep func(*mountinfo.Info) bool) ([]Mount, error) {
 	infos, err := mountinfo.GetMounts(func(m *mountinfo.Info) (skip, stop bool) {
 		return !keep(m), false

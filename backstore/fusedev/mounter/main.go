@@ -44,15 +44,16 @@ func Main() error {
 		_, _ = io.Copy(io.Discard, in)
 		cancel(errAbandoned)
 	}()
-	res, err := job.do(ctx)
+	out := json.NewEncoder(os.Stdout)
+	res, err := job.do(ctx, out)
 	if err != nil {
 		res.Error, res.Busy = err.Error(), errors.Is(err, unix.EBUSY)
 	}
-	return json.NewEncoder(os.Stdout).Encode(res)
+	return out.Encode(res)
 }
 
-// do does the job.
-func (j Job) do(ctx context.Context) (Result, error) {
+// do does the job. A result before the last one goes to out.
+func (j Job) do(ctx context.Context, out *json.Encoder) (Result, error) {
 	switch j.Op {
 	case opMount:
 		return j.mount(ctx)
@@ -62,6 +63,18 @@ func (j Job) do(ctx context.Context) (Result, error) {
 		return Result{}, j.detach(ctx)
 	case opReadahead:
 		return Result{}, j.readahead()
+	case opFormat:
+		return j.format(ctx)
+	case opLoop:
+		return j.loop(ctx)
+	case opUnloop:
+		return j.unloop(ctx)
+	case opFreeze:
+		return j.freeze(ctx, func() error { return out.Encode(Result{Frozen: true}) })
+	case opThaw:
+		return j.thawTargets(ctx)
+	case opGrow:
+		return j.grow(ctx)
 	}
 	return Result{}, fmt.Errorf("unknown operation %q", j.Op)
 }
@@ -123,8 +136,11 @@ func wanted() error {
 }
 
 // pause sleeps for pollInterval or until ctx ends.
-func pause(ctx context.Context) error {
-	t := time.NewTimer(pollInterval)
+func pause(ctx context.Context) error { return pauseFor(ctx, pollInterval) }
+
+// pauseFor sleeps for d or until ctx ends.
+func pauseFor(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():

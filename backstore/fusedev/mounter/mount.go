@@ -12,44 +12,27 @@ import (
 	"github.com/reprise-containers/reprise/backstore/fusedev/kernel"
 )
 
-// fuseMagic is the f_type of FUSE, from linux/magic.h.
-const fuseMagic = 0x65735546
-
-// options returns the mount options for fsType, best first: older kernels do
-// not know all of them.
-func options(fsType string) ([]string, error) {
-	switch fsType {
-	case "ext4":
-		// noload: a journal that was not closed cannot be replayed on
-		// a device that never changes. inode_readahead_blks: ext4 reads
-		// inode tables ahead by itself, 32 blocks at a time, whatever
-		// the loop device's readahead is; see also readahead.
-		return []string{"noload,inode_readahead_blks=0"}, nil
-	case "xfs":
-		// norecovery as noload; nouuid, as two containers may run two
-		// images made from one.
-		return []string{"norecovery,nouuid"}, nil
-	case "erofs":
-		// directio, for a mount without a loop device: reads go to the
-		// FUSE file as erofs makes them. Without it they go through
-		// that file's page cache, 4 KiB at a time, as its readahead was
-		// off when erofs opened it, and nothing can turn it on later.
-		// A loop device has no such option.
-		return []string{"directio", ""}, nil
-	}
-	return nil, fmt.Errorf("file system type %q is not one of ext4, xfs, erofs", fsType)
-}
-
 // mount mounts j.File on j.Target.
 func (j Job) mount(ctx context.Context) (Result, error) {
 	if err := j.lock(ctx, j.Target); err != nil {
+		return Result{}, err
+	}
+	if err := j.thawLeft(); err != nil {
 		return Result{}, err
 	}
 	source, err := j.present()
 	if err != nil || source != "" {
 		return Result{Source: source}, err
 	}
-	file, err := openDevice(j.File)
+	if j.Writable {
+		// Before a loop device is looked for.
+		unlock, err := j.lockDevice(ctx)
+		if err != nil {
+			return Result{}, err
+		}
+		defer unlock()
+	}
+	file, err := openDevice(j.File, j.Writable)
 	if err != nil {
 		return Result{}, err
 	}
@@ -57,14 +40,15 @@ func (j Job) mount(ctx context.Context) (Result, error) {
 	if err := wanted(); err != nil {
 		return Result{}, err
 	}
-	if source, err = j.mountFile(ctx, file); err != nil {
+	res, err := j.mountFile(ctx, file)
+	if err != nil {
 		return Result{}, err
 	}
 	if err := wanted(); err != nil {
 		// Nobody knows about this mount, and nobody is in it.
 		return Result{}, errors.Join(err, unix.Unmount(j.Target, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
 	}
-	return Result{Source: source}, nil
+	return res, nil
 }
 
 // present returns the source of the mount on j.Target if it is one of j.File,
@@ -79,6 +63,9 @@ func (j Job) present() (source string, err error) {
 		m := ms[len(ms)-1]
 		file := m.File()
 		if file == j.File {
+			if j.Writable && !m.Writable() {
+				return "", fmt.Errorf("%s from %s is mounted there read-only", m.FSType, m.Source)
+			}
 			return m.Source, nil
 		}
 		if j.Replace == "" || !strings.HasPrefix(file, j.Replace) {
@@ -92,8 +79,12 @@ func (j Job) present() (source string, err error) {
 
 // openDevice opens a device's file and makes sure that it is one: if the FUSE
 // file system is not mounted, the directory below shows.
-func openDevice(path string) (*os.File, error) {
-	file, err := os.Open(path)
+func openDevice(path string, writable bool) (*os.File, error) {
+	mode := os.O_RDONLY
+	if writable {
+		mode = os.O_RDWR
+	}
+	file, err := os.OpenFile(path, mode, 0)
 	if err != nil {
 		return nil, fmt.Errorf("opening the device: %w", err)
 	}
@@ -109,31 +100,62 @@ func openDevice(path string) (*os.File, error) {
 	return file, nil
 }
 
+// fuseMagic is the f_type of FUSE, from linux/magic.h.
+const fuseMagic = 0x65735546
+
 // mountFile mounts file by the best way that this kernel knows.
-func (j Job) mountFile(ctx context.Context, file *os.File) (source string, err error) {
+func (j Job) mountFile(ctx context.Context, file *os.File) (Result, error) {
+	if j.Writable {
+		return j.mountWritable(ctx, file)
+	}
 	if j.FSType == "erofs" {
 		err := j.mountErofs(ctx)
 		// Before 6.12 erofs wants a block device, and says so.
 		if !errors.Is(err, unix.ENOTBLK) {
-			return j.File, err
+			return Result{Source: j.File}, err
 		}
 	}
-	loop, err := attachLoop(file)
+	loop, err := attachLoop(file, false)
 	if err != nil {
-		return "", err
+		return Result{}, err
 	}
 	defer loop.Close()
-	return loop.Name(), j.mountSource(loop.Name())
+	return Result{Source: loop.Name()}, j.mountSource(loop.Name())
+}
+
+// mountWritable mounts file so that it can be written. If another mount
+// namespace still has a mount of it, its loop device is used: a second one would
+// be a second, different cache of the same blocks.
+func (j Job) mountWritable(ctx context.Context, file *os.File) (res Result, err error) {
+	loop, err := j.ownLoop(ctx)
+	if err == nil && loop == nil {
+		loop, err = attachLoop(file, true)
+	}
+	if err != nil {
+		return res, err
+	}
+	defer loop.Close()
+	res.Source = loop.Name()
+	if res.Check, err = j.repair(ctx, loop); err != nil {
+		return res, err
+	}
+	if err := wanted(); err != nil {
+		return res, err
+	}
+	if err := j.note(writableRecord, j.File); err != nil {
+		return res, err
+	}
+	return res, j.mountSource(loop.Name())
 }
 
 // mountSource mounts source with the first options that the kernel accepts.
 func (j Job) mountSource(source string) error {
-	candidates, err := options(j.FSType)
+	candidates, err := j.mountOptions()
 	if err != nil {
 		return err
 	}
 	for _, o := range candidates {
-		err = unix.Mount(source, j.Target, j.FSType, unix.MS_RDONLY, o)
+		err = unix.Mount(source, j.Target, j.FSType, o.flags, o.data)
 		if err == nil {
 			return nil
 		}

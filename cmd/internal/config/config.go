@@ -35,6 +35,7 @@ type Snapshotter struct {
 	Device   Device   `toml:"device"`
 	Download Download `toml:"download"`
 	Trace    Trace    `toml:"trace"`
+	Writable Writable `toml:"writable"`
 }
 
 // Log says what is logged to standard error.
@@ -135,6 +136,7 @@ func Default() Snapshotter {
 			RecordTime: Duration(60e9), RecordLabelTime: Duration(1800e9),
 			RecordKeep: 10, MaxRecords: tracelayer.DefaultRecords, MaxRecordings: 4,
 		},
+		Writable: defaultWritable(),
 	}
 }
 
@@ -221,6 +223,7 @@ func (c Snapshotter) Validate() error {
 	check(c.Download.Idle > 0, "download.idle: must be positive")
 	check(c.Download.Images > 0, "download.images: must be positive")
 	c.Trace.validate(check)
+	c.Writable.validate(check, oneOf)
 	check(filepath.IsAbs(c.RecordDir()), "trace.record_dir = %q: must be an absolute path", c.RecordDir())
 	return errors.Join(errs...)
 }

@@ -6,17 +6,13 @@ package dump
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"iter"
 	"os"
-	"path/filepath"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/reprise-containers/reprise/backstore/lsmt"
+	"github.com/reprise-containers/reprise/cmd/internal/newfile"
 	"github.com/reprise-containers/reprise/cmd/internal/pipeline"
 )
 
@@ -60,78 +56,9 @@ func Mapped(img *lsmt.Image) int64 {
 
 // File writes img to a new file at path. The file appears there when it is
 // complete and on disk.
-func File(ctx context.Context, img *lsmt.Image, path string, cfg Config) (err error) {
+func File(ctx context.Context, img *lsmt.Image, path string, cfg Config) error {
 	cfg = cfg.withDefaults()
-	if err := free(path, cfg.Force); err != nil {
-		return err
-	}
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			f.Close()
-			os.Remove(f.Name())
-		}
-	}()
-	if err := fill(ctx, img, f, cfg); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := f.Chmod(0o644); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	if err := place(f.Name(), path, cfg.Force); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// free reports why no file may be written at path. Only a regular file is ever
-// replaced: with the name of a device, somebody means something else.
-func free(path string, force bool) error {
-	st, err := os.Lstat(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return err
-	case !st.Mode().IsRegular():
-		return fmt.Errorf("%s exists and is not a regular file", path)
-	case !force:
-		return fmt.Errorf("%s exists: remove it or use --force", path)
-	}
-	return nil
-}
-
-// place gives the finished file its name. Without force, a file that appeared
-// meanwhile is not replaced.
-func place(temp, path string, force bool) error {
-	if !force {
-		err := unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_NOREPLACE)
-		if err == nil {
-			return nil
-		}
-		if err != unix.EINVAL && err != unix.ENOSYS { // not by this file system or kernel
-			return &os.LinkError{Op: "rename", Old: temp, New: path, Err: err}
-		}
-	}
-	return os.Rename(temp, path)
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return newfile.Write(path, cfg.Force, func(f *os.File) error { return fill(ctx, img, f, cfg) })
 }
 
 // fill writes all pieces that are not zeros.

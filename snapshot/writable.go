@@ -1,0 +1,326 @@
+package snapshot
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/containerd/v2/core/snapshots/storage"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
+	"github.com/moby/sys/mountinfo"
+
+	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/backstore/attach"
+	"github.com/reprise-containers/reprise/backstore/fusedev"
+	"github.com/reprise-containers/reprise/backstore/lsmt"
+	"github.com/reprise-containers/reprise/snapshot/labels"
+)
+
+// An active snapshot can have a writable device: the layers of the image below it,
+// if there is one, and a writable layer on top, in block/. The device is the
+// snapshot's alone and has its id.
+
+// Files of a writable snapshot in block/. The data and index files have upstream's
+// names.
+const (
+	writableName  = "writable.json"
+	writableData  = "writable_data"
+	writableIndex = "writable_index"
+)
+
+// writable is what is kept of a writable snapshot.
+type writable struct {
+	// Device says that the device itself is handed out and not mounted.
+	Device bool `json:"device,omitempty"`
+	// FS is the file system, as fusedev.ParseFileSystem takes it, "" for what is
+	// in the layers below.
+	FS string `json:"fs,omitempty"`
+	// Size is that of a device with nothing below it, in bytes.
+	Size int64 `json:"size,omitempty"`
+	// Sparse says how the layer is written.
+	Sparse bool `json:"sparse,omitempty"`
+
+	// asked says that a label asks for it.
+	asked bool
+}
+
+// upper returns the files of the writable layer of snapshot id.
+func (l layout) upper(id string) *lsmt.UpperFiles {
+	return &lsmt.UpperFiles{
+		Data:  filepath.Join(l.block(id), writableData),
+		Index: filepath.Join(l.block(id), writableIndex),
+	}
+}
+
+// writable returns what is kept of the active snapshot id, nil if it is not a
+// writable one.
+func (l layout) writable(id string) (*writable, error) {
+	path := filepath.Join(l.block(id), writableName)
+	text, err := readBounded(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var w writable
+	if err == nil {
+		err = json.Unmarshal(text, &w)
+	}
+	if err == nil {
+		_, err = w.fileSystem()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	return &w, nil
+}
+
+// fileSystem returns the file system of w, without a type if that is to be looked
+// for.
+func (w writable) fileSystem() (fusedev.FileSystem, error) {
+	if w.FS == "" {
+		return fusedev.FileSystem{}, nil
+	}
+	return fusedev.ParseFileSystem(w.FS)
+}
+
+// wantsWritable returns how r wants to be written, nil if on overlayfs.
+func (s *Snapshotter) wantsWritable(ctx context.Context, r request) (*writable, error) {
+	mode, asked := r.labels.Writable, r.labels.Writable != labels.WritableUnset
+	if !asked {
+		mode = s.cfg.Writable.Mode
+	}
+	if r.kind != snapshots.KindActive || mode != labels.WritableDir && mode != labels.WritableDevice {
+		return nil, nil
+	}
+	below, err := s.stackOn(ctx, r.parent)
+	if err != nil {
+		return nil, err
+	}
+	w := &writable{Device: mode == labels.WritableDevice, Sparse: s.cfg.Writable.Sparse, asked: asked}
+	switch {
+	case !asked && (below.image == "" || len(below.plain) > 0 || r.labels.Build || r.labels.RecordTrace || class(r.labels, r.key) != labels.Root):
+		return nil, nil // that is for containers on overlaybd images
+	case len(below.plain) > 0:
+		return nil, fmt.Errorf("label %s: a writable device cannot lie on the ordinary layer %s: %w", labels.Writable, r.parent, errdefs.ErrFailedPrecondition)
+	case s.images.writer == nil:
+		return nil, fmt.Errorf("writable devices are not supported: %w", errdefs.ErrNotImplemented)
+	case below.image != "":
+		w.FS = optionsOf(r.labels.FS)
+	default:
+		cfg := s.cfg.Writable.withDefaults()
+		w.FS, w.Size = r.labels.FS, r.labels.VirtualSize
+		if w.FS == "" {
+			w.FS = cfg.FS
+		}
+		if w.Size == 0 {
+			w.Size = cfg.Size
+		}
+	}
+	if _, err := w.fileSystem(); err != nil {
+		return nil, fmt.Errorf("label %s: %w: %w", labels.FSType, err, errdefs.ErrInvalidArgument)
+	}
+	return w, nil
+}
+
+// optionsOf returns what a client says of the file system of an image that has
+// one already, if it says more than the type, which is looked for.
+func optionsOf(fs string) string {
+	if !strings.Contains(fs, ";") {
+		return ""
+	}
+	return fs
+}
+
+// prepareWritable creates a snapshot with a writable device. If the node alone
+// wants it and the image can't be written, done is false and there is no snapshot.
+func (s *Snapshotter) prepareWritable(ctx context.Context, r request, w *writable) (mounts []mount.Mount, done bool, err error) {
+	snap, err := s.create(ctx, r)
+	if err != nil {
+		return nil, false, err
+	}
+	s.images.use(snap.ID, 1)
+	if err = s.makeWritable(snap.ID, w); err == nil {
+		mounts, err = s.writableMounts(ctx, snap, w)
+	}
+	if err == nil {
+		return mounts, true, nil
+	}
+	s.abandon(ctx, r.key)
+	if !errors.Is(err, attach.ErrReadOnlyFS) {
+		return nil, false, err
+	}
+	if w.asked {
+		return nil, false, fmt.Errorf("label %s: %w; convert the image with ctr obdconv to have ext4, or leave the label out: %w", labels.Writable, err, errdefs.ErrFailedPrecondition)
+	}
+	log.G(ctx).WithField("key", r.key).Info("the file system of the image can only be read, its container writes to overlayfs")
+	return nil, false, nil
+}
+
+// makeWritable makes the directory of a writable device, durably: what follows can
+// be done again at any time.
+func (s *Snapshotter) makeWritable(id string, w *writable) error {
+	if err := os.MkdirAll(s.dirs.mountpoint(id), 0o700); err != nil {
+		return fmt.Errorf("making room for a writable device: %w", err)
+	}
+	text, err := json.Marshal(w)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(s.dirs.block(id), writableName, text); err != nil {
+		return fmt.Errorf("describing a writable device: %w", err)
+	}
+	return syncDir(s.dirs.snapshot(id))
+}
+
+// writableMounts attaches the writable device of snap and returns its mounts.
+func (s *Snapshotter) writableMounts(ctx context.Context, snap storage.Snapshot, w *writable) ([]mount.Mount, error) {
+	if s.images.writer == nil {
+		return nil, fmt.Errorf("writable devices are not supported: %w", errdefs.ErrNotImplemented)
+	}
+	below, err := s.stackOf(snap.ParentIDs)
+	if err != nil {
+		return nil, err
+	}
+	fileSystem, err := w.fileSystem()
+	if err != nil {
+		return nil, err
+	}
+	target := s.dirs.mountpoint(snap.ID)
+	opts := attach.WritableOptions{
+		Target: target,
+		FS:     fileSystem,
+		Format: below.image == "",
+		Create: &lsmt.UpperOptions{Identity: lsmt.Identity{VirtualSize: w.Size}, Sparse: w.Sparse},
+	}
+	if w.Device {
+		opts.Target = ""
+	}
+	var attached attach.LoopDevice
+	err = s.images.locked(ctx, snap.ID, func(ctx context.Context, _ bool) error {
+		img, err := s.dirs.writableImage(snap.ID, below.image)
+		if err != nil {
+			return err
+		}
+		if err := s.dirs.unseal(snap.ID); err != nil {
+			return err
+		}
+		attached, err = s.images.writer.AttachWritable(ctx, snap.ID, img, opts)
+		return err
+	})
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("attaching writable device %s: %w", snap.ID, err)
+	case !w.Device:
+		return bind(target, "rw"), nil
+	}
+	return deviceMount(attached, "rw", "discard"), nil
+}
+
+// deviceMount returns the mount of a device.
+func deviceMount(dev attach.LoopDevice, options ...string) []mount.Mount {
+	if dev.FSType == "xfs" {
+		options = append(options, "nouuid") // there may be two made from one
+	}
+	return []mount.Mount{{Type: dev.FSType, Source: dev.Dev, Options: options}}
+}
+
+// writableImage returns what the writable device of snapshot id is made of; image
+// is the image snapshot below it, or "".
+func (l layout) writableImage(id, image string) (img backstore.Image, err error) {
+	if image != "" {
+		img, err = l.image(image)
+	}
+	img.Upper = l.upper(id)
+	return img, err
+}
+
+// unseal takes back what a Commit did that failed: the layer of what was written,
+// which is the file that is to be written again, or a copy of it.
+func (l layout) unseal(id string) error {
+	return errors.Join(
+		ignoreMissing(os.Remove(filepath.Join(l.fs(id), sealedFile))),
+		ignoreMissing(os.Remove(filepath.Join(l.fs(id), backstore.LayerFile))))
+}
+
+// viewDevice returns the device of the image below a view that asks for it.
+func (s *Snapshotter) viewDevice(ctx context.Context, image string) ([]mount.Mount, error) {
+	if s.images.writer == nil {
+		return nil, fmt.Errorf("label %s: devices are not handed out: %w", labels.Writable, errdefs.ErrNotImplemented)
+	}
+	var dev attach.LoopDevice
+	err := s.images.locked(ctx, image, func(ctx context.Context, _ bool) error {
+		img, err := s.dirs.image(image)
+		if err != nil {
+			return err
+		}
+		dev, err = s.images.writer.Device(ctx, image, img)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("making a device of image %s: %w", image, err)
+	}
+	return deviceMount(dev, "ro"), nil
+}
+
+// detachWritable detaches the writable device of snapshot id, if it has one. It is
+// errdefs.ErrFailedPrecondition while somebody else has it mounted.
+func (s *Snapshotter) detachWritable(ctx context.Context, id string) error {
+	w, err := s.dirs.writable(id)
+	if err != nil || w == nil {
+		return err
+	}
+	return s.images.exclusive(id, func(a *attachment) error {
+		if !w.Device {
+			at, err := mountedElsewhere(s.dirs.mountpoint(id))
+			if err != nil {
+				return err
+			}
+			if at != "" {
+				return fmt.Errorf("it is mounted at %s: %w", at, errdefs.ErrFailedPrecondition)
+			}
+		}
+		a.attached = true // also if Recover did not know it
+		err := s.images.detach(ctx, id, a)
+		if errors.Is(err, fusedev.ErrBusy) {
+			err = fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+		}
+		return err
+	})
+}
+
+// mountedElsewhere returns where else in this mount namespace the file system that
+// is mounted on target is, or "".
+func mountedElsewhere(target string) (string, error) {
+	all, err := mountinfo.GetMounts(nil)
+	if err != nil {
+		return "", err
+	}
+	for _, m := range all {
+		if m.Mountpoint != target {
+			continue
+		}
+		for _, other := range all {
+			if other.Major == m.Major && other.Minor == m.Minor && other.Mountpoint != target {
+				return other.Mountpoint, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// dropWritable removes the files of a writable device that is detached.
+func (s *Snapshotter) dropWritable(id string) error {
+	files := s.dirs.upper(id)
+	var errs []error
+	for _, name := range []string{files.Data, files.Index, filepath.Join(s.dirs.block(id), writableName)} {
+		errs = append(errs, ignoreMissing(os.Remove(name)))
+	}
+	return errors.Join(errs...)
+}
