@@ -68,6 +68,8 @@ install: build ## binaries, systemd unit and configuration examples
 	sed 's#/usr/local/bin#$(PREFIX)/bin#g' contrib/reprise-snapshotter.service \
 		>$(DESTDIR)$(PREFIX)/lib/systemd/system/reprise-snapshotter.service
 	install -m 0644 contrib/* $(DESTDIR)$(PREFIX)/share/reprise/
+	install -d $(DESTDIR)$(PREFIX)/share/reprise/bin
+	for tool in create commit merge; do ln -sfn ../../../bin/reprise $(DESTDIR)$(PREFIX)/share/reprise/bin/overlaybd-$$tool; done
 
 tools:
 	@$(TOOLS) test >/dev/null

@@ -220,6 +220,9 @@ func TestDeepStack(t *testing.T) {
 	if n := len(image.Streams()); n != backstore.MaxLayers {
 		t.Errorf("%d layers", n)
 	}
+	for _, sparse := range []bool{false, true} {
+		writeOn(t, image, maps.Clone(want), patches(rng, 3*tib, 30), sparse)
+	}
 	merged := blobOf(t, func(w io.Writer) error { return image.Commit(t.Context(), w, lsmt.Identity{}) })
 	one, err := backstore.Open(t.Context(), []blob.ReaderAt{merged})
 	if err != nil {
@@ -242,6 +245,43 @@ func TestDeepStack(t *testing.T) {
 		t.Fatal(err)
 	}
 	want.check(t, fewer)
+}
+
+// writeOn writes to a new layer on an image, reads all of the disk back, also after
+// it was opened again.
+func writeOn(t *testing.T, lower *lsmt.Image, want model, all []patch, sparse bool) {
+	t.Helper()
+	dir := t.TempDir()
+	files := lsmt.UpperFiles{Data: dir + "/data", Index: dir + "/index"}
+	opts := lsmt.UpperOptions{Sparse: sparse}
+	if sparse {
+		opts.VirtualSize = lower.Size()
+	}
+	if err := lsmt.CreateUpper(files, opts); err != nil {
+		t.Fatal(err)
+	}
+	for again := range 2 {
+		u, err := lsmt.OpenUpper(t.Context(), files, lower)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again == 0 {
+			for _, p := range all {
+				if _, err := u.WriteAt(t.Context(), p.data, p.off); err != nil {
+					t.Fatal(err)
+				}
+			}
+			far := slices.Max(slices.Collect(maps.Keys(want))) // of what lies below
+			if err := u.Discard(t.Context(), far, 4096); err != nil {
+				t.Fatal(err)
+			}
+			want.apply(append(all, patch{far, make([]byte, 4096)}))
+		}
+		want.check(t, u)
+		if err := u.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // writePatches writes a layer of patches; only the bottom one says how large the

@@ -2,6 +2,7 @@ package snapshot
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -11,6 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 	"github.com/moby/sys/mountinfo"
+
+	"github.com/reprise-containers/reprise/backstore/fusedev"
 )
 
 // Remove implements snapshots.Snapshotter. What is still mounted, or has
@@ -72,7 +75,11 @@ func (s *Snapshotter) removeUser(ctx context.Context, key, id, image string) err
 		return firstOf(err, fmt.Errorf("it is mounted at %s: %w", target, errdefs.ErrFailedPrecondition))
 	}
 	// With its name, or nobody could try again.
-	if err := s.detachWritable(ctx, id); err != nil {
+	err := s.detachWritable(ctx, id)
+	if errors.Is(err, fusedev.ErrUnsynced) { // it is unmounted, and what is lost was to be deleted
+		err = s.detachWritable(ctx, id)
+	}
+	if err != nil {
 		return err
 	}
 	if err := s.drop(ctx, key, id); err != nil {

@@ -148,6 +148,8 @@ func (k *kernel) Freeze(_ context.Context, _ string, during func() error) error 
 	return during()
 }
 
+func (k *kernel) Tidy(context.Context) error { return k.fail["Tidy"] }
+
 func (k *kernel) GrowFS(context.Context, string, string) error { return k.fail["GrowFS"] }
 
 // registry serves the three layers of the vector, or fails.

@@ -38,6 +38,7 @@ type Server interface {
 	Unloop(ctx context.Context, id string) error
 	Freeze(ctx context.Context, target string, during func() error) error
 	GrowFS(ctx context.Context, id, target string) error
+	Tidy(ctx context.Context) error
 }
 
 // Config says how attached images behave.
@@ -381,7 +382,8 @@ func (a *Attacher) Recover(ctx context.Context, images []backstore.Attachment) (
 	// that will never come.
 	a.server.Ready()
 	slices.Sort(gone)
-	return slices.Sorted(maps.Keys(used)), a.drop(ctx, stray, slices.Compact(gone))
+	err = a.drop(ctx, stray, slices.Compact(gone))
+	return slices.Sorted(maps.Keys(used)), errors.Join(err, a.server.Tidy(ctx))
 }
 
 // takeOver serves device d of an earlier daemon again.

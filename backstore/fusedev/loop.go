@@ -33,8 +33,9 @@ func (s *Server) Loop(ctx context.Context, id string) (dev string, err error) {
 }
 
 // Unloop takes the loop devices of device id away that Loop made, or returns an
-// error that wraps ErrBusy if somebody has one open, and then leaves it as it is.
-// It does nothing if there is none. The device need not be known any more.
+// error that wraps ErrBusy if somebody has one open, and then leaves it as it is,
+// or, if the device is not known any more, to go when it is closed. It does
+// nothing if there is none.
 func (s *Server) Unloop(ctx context.Context, id string) error {
 	return s.unloop(ctx, false, func(_, of string) bool { return of == id })
 }

@@ -12,6 +12,9 @@ import (
 // errLogFull says that the index log can't grow. The kernel hears ENOSPC.
 var errLogFull = fmt.Errorf("index log has the %d records that overlaybd reads: %w", maxLogRecords, syscall.ENOSPC)
 
+// atomicSectors is how many sectors disks write at once, at most.
+const atomicSectors = 4096 / SectorSize
+
 // era is a time in which reads start. What dies in it may be in use by reads
 // that started in it or before, but by none that starts later.
 type era struct {
@@ -40,12 +43,14 @@ type appended struct {
 	reclaim reclaimer
 }
 
+func (a *appended) String() string     { return a.name }
 func (a *appended) identity() Identity { return a.id }
 func (a *appended) flags() uint32      { return flagData | flagSealed }
 func (a *appended) end() int64         { return int64(a.next) * SectorSize }
 func (a *appended) stackable() error   { return nil }
 func (a *appended) move(u *Upper)      { a.u = u }
 
+// tidy implements body.
 func (a *appended) tidy() {
 	a.u.mu.RLock()
 	live := a.u.index.stored
@@ -77,7 +82,7 @@ func (a *appended) allocate(n uint64) (uint64, error) {
 	if a.next == a.aligned {
 		// What is durable is not written again, not even as the rest of a
 		// block: a power cut could take it along.
-		a.next = (a.next + a.unit - 1) / a.unit * a.unit
+		a.next = (a.next + atomicSectors - 1) / atomicSectors * atomicSectors
 	}
 	if a.next+n > mappedMask {
 		return 0, fmt.Errorf("data file is full: %w", syscall.ENOSPC)
@@ -104,8 +109,11 @@ func (a *appended) giveBack(at, n uint64) {
 }
 
 // discard implements body.
-func (a *appended) discard(_ context.Context, off, n int64) error {
+func (a *appended) discard(ctx context.Context, off, n int64) error {
 	for first, left := uint64(off/SectorSize), uint64(n/SectorSize); left > 0; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		length := min(left, maxLength)
 		// The record needs a place that exists, whatever becomes of writes at work.
 		if err := a.publish(newEntry(first, length, 0, true)); err != nil {
@@ -230,13 +238,12 @@ func (a *appended) layer(entries []entry) *Layer {
 }
 
 // count implements body.
-func (a *appended) count(s *UpperStats) (err error) {
+func (a *appended) count(s *UpperStats) {
 	a.log.mu.Lock()
 	s.Records, s.Dropped = a.log.records, a.dropped
 	a.log.mu.Unlock()
 	s.Dead, s.Freed = a.reclaim.dead(), a.reclaim.freed.Load()
-	s.Data, err = a.data.allocated()
-	return err
+	s.Data, _ = a.data.allocated()
 }
 
 // close implements body.

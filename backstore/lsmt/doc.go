@@ -12,7 +12,9 @@
 // count sectors of 512 bytes. All numbers are little endian. The format has no
 // checksums; those are the business of the ZFile and the registry.
 //
-// Beside committed layers the package reads what overlaybd writes while a layer
-// grows: sealed ones, append-only pairs of data and index log, and sparse
-// files. It never changes them.
+// Beside committed layers there is what a layer is while it grows: an
+// append-only pair of data and index log, or a sparse file, and the same sealed
+// in place. OpenWritable reads one as it is; an Upper is one that is written. A
+// layer that overlaybd wrote can be written on by an Upper, and the other way
+// round once the Upper is closed.
 package lsmt

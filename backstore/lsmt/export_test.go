@@ -51,3 +51,105 @@ func Records(raw []byte) []Segment {
 	}
 	return out
 }
+
+// Abandon closes the files of u as the end of a process does.
+func Abandon(u *Upper) {
+	u.using.Lock()
+	defer u.using.Unlock()
+	u.closed = true
+	_ = u.body.close()
+}
+
+// LimitSegments sets how many segments the index of u takes.
+func LimitSegments(u *Upper, n int) { u.limit = n }
+
+// Fail has operations on the files of u ask fail first: write, truncate, sync,
+// punch. A write that is to fail is made in part.
+func Fail(u *Upper, fail func(op string) error) {
+	wrap := func(f hostFile) hostFile {
+		if failing, ok := f.(*failingFile); ok {
+			f = failing.hostFile
+		}
+		return &failingFile{hostFile: f, fail: fail}
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.tier.file = wrap(u.tier.file)
+	switch b := u.body.(type) {
+	case *appended:
+		b.data, b.log.file, b.reclaim.file = u.tier.file, wrap(b.log.file), u.tier.file
+	case *inplace:
+		b.data = u.tier.file
+	}
+}
+
+type failingFile struct {
+	hostFile
+	fail func(op string) error
+}
+
+func (f *failingFile) ask(op string) error {
+	if f.fail == nil {
+		return nil
+	}
+	return f.fail(op)
+}
+
+func (f *failingFile) WriteAt(p []byte, off int64) (int, error) {
+	if err := f.ask("write"); err != nil {
+		n, _ := f.hostFile.WriteAt(p[:len(p)/2], off)
+		return n, err
+	}
+	return f.hostFile.WriteAt(p, off)
+}
+
+func (f *failingFile) truncate(n int64) error {
+	if err := f.ask("truncate"); err != nil {
+		return err
+	}
+	return f.hostFile.truncate(n)
+}
+
+func (f *failingFile) sync() error {
+	if err := f.ask("sync"); err != nil {
+		return err
+	}
+	return f.hostFile.sync()
+}
+
+func (f *failingFile) punch(off, n int64) error {
+	return f.hostFile.punch(off, n)
+}
+
+// LiveIndex is the index of a writable layer.
+type LiveIndex struct{ x live }
+
+// Put adds a segment and returns how many mapped sectors died.
+func (l *LiveIndex) Put(offset, length, mapped uint64, zeroed bool) (dead uint64) {
+	l.x.put(newEntry(offset, length, mapped, zeroed), func(_, n uint64) { dead += n })
+	return dead
+}
+
+// Cut removes sectors and returns how many mapped ones died.
+func (l *LiveIndex) Cut(start, end uint64) (dead uint64) {
+	l.x.cut(start, end, func(_, n uint64) { dead += n })
+	return dead
+}
+
+// Find returns the first segment that ends after sector.
+func (l *LiveIndex) Find(sector uint64) (Segment, bool) {
+	e, ok := l.x.at(l.x.find(sector))
+	return e.segment(), ok
+}
+
+func (l *LiveIndex) Len() int       { return l.x.n }
+func (l *LiveIndex) Stored() uint64 { return l.x.stored }
+func (l *LiveIndex) Segments() (out []Segment) {
+	for _, e := range l.x.entries() {
+		out = append(out, e.segment())
+	}
+	return out
+}
+
+// FlushesWaiting returns how many flushes of u wait for the one at work.
+func FlushesWaiting(u *Upper) int { return int(u.flush.waiting.Load()) }

@@ -16,6 +16,7 @@ type flusher struct {
 	ended    chan struct{} // closed when the one at work ends; nil if none is
 	failed   error         // the first lastingError
 	count    atomic.Int64  // flushes that were made
+	waiting  atomic.Int64  // callers who wait for the one at work
 }
 
 // lastingError is the error of a flush after which nobody knows what is on the
@@ -66,6 +67,8 @@ func (f *flusher) work(flush func() error) {
 
 // wait waits for the flush at work. f.mu is held, but not meanwhile.
 func (f *flusher) wait(ctx context.Context, ended chan struct{}) error {
+	f.waiting.Add(1)
+	defer f.waiting.Add(-1)
 	f.mu.Unlock()
 	defer f.mu.Lock()
 	select {

@@ -2,6 +2,7 @@ package lsmt_test
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -103,4 +104,63 @@ func checkOpened(t *testing.T, l *lsmt.Layer) {
 			t.Fatalf("the committed layer differs at %d", off)
 		}
 	}
+}
+
+// FuzzOpenUpper opens any bytes as a writable layer to be written. One that
+// opens can be written, and reads the same when it is opened again.
+func FuzzOpenUpper(f *testing.F) {
+	for _, name := range []string{"small-chain3/L2", "edge/sealed", "edge/trim-only", "edge/odd-vsize"} {
+		data, err := os.ReadFile("../testdata/vectors/" + name + ".data")
+		if err != nil {
+			f.Fatal(err)
+		}
+		index, err := os.ReadFile("../testdata/vectors/" + name + ".index")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data, index)
+		sparse := bytes.Clone(data)
+		sparse[28] |= 1 << 4
+		f.Add(sparse, []byte{})
+		f.Add(append(sparse, 1, 2, 3), []byte{}) // ends within a sector
+	}
+	f.Fuzz(func(t *testing.T, data, index []byte) {
+		files := newFiles(t)
+		if err := os.WriteFile(files.Data, data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(files.Index, index, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		u, err := lsmt.OpenUpper(t.Context(), files, nil)
+		if err != nil {
+			return
+		}
+		defer u.Close()
+		n := min(u.Size(), 1<<20)
+		if n == 0 {
+			return
+		}
+		want := make([]byte, n)
+		if _, err := u.ReadAt(t.Context(), want, 0); err != nil && err != io.EOF {
+			t.Fatal(err)
+		}
+		p := sectors(1, 1)
+		if _, err := u.WriteAt(t.Context(), p, n/2/512*512); err != nil {
+			t.Fatal(err)
+		}
+		copy(want[n/2/512*512:], p)
+		if err := u.Close(); err != nil {
+			t.Fatal(err)
+		}
+		u, err = lsmt.OpenUpper(t.Context(), files, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer u.Close()
+		got := make([]byte, n)
+		if _, err := u.ReadAt(t.Context(), got, 0); err != nil && err != io.EOF || !bytes.Equal(got, want) {
+			t.Fatalf("reopened: %v, or sector %d differs", err, differs(got, want))
+		}
+	})
 }

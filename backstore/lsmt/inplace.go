@@ -40,8 +40,13 @@ func (u *Upper) openSparse(data, index hostFile, files UpperFiles, id Identity) 
 	if err != nil {
 		return nil, err
 	}
-	r := &reader{hostFile: data, name: files.Data, n: size}
-	l := &Layer{r: r, id: id}
+	if whole := HeaderSize + id.VirtualSize; size < whole {
+		// First, because what is behind the end of a file is not yet a hole.
+		if size = whole; data.truncate(size) != nil {
+			return nil, fmt.Errorf("data file is shorter than its disk of %d bytes, and can't be made longer", id.VirtualSize)
+		}
+	}
+	l := &Layer{r: &reader{hostFile: data, name: files.Data, n: size}, id: id}
 	if err := l.scanHoles(); err != nil {
 		return nil, err
 	}
@@ -52,6 +57,7 @@ func (u *Upper) openSparse(data, index hostFile, files UpperFiles, id Identity) 
 	return &inplace{u: u, data: data, index: index, name: files.Data, id: id, unit: unit}, nil
 }
 
+func (s *inplace) String() string     { return s.name }
 func (s *inplace) identity() Identity { return s.id }
 func (s *inplace) flags() uint32      { return flagData | flagSealed | flagSparse }
 func (s *inplace) end() int64         { return HeaderSize + s.id.VirtualSize }
@@ -98,7 +104,7 @@ func (s *inplace) write(ctx context.Context, p []byte, off int64) error {
 	if s.u.full() {
 		return errSegments
 	}
-	s.dirty.Store(true)
+	defer s.dirty.Store(true) // last: a flush meanwhile may have missed a part
 	if err := s.place(ctx, p, off); err != nil {
 		return errors.Join(err, s.undo(start, end))
 	}
@@ -214,7 +220,7 @@ func (s *inplace) discard(ctx context.Context, off, n int64) error {
 	if s.u.full() {
 		return errSegments
 	}
-	s.dirty.Store(true)
+	defer s.dirty.Store(true) // last: a flush meanwhile may have missed a part
 	if stop := off + n; off != start || stop != end {
 		// Parts of blocks, at both ends.
 		head := min(start+s.unit, end)
@@ -377,10 +383,9 @@ func (s *inplace) layer(entries []entry) *Layer {
 }
 
 // count implements body.
-func (s *inplace) count(stats *UpperStats) (err error) {
+func (s *inplace) count(stats *UpperStats) {
 	stats.Sparse = true
-	stats.Data, err = s.data.allocated()
-	return err
+	stats.Data, _ = s.data.allocated()
 }
 
 // close implements body.

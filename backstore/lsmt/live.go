@@ -7,7 +7,7 @@ import (
 )
 
 const (
-	leafSize = 512          // entries in a leaf: 8 KiB
+	leafSize = 256          // entries in a leaf: 4 KiB
 	leafLow  = leafSize / 4 // a leaf with fewer is joined with a neighbour
 )
 
@@ -97,6 +97,9 @@ func (x *live) entries() []entry {
 // put has e override what the index says about its sectors. What no entry maps
 // to any more is told to dead, unless that is nil: sectors of the stream.
 func (x *live) put(e entry, dead func(start, n uint64)) {
+	if x.replace(e, dead) {
+		return
+	}
 	p := x.cut(e.offset(), e.end(), dead)
 	x.stored += e.mappedEnd() - e.mapped()
 	if before, ok := x.prev(p); ok {
@@ -113,6 +116,28 @@ func (x *live) put(e entry, dead func(start, n uint64)) {
 		return
 	}
 	x.insert(p, e)
+}
+
+// replace is put where one entry takes the place of one of the same sectors, and
+// stays by itself: a block that is written again. Nothing moves.
+func (x *live) replace(e entry, dead func(start, n uint64)) bool {
+	p := x.find(e.offset())
+	old, ok := x.at(p)
+	if !ok || old.key != e.key {
+		return false
+	}
+	if before, ok := x.prev(p); ok {
+		if b, _ := x.at(before); continues(b, e) {
+			return false
+		}
+	}
+	if after, ok := x.at(x.next(p)); ok && continues(e, after) {
+		return false
+	}
+	x.died(old, dead)
+	x.stored += e.mappedEnd() - e.mapped()
+	x.leaves[p.leaf][p.at] = e
+	return true
 }
 
 // join makes one entry of the one at p and the next, if they are two halves.

@@ -168,7 +168,7 @@ func TestUpperModel(t *testing.T) {
 	kinds(t, func(t *testing.T, sparse bool) {
 		for name, below := range belows {
 			t.Run(name, func(t *testing.T) {
-				for seed := range uint64(8) {
+				for seed := range uint64(4) {
 					testModel(t, sparse, seed, below)
 				}
 			})

@@ -5,18 +5,22 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
+// A punched hole costs the host's file system as much as a write, however small
+// it is, and splits an extent of the file; and it is a flush that waits for it. Data
+// that dies in small pieces, as under random writes, has neighbours that die later:
+// what is freed first are the largest pieces, none below leastHole, and not for
+// longer than reclaimTime at once. Under even random writes of 4 KiB to all of the
+// live data, what is dead then takes up to twice the room of what lives. From mostDead
+// times on, as much is freed as makes it less, however long that takes.
 const (
 	maxDead     = 1 << 17  // ranges that are remembered: 2 MiB
-	reclaimStep = 16 << 10 // sectors of dead data that are worth freeing: 8 MiB
-
-	// To free a range takes the host's file system some 30 us and a piece of its
-	// journal, however short it is, and a flush waits for it. So short ranges, in
-	// sectors, are left until their neighbours are dead, too, and a flush frees
-	// no more than a number of ranges.
-	shortSpan = 128
-	maxPunch  = 64
+	reclaimStep = 16 << 10 // sectors of dead data that are worth freeing, at least: 8 MiB
+	leastHole   = 64       // sectors: 32 KiB
+	mostDead    = 2
+	reclaimTime = 10 * time.Millisecond
 )
 
 // span is a range of sectors of a data file.
@@ -49,7 +53,7 @@ type reclaimer struct {
 	mu    sync.Mutex
 	eras  []*era   // whose dead data may be read, oldest first
 	ready deadList // that nobody reads
-	least uint64   // sectors of it before it is looked at again
+	left  uint64   // sectors of ready that free has looked at, and left
 	holds int      // snapshots
 	off   bool     // the file system can't free a part of a file
 
@@ -90,61 +94,70 @@ func (r *reclaimer) hold() (release func()) {
 	})
 }
 
-// free frees dead data if there is much of it beside live sectors: half as much.
-// An error is none of the layer's: the data stays where it is.
+// free frees dead data if that is worth it; live is how many sectors are not
+// dead. An error is none of the layer's: the data stays where it is.
 func (r *reclaimer) free(live uint64) {
-	for _, s := range r.due(live) {
-		if err := r.punch(s.start, s.start+s.n); err != nil {
-			r.mu.Lock()
-			r.off = true
-			r.mu.Unlock()
-			return
-		}
+	r.mu.Lock()
+	var spans []span
+	// A share of the live data, so that looking through what is left is rare.
+	full := len(r.ready.spans) == maxDead
+	if !r.off && (full || r.ready.sectors-r.left >= max(reclaimStep, live/8)) {
+		spans, r.ready, r.left = r.ready.spans, deadList{}, 0
 	}
-}
-
-// due takes what is to be freed now.
-func (r *reclaimer) due(live uint64) []span {
+	r.mu.Unlock()
+	if len(spans) == 0 {
+		return
+	}
+	left, err := r.punchLargest(spans, mostDead*live+reclaimStep)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	full := len(r.ready.spans) == maxDead
-	if r.off || r.ready.sectors < max(reclaimStep, live/2, r.least) && !full {
-		return nil
+	if err != nil {
+		r.off = true
+		return
 	}
-	short := uint64(shortSpan)
-	if r.ready.sectors > 2*live || full {
-		short = 0 // the file must not become three times what it holds
+	r.left = left.sectors
+	for _, s := range r.ready.spans {
+		left.add(s.start, s.n)
 	}
-	var due, rest []span
-	var taken uint64
-	for _, s := range merged(r.ready.spans) {
-		if s.n >= short && len(due) < maxPunch {
-			due = append(due, s)
-			taken += s.n
-		} else {
-			rest = append(rest, s)
-		}
-	}
-	r.ready = deadList{rest, r.ready.sectors - taken}
-	r.least = 0
-	if len(due) < maxPunch { // all that is worth it
-		r.least = r.ready.sectors + max(reclaimStep, live/4)
-	}
-	return due
+	r.ready = left
 }
 
-// merged returns spans in order, those that touch as one. Spans never overlap.
-func merged(spans []span) []span {
+// punchLargest punches spans, largest first, while they are large and there is
+// time, or as long as there are more sectors than most, or too many spans to
+// remember. It returns those that are left.
+func (r *reclaimer) punchLargest(spans []span, most uint64) (left deadList, err error) {
+	spans, sectors := joinSpans(spans)
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(b.n, a.n) })
+	end := time.Now().Add(reclaimTime)
+	for i, s := range spans {
+		pressed := sectors > most || len(spans)-i > maxDead/2
+		if !pressed && (s.n < leastHole || time.Now().After(end)) {
+			left.add(s.start, s.n)
+			continue
+		}
+		if err := r.punch(s.start, s.start+s.n); err != nil {
+			return left, err
+		}
+		sectors -= s.n
+	}
+	return left, nil
+}
+
+// joinSpans sorts spans and joins neighbours. It returns how many sectors there
+// are, too.
+func joinSpans(spans []span) (joined []span, sectors uint64) {
 	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.start, b.start) })
-	out := spans[:0]
 	for _, s := range spans {
-		if k := len(out); k > 0 && out[k-1].start+out[k-1].n == s.start {
-			out[k-1].n += s.n
+		if k := len(joined); k > 0 && s.start <= joined[k-1].start+joined[k-1].n {
+			joined[k-1].n = max(joined[k-1].n, s.start+s.n-joined[k-1].start)
 		} else {
-			out = append(out, s)
+			joined = append(joined, s)
 		}
 	}
-	return out
+	for _, s := range joined {
+		sectors += s.n
+	}
+	return joined, sectors
 }
 
 // punch frees the whole blocks of the sectors from start up to end.

@@ -31,12 +31,11 @@ func (u *Upper) Snapshot(ctx context.Context) (*Layer, func(), error) {
 		return l, sync.OnceFunc(leave), nil
 	}
 	letDie := a.reclaim.hold()
-	done, err := u.use() // never fails: leave was not called
-	leave()
+	u.gate.Release(everyone)
 	return l, sync.OnceFunc(func() {
 		letDie()
-		done()
-	}), err
+		u.using.RUnlock()
+	}), nil
 }
 
 // Restack seals the layer in place and goes on with the layer next on top of

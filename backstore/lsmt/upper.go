@@ -86,6 +86,8 @@ type Upper struct {
 
 // body is where an Upper keeps its data: the two kinds of writable layer.
 type body interface {
+	fmt.Stringer // the path of the data file
+
 	// start makes an opened layer ready to be changed.
 	start() error
 	// stackable returns an error if the layer can't lie on another.
@@ -119,7 +121,7 @@ type body interface {
 	// close closes the files.
 	close() error
 	// count adds what the body knows to s.
-	count(s *UpperStats) error
+	count(s *UpperStats)
 }
 
 // Size implements device.Device: the size of the disk in bytes, which Grow
@@ -127,7 +129,7 @@ type body interface {
 func (u *Upper) Size() int64 { return u.disk.Load() }
 
 // String names the layer in errors.
-func (u *Upper) String() string { return u.current().layer(nil).String() }
+func (u *Upper) String() string { return u.current().String() }
 
 // use keeps the files open until done is called.
 func (u *Upper) use() (done func(), err error) {
@@ -278,7 +280,7 @@ type UpperStats struct {
 	Sparse   bool
 	Segments int   // live ones, of the index
 	Live     int64 // bytes of data that the index refers to
-	Data     int64 // bytes that the data file takes on the disk
+	Data     int64 // bytes that the data file takes on the disk, 0 if it does not say
 	Dead     int64 // bytes of the data file that nothing refers to, and that are not freed yet
 	Records  int64 // in the index log, all kinds
 	Dropped  int64 // records that opening ignored, after a crash
@@ -286,16 +288,17 @@ type UpperStats struct {
 	Freed    int64 // bytes of dead data that were freed since opening
 }
 
-// Stats returns what the layer holds at the moment.
-func (u *Upper) Stats() (UpperStats, error) {
+// Stats returns what the layer holds at the moment; nothing once it is closed.
+func (u *Upper) Stats() UpperStats {
 	done, err := u.use()
 	if err != nil {
-		return UpperStats{}, fmt.Errorf("asking layer for statistics: %w", err)
+		return UpperStats{}
 	}
 	defer done()
 	u.mu.RLock()
 	b := u.body
 	s := UpperStats{Segments: u.index.n, Live: int64(u.index.stored) * SectorSize, Flushes: u.flush.count.Load()}
 	u.mu.RUnlock()
-	return s, b.count(&s)
+	b.count(&s)
+	return s
 }

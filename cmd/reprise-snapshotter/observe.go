@@ -77,6 +77,11 @@ func (e events) WriteFailed(id string, off, n int64, err error) {
 	log.G(e.ctx).WithError(err).WithField("device", id).Errorf("writing %d bytes at %d failed; the file system gets an error", n, off)
 }
 
+// FileSystemChecked implements fusedev.CheckObserver.
+func (e events) FileSystemChecked(id, report string) {
+	log.G(e.ctx).WithField("device", id).Warnf("a file system was not unmounted before and was checked: %s", report)
+}
+
 // HolderLost implements fusedev.Observer.
 func (e events) HolderLost(err error) {
 	if err != nil {

@@ -13,8 +13,14 @@ import (
 	"sync"
 	"syscall"
 
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/backstore/attach"
 	"github.com/reprise-containers/reprise/backstore/fusedev"
 	"github.com/reprise-containers/reprise/integration/memgroup"
+	"github.com/reprise-containers/reprise/remote/blob"
 )
 
 // argument is what makes a program a daemon.
@@ -38,8 +44,9 @@ func Child(args []string) (code int, ok bool) {
 
 // daemon is the daemon's side.
 type daemon struct {
-	cfg    Config
-	server *fusedev.Server
+	cfg      Config
+	server   *fusedev.Server
+	attacher *attach.Attacher
 
 	mu      sync.Mutex // protects what follows
 	out     *json.Encoder
@@ -73,8 +80,17 @@ func serve(file string) error {
 	if d.server, err = fusedev.Open(ctx, config); err != nil {
 		return err
 	}
+	d.attacher = attach.New(d.server, noRegistry, attach.DefaultConfig)
 	served := make(chan error, 1)
-	go func() { served <- d.server.Run(ctx) }()
+	go func() {
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error { return d.attacher.Run(ctx) })
+		g.Go(func() error {
+			defer cancel()
+			return d.server.Run(ctx)
+		})
+		served <- g.Wait()
+	}()
 	failed := make(chan error, 1)
 	go func() {
 		err := d.attach(ctx)
@@ -95,6 +111,11 @@ func serve(file string) error {
 	return errors.Join(err, <-served, d.server.Close())
 }
 
+// noRegistry has no blobs: all layers are files.
+func noRegistry(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
+	return nil, fmt.Errorf("opening blob %s of %s: there is no registry", desc.Digest, ref)
+}
+
 func profile(file string) (done func(), err error) {
 	f, err := os.Create(file)
 	if err != nil {
@@ -109,16 +130,21 @@ func profile(file string) (done func(), err error) {
 	}, nil
 }
 
-// attach brings all devices back, and up.
+// attach takes over what an earlier daemon had, and attaches all devices.
 func (d *daemon) attach(ctx context.Context) error {
+	var all []backstore.Attachment
 	for _, device := range d.cfg.Devices {
-		s := &served{cfg: d.cfg, device: device, server: d.server}
-		if err := s.add(ctx); err != nil {
+		stack, err := d.cfg.settle(ctx, device.ID)
+		if err != nil {
 			return err
 		}
+		s := &served{cfg: d.cfg, device: device, attacher: d.attacher, stack: stack}
 		d.devices[device.ID] = s
+		all = append(all, s.attachment())
 	}
-	d.server.Ready()
+	if _, err := d.attacher.Recover(ctx, all); err != nil {
+		return err
+	}
 	if err := d.server.Tidy(ctx); err != nil {
 		return err
 	}

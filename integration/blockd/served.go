@@ -7,6 +7,8 @@ import (
 	"os"
 	"sync"
 
+	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/backstore/attach"
 	"github.com/reprise-containers/reprise/backstore/fusedev"
 	"github.com/reprise-containers/reprise/backstore/lsmt"
 	"github.com/reprise-containers/reprise/backstore/zfile"
@@ -14,45 +16,41 @@ import (
 
 // served is a device of a daemon.
 type served struct {
-	cfg    Config
-	device Device
-	server *fusedev.Server
+	cfg      Config
+	device   Device
+	attacher *attach.Attacher
 
 	mu    sync.Mutex // held by whatever changes the stack, or needs it
 	stack stack
-	*Opened
 }
 
-// add opens a device and adds it to the server.
-func (d *served) add(ctx context.Context) (err error) {
-	if d.stack, err = d.cfg.settle(ctx, d.device.ID); err != nil {
-		return err
+// target is where it is mounted, "" for a loop device.
+func (d *served) target() string {
+	if d.device.FSType == "" {
+		return ""
 	}
-	if d.Opened, err = d.cfg.openUpper(ctx, d.device.ID, d.stack); err != nil {
-		return err
-	}
-	return d.server.Add(ctx, d.device.ID, d.Upper)
+	return d.cfg.Target(d.device.ID)
+}
+
+// attachment is what is attached.
+func (d *served) attachment() backstore.Attachment {
+	return backstore.Attachment{ID: d.device.ID, Image: d.cfg.image(d.device.ID, d.stack), Target: d.target()}
 }
 
 // attach makes the loop device or mounts the file system.
 func (d *served) attach(ctx context.Context) (path string, err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if d.device.FSType == "" {
-		return d.server.Loop(ctx, d.device.ID)
+	a := d.attachment()
+	device, err := d.attacher.AttachWritable(ctx, a.ID, a.Image, attach.WritableOptions{
+		Target: a.Target,
+		FS:     fusedev.FileSystem{Type: d.device.FSType},
+		Format: a.Target != "",
+	})
+	if a.Target != "" {
+		return a.Target, err
 	}
-	if !d.stack.Formatted {
-		if err := d.server.Format(ctx, d.device.ID, d.device.FSType, ""); err != nil {
-			return "", err
-		}
-		d.stack.Formatted = true
-		if err := d.cfg.save(d.device.ID, d.stack); err != nil {
-			return "", err
-		}
-	}
-	target := d.cfg.Target(d.device.ID)
-	m := fusedev.Mount{Target: target, FSType: d.device.FSType, Writable: true}
-	return target, d.server.Mount(ctx, d.device.ID, m)
+	return device.Dev, err
 }
 
 // commit writes a picture of the writable layer to a file, which gets its name
@@ -60,23 +58,9 @@ func (d *served) attach(ctx context.Context) (path string, err error) {
 func (d *served) commit(ctx context.Context, file string) ([]string, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var layer *lsmt.Layer
-	release := func() {}
-	take := func() (err error) {
-		layer, release, err = d.Snapshot(ctx)
-		return err
-	}
-	var err error
-	if d.device.FSType == "" {
-		err = take()
-	} else {
-		err = d.server.Freeze(ctx, d.cfg.Target(d.device.ID), take)
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	return d.stack.Layers, writeLayer(ctx, file, layer)
+	return d.stack.Layers, d.attacher.Freeze(ctx, d.device.ID, func(ctx context.Context, l *lsmt.Layer) error {
+		return writeLayer(ctx, file, l)
+	})
 }
 
 func writeLayer(ctx context.Context, file string, layer *lsmt.Layer) error {
@@ -98,7 +82,9 @@ func writeLayer(ctx context.Context, file string, layer *lsmt.Layer) error {
 func (d *served) restack(ctx context.Context) (err error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.stack, err = d.cfg.Restack(ctx, d.device, d.Upper)
+	d.stack, err = d.cfg.Restack(ctx, d.device, func(ctx context.Context, next lsmt.UpperFiles) error {
+		return d.attacher.Restack(ctx, d.device.ID, next)
+	})
 	return err
 }
 
@@ -106,14 +92,5 @@ func (d *served) restack(ctx context.Context) (err error) {
 func (d *served) detach(ctx context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var err error
-	if d.device.FSType == "" {
-		err = d.server.Unloop(ctx, d.device.ID)
-	} else {
-		err = d.server.Unmount(ctx, d.cfg.Target(d.device.ID))
-	}
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.server.Remove(ctx, d.device.ID), d.Opened.Close())
+	return d.attacher.Detach(ctx, d.device.ID, d.target())
 }

@@ -19,8 +19,7 @@ type stack struct {
 	Upper  int      // number of the writable layer
 	// Next is set while the writable layer is about to become the topmost of
 	// Layers, and this one the writable layer.
-	Next      int
-	Formatted bool
+	Next int
 }
 
 func (c Config) stackFile(id string) string { return filepath.Join(c.folder(id), "stack.json") }
@@ -101,10 +100,9 @@ func (c Config) settle(ctx context.Context, id string) (stack, error) {
 	return s, c.save(id, s)
 }
 
-// Restack puts a new writable layer on top of what is written to u, which is that
-// of a device. It is recorded in a way that whoever opens the device next can
-// finish it.
-func (c Config) Restack(ctx context.Context, d Device, u *lsmt.Upper) (stack, error) {
+// Restack has restack put a new writable layer on top of that of a device. It is
+// recorded in a way that whoever opens the device next can finish it.
+func (c Config) Restack(ctx context.Context, d Device, restack func(context.Context, lsmt.UpperFiles) error) (stack, error) {
 	s, err := c.load(d.ID)
 	if err != nil {
 		return s, err
@@ -124,7 +122,7 @@ func (c Config) Restack(ctx context.Context, d Device, u *lsmt.Upper) (stack, er
 	if err := c.save(d.ID, next); err != nil {
 		return s, err
 	}
-	if _, err := u.Restack(ctx, files); err != nil {
+	if err := restack(ctx, files); err != nil {
 		return s, fmt.Errorf("restacking %s: %w", d.ID, err)
 	}
 	sealed := c.upper(d.ID, strconv.Itoa(s.Upper)).Data

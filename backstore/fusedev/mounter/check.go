@@ -69,5 +69,5 @@ func inUse(dev string) bool {
 	if err == nil {
 		unix.Close(fd)
 	}
-	return err == unix.EBUSY
+	return errors.Is(err, unix.EBUSY)
 }

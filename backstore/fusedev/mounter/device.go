@@ -141,7 +141,7 @@ func (j Job) unloop(ctx context.Context) (Result, error) {
 }
 
 // unloopOne detaches dev from file. One that is open stays as it was, or goes
-// later if j is lazy.
+// later if j is lazy or its device does not exist any more.
 func (j Job) unloopOne(ctx context.Context, dev, file string) error {
 	j.File = file
 	unlock, err := j.lockDevice(ctx)
@@ -152,15 +152,17 @@ func (j Job) unloopOne(ctx context.Context, dev, file string) error {
 	if err := errors.Join(wanted(), letGo(dev, file)); err != nil || j.Lazy {
 		return err
 	}
-	if gone, err := j.waitGone(ctx, dev, file); gone {
+	gone, err := j.waitGone(ctx, dev, file)
+	if gone {
 		return nil
-	} else if err != nil {
-		return errors.Join(err, keep(dev, file))
 	}
-	if err := keep(dev, file); err != nil {
-		return err
+	if err == nil {
+		err = fmt.Errorf("%s is open: %w", dev, unix.EBUSY)
 	}
-	return fmt.Errorf("%s is open: %w", dev, unix.EBUSY)
+	if kerr := keep(dev, file); kerr != nil && !errors.Is(kerr, unix.ESTALE) {
+		return errors.Join(err, kerr)
+	}
+	return err
 }
 
 // keep undoes letGo.

@@ -53,7 +53,7 @@ func (j Job) thaw(dir *os.File) error {
 	for {
 		err := unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0)
 		switch {
-		case err == unix.EINTR || err == unix.EBUSY:
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EBUSY):
 			continue
 		case err != nil:
 			return errors.Join(fmt.Errorf("thawing: %w (was it thawed by somebody else?)", err), j.forget(frozenRecord))
@@ -79,7 +79,7 @@ func (j Job) thawLeft() error {
 	defer dir.Close()
 	// It need not be frozen.
 	err = unix.IoctlSetInt(int(dir.Fd()), fiThaw, 0)
-	if err != nil && err != unix.EINVAL {
+	if err != nil && !errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("thawing what was left frozen: %w", err)
 	}
 	return j.forget(frozenRecord)

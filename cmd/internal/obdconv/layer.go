@@ -125,7 +125,6 @@ func (c *conversion) unpack(ctx context.Context, l *layer, below string) error {
 	if err != nil {
 		return fmt.Errorf("preparing a device: %w", err)
 	}
-	c.note(key)
 	if err := c.apply(ctx, l, mounts, below == ""); err != nil {
 		return err
 	}
@@ -133,7 +132,6 @@ func (c *conversion) unpack(ctx context.Context, l *layer, below string) error {
 	if err := c.snapshots.Commit(ctx, l.snapshot, key, told); err != nil {
 		return fmt.Errorf("committing the device: %w", err)
 	}
-	c.note(l.snapshot)
 	return nil
 }
 
@@ -144,11 +142,4 @@ func (c *conversion) fsType() string {
 		return known
 	}
 	return c.cfg.FSType
-}
-
-// note remembers a snapshot that has to be removed.
-func (c *conversion) note(name string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.made = append(c.made, name)
 }

@@ -42,47 +42,62 @@ func newLower(root string) *lower { return &lower{root, map[string]bool{"/": tru
 
 // yield makes room for an archive.
 func (w *lower) yield(ctx context.Context, r io.Reader) error {
-	var gone, emptied []string
+	var gone removals
 	for tr := tar.NewReader(r); ; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
-			break
+			return w.remove(gone)
 		}
 		if err != nil {
 			return err
 		}
-		name := path.Clean("/" + h.Name)
-		dir, base := path.Dir(name), path.Base(name)
-		if name == "/" || h.Typeflag == tar.TypeXGlobalHeader {
+		if h.Typeflag == tar.TypeXGlobalHeader {
 			continue
 		}
-		real, err := w.enter(dir)
-		if err != nil {
+		if err := w.entry(path.Clean("/"+h.Name), h.Typeflag == tar.TypeDir, &gone); err != nil {
 			return err
 		}
-		switch removed := strings.TrimPrefix(base, whiteout); {
-		case !real: // below a link of the layer itself, which is followed
-		case base == opaque:
-			emptied = append(emptied, dir)
-		case removed != base:
-			if !slices.Contains([]string{"", ".", ".."}, removed) { // or containerd refuses it
-				gone = append(gone, path.Join(dir, removed))
-			}
-		default:
-			if err := w.add(name, h.Typeflag == tar.TypeDir); err != nil {
-				return err
-			}
-		}
 	}
-	for _, dir := range emptied {
+}
+
+// removals are what a layer removes of what is below it.
+type removals struct {
+	names   []string
+	emptied []string // directories
+}
+
+// entry makes room for an entry of an archive, or notes what it says is removed.
+func (w *lower) entry(name string, isDir bool, gone *removals) error {
+	if name == "/" {
+		return nil
+	}
+	dir, base := path.Dir(name), path.Base(name)
+	real, err := w.enter(dir)
+	if err != nil || !real { // below a link of the layer itself, which is followed
+		return err
+	}
+	switch removed := strings.TrimPrefix(base, whiteout); {
+	case base == opaque:
+		gone.emptied = append(gone.emptied, dir)
+	case removed == base:
+		return w.add(name, isDir)
+	case !slices.Contains([]string{"", ".", ".."}, removed): // those are refused later
+		gone.names = append(gone.names, path.Join(dir, removed))
+	}
+	return nil
+}
+
+// remove removes what a layer says.
+func (w *lower) remove(gone removals) error {
+	for _, dir := range gone.emptied {
 		if err := w.empty(dir); err != nil {
 			return err
 		}
 	}
-	for _, name := range gone {
+	for _, name := range gone.names {
 		if err := os.RemoveAll(w.at(name)); err != nil {
 			return err
 		}

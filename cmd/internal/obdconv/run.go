@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/snapshots"
-	"github.com/containerd/errdefs"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
@@ -39,9 +37,6 @@ type conversion struct {
 	source    *imagestore.Image
 	snapshots snapshots.Snapshotter
 	writers   chan struct{} // one for each layer that is compressed
-
-	mu   sync.Mutex
-	made []string // snapshots, in the order they were made
 }
 
 // Run converts an image. When it returns, nothing temporary is left, and with an
@@ -66,12 +61,13 @@ func Run(ctx context.Context, cfg Config) (_ *Report, err error) {
 		return nil, fmt.Errorf("making a temporary directory, where --temp-dir says: %w", err)
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(c.dir)) }()
+	// Its end removes the snapshots, and of an image that was not finished what
+	// there is of it.
 	ctx, end, err := imagestore.Lease(ctx, cfg.Client, c.leaseLife())
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, end()) }()
-	defer func() { err = errors.Join(err, c.clean(ctx)) }()
 	r, err := c.run(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("converting %s: %w", cfg.Source, err)
@@ -165,41 +161,4 @@ func (c *conversion) name(ctx context.Context, layers []*layer) (ocispec.Descrip
 		d.Labels = c.source.Origins
 	}
 	return imagestore.Make(ctx, c.cfg.Client, d)
-}
-
-// clean removes the snapshots, those on top first. Interrupted, containerd may
-// still be unpacking into one of them.
-func (c *conversion) clean(ctx context.Context) error {
-	ctx, cancel := imagestore.Cleaning(ctx)
-	defer cancel()
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	var errs []error
-	for i := len(c.made) - 1; i >= 0; i-- {
-		if err := c.remove(ctx, c.made[i]); err != nil {
-			errs = append(errs, fmt.Errorf("removing snapshot %s: %w", c.made[i], err))
-		}
-	}
-	c.made = nil
-	return errors.Join(errs...)
-}
-
-// removeAgain is how long until a snapshot that is in use is tried again.
-const removeAgain = 100 * time.Millisecond
-
-func (c *conversion) remove(ctx context.Context, name string) error {
-	for {
-		err := c.snapshots.Remove(ctx, name)
-		if err == nil || errdefs.IsNotFound(err) {
-			return nil
-		}
-		if !errdefs.IsFailedPrecondition(err) && !errdefs.IsUnavailable(err) {
-			return err
-		}
-		select {
-		case <-ctx.Done():
-			return err
-		case <-time.After(removeAgain):
-		}
-	}
 }

@@ -34,30 +34,39 @@ const lostFound = "lost+found"
 // where a layer lies on others, and not in a directory of its own below overlayfs,
 // is prepared in a first pass over the names.
 func (c *conversion) apply(ctx context.Context, l *layer, mounts []mount.Mount, bottom bool) error {
+	var failed error // without what WithTempMount says of it
+	err := mount.WithTempMount(ctx, mounts, func(root string) error {
+		failed = c.applyTo(ctx, l, root, bottom)
+		return failed
+	})
+	if failed != nil {
+		return failed
+	}
+	return err
+}
+
+func (c *conversion) applyTo(ctx context.Context, l *layer, root string, bottom bool) error {
 	var opts []archive.ApplyOpt
-	if !bottom {
+	if bottom {
+		if err := emptied(root); err != nil {
+			return fmt.Errorf("emptying the file system: %w", err)
+		}
+	} else if _, err := c.read(ctx, l, func(r io.Reader) error { return newLower(root).yield(ctx, r) }); err != nil {
+		return fmt.Errorf("making room: %w", err)
+	} else {
 		opts = append(opts, archive.WithConvertWhiteout(skipWhiteout))
 	}
-	return mount.WithTempMount(ctx, mounts, func(root string) error {
-		if bottom {
-			if err := emptied(root); err != nil {
-				return fmt.Errorf("emptying the file system: %w", err)
-			}
-		} else if _, err := c.read(ctx, l, func(r io.Reader) error { return newLower(root).yield(ctx, r) }); err != nil {
-			return fmt.Errorf("making room: %w", err)
-		}
-		id, err := c.read(ctx, l, func(r io.Reader) error {
-			_, err := archive.Apply(ctx, root, r, opts...)
-			return err
-		})
-		switch {
-		case err != nil:
-			return fmt.Errorf("unpacking: %w", err)
-		case id != l.diffID:
-			return fmt.Errorf("unpacked, it has the diff ID %s, the config says %s", id, l.diffID)
-		}
-		return nil
+	id, err := c.read(ctx, l, func(r io.Reader) error {
+		_, err := archive.Apply(ctx, root, r, opts...)
+		return err
 	})
+	switch {
+	case err != nil:
+		return fmt.Errorf("unpacking: %w", err)
+	case id != l.diffID:
+		return fmt.Errorf("unpacked, it has the diff ID %s, the config says %s", id, l.diffID)
+	}
+	return nil
 }
 
 // emptied removes what a new file system has in it.
