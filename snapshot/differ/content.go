@@ -3,6 +3,7 @@ package differ
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -52,9 +53,14 @@ func label(ctx context.Context, store content.Store, desc ocispec.Descriptor, wa
 
 // isLayer reports whether r begins like an overlaybd layer in a tar archive.
 func isLayer(r content.ReaderAt) bool {
-	head := make([]byte, min(tarblob.HeadSize, r.Size()))
-	if _, err := r.ReadAt(head, 0); err != nil && err != io.EOF {
+	head := make([]byte, min(layerHead, r.Size()))
+	if _, err := r.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 		return false
 	}
-	return snapshot.IsLayerArchive(head)
+	_, archive, err := tarblob.Locate(head, r.Size())
+	return archive && err == nil && snapshot.IsLayer(head)
 }
+
+// layerHead is how much of a blob is looked at: headers, and the magic number
+// behind them.
+const layerHead = tarblob.HeadSize + 512

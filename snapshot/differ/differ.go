@@ -46,18 +46,24 @@ type Snapshots interface {
 // in the device, "" if it is not known.
 type UseLayer = func(ctx context.Context, l *lsmt.Layer, fsType string) error
 
-// OpenContent returns containerd's content store for one call, in whose
-// namespace and with whose authority ctx is. What is written with the context
-// returned is kept for some time after done is called.
-type OpenContent func(ctx context.Context) (_ context.Context, store content.Store, done func(), err error)
+// Containerd is where the calls come from.
+type Containerd interface {
+	// Content returns containerd's content store for the call of ctx, and a
+	// context for it.
+	Content(ctx context.Context) (context.Context, content.Store, error)
+
+	// Keep returns a context with which what is written to the content store is
+	// kept for long enough for the caller to refer to it.
+	Keep(ctx context.Context) (context.Context, error)
+}
 
 // OpenLayers opens the layer blobs of an image, bottom first, which done closes.
 type OpenLayers func(img backstore.Image) (layers []blob.ReaderAt, done func(), err error)
 
 // Config says where a Differ has what it needs from.
 type Config struct {
-	Content OpenContent
-	Layers  OpenLayers
+	Containerd Containerd
+	Layers     OpenLayers
 	// Compression is that of the layers that are made.
 	Compression zfile.Options
 	// Temp is a directory for temporary files of a layer's size.
@@ -208,16 +214,18 @@ func (d *Differ) store(ctx context.Context, l layer, fsType string, config diff.
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	made := labels.Converted{Blob: b.Digest, BlobSize: b.Size, FSType: fsType}
+	made := labels.Native{Blob: b.Digest, BlobSize: b.Size, FSType: fsType, Chunks: b.Chunks}
 	desc := ocispec.Descriptor{
 		MediaType: ocispec.MediaTypeImageLayer, Digest: b.Digest, Size: b.Size,
-		Annotations: made.Annotations(labels.WithChunks(b.Chunks)),
+		Annotations: made.Annotations(),
 	}
-	ctx, store, done, err := d.cfg.Content(ctx)
+	ctx, store, err := d.cfg.Containerd.Content(ctx)
+	if err == nil {
+		ctx, err = d.cfg.Containerd.Keep(ctx)
+	}
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	defer done()
 	return desc, write(ctx, store, desc, io.NewSectionReader(f, 0, b.Size), config)
 }
 
@@ -231,11 +239,10 @@ func (d *Differ) Apply(ctx context.Context, desc ocispec.Descriptor, mounts []mo
 }
 
 func (d *Differ) apply(ctx context.Context, desc ocispec.Descriptor, mounts []mount.Mount) (ocispec.Descriptor, error) {
-	ctx, store, done, err := d.cfg.Content(ctx)
+	ctx, store, err := d.cfg.Containerd.Content(ctx)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
-	defer done()
 	r, err := store.ReaderAt(ctx, desc)
 	if err != nil {
 		return ocispec.Descriptor{}, err

@@ -33,8 +33,8 @@ type Converted struct {
 	Converter   string
 }
 
-// Annotations returns the annotations for the descriptor of a layer, added to
-// those of more. What is empty of FSType, SourceChain and Converter is left out.
+// Annotations returns the annotations for the descriptor of a converted layer,
+// added to those of more.
 func (c Converted) Annotations(more map[string]string) map[string]string {
 	out := maps.Clone(more)
 	if out == nil {
@@ -43,11 +43,9 @@ func (c Converted) Annotations(more map[string]string) map[string]string {
 	out[BlobDigest] = c.Blob.String()
 	out[BlobSize] = strconv.FormatInt(c.BlobSize, 10)
 	out[Version] = versionNative
-	for key, value := range map[string]string{FSType: c.FSType, SourceChain: c.SourceChain.String(), Converter: c.Converter} {
-		if value != "" {
-			out[key] = value
-		}
-	}
+	out[FSType] = c.FSType
+	out[SourceChain] = c.SourceChain.String()
+	out[Converter] = c.Converter
 	return out
 }
 
