@@ -90,7 +90,11 @@ func (s *Snapshotter) describe(ctx context.Context, id string, info snapshots.In
 		config, err := s.describeWritten(ctx, id, info, l)
 		return config, true, err
 	}
-	switch class(l, info.Name) {
+	class := class(l, info.Name)
+	if class == labels.Root && s.dirs.placed(id) {
+		class = labels.Unpack
+	}
+	switch class {
 	case labels.TraceLayer, labels.LazyTrace: // the latter was prepared by an older version
 		config, err := s.describeTrace(ctx, id, info, l)
 		return config, true, err

@@ -7,6 +7,7 @@ import (
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/attach"
+	"github.com/reprise-containers/reprise/backstore/lsmt"
 )
 
 // Devices makes images readable. Calls for different images run in parallel;
@@ -42,6 +43,18 @@ type Writer interface {
 	// Device returns a loop device of img, which can't be written. Detach undoes
 	// it.
 	Device(ctx context.Context, id string, img backstore.Image) (attach.LoopDevice, error)
+
+	// Freeze calls during with what was written to device id up to now, as one
+	// consistent state of the file system in it.
+	Freeze(ctx context.Context, id string, during func(ctx context.Context, l *lsmt.Layer) error) error
+
+	// LoopID returns the id of what has the loop device dev, "" if that is none of
+	// the devices.
+	LoopID(dev string) (id string, err error)
+
+	// FSType returns the type of the file system of device id, which is mounted,
+	// "" if it is not.
+	FSType(id string) (string, error)
 }
 
 // Prefetcher is an optional ability of Devices: it fetches what an image needs

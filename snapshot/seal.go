@@ -64,9 +64,9 @@ func (l layout) seal(ctx context.Context, id string) error {
 	return syncDir(l.fs(id))
 }
 
-// commitUpper writes the layer in files to path anew, for an index that is too
-// long where it is: in a layer that is written in order there are fewer records.
-func commitUpper(ctx context.Context, files lsmt.UpperFiles, path string) error {
+// useUpper calls use with the layer in the files of a writable one that nobody
+// writes.
+func useUpper(ctx context.Context, files lsmt.UpperFiles, use func(ctx context.Context, l *lsmt.Layer) error) error {
 	data, err := lsmt.OpenFile(files.Data)
 	if err != nil {
 		return err
@@ -77,16 +77,22 @@ func commitUpper(ctx context.Context, files lsmt.UpperFiles, path string) error 
 		return err
 	}
 	defer index.Close()
-	layer, err := lsmt.OpenWritable(ctx, data, index)
+	l, err := lsmt.OpenWritable(ctx, data, index)
 	if err != nil {
 		return err
 	}
+	return use(ctx, l)
+}
+
+// commitUpper writes the layer in files to path anew, for an index that is too
+// long where it is: in a layer that is written in order there are fewer records.
+func commitUpper(ctx context.Context, files lsmt.UpperFiles, path string) error {
 	f, err := os.Create(path + ".new")
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	err = layer.Commit(ctx, f, lsmt.Identity{})
+	err = useUpper(ctx, files, func(ctx context.Context, l *lsmt.Layer) error { return l.Commit(ctx, f, lsmt.Identity{}) })
 	if err == nil {
 		err = f.Sync()
 	}

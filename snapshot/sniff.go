@@ -35,7 +35,7 @@ func holdsLayer(dir string) error {
 	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
 		return err
 	}
-	if !isLayer(head[:n]) {
+	if !IsLayer(head[:n]) {
 		return fmt.Errorf("its file %s is neither LSMT nor ZFile", layerFiles[0])
 	}
 	return nil
@@ -55,9 +55,9 @@ func onlyLayer(dir string) bool {
 	return holdsLayer(dir) == nil
 }
 
-// isLayer recognises a layer by its first bytes, bare or in a tar: there the
+// IsLayer recognises a layer by its first bytes, bare or in a tar: there the
 // payload is behind one header, or behind a pax header, its data and a header.
-func isLayer(head []byte) bool {
+func IsLayer(head []byte) bool {
 	const block, typeflag, magic, version = 512, 156, 257, 263
 	if len(head) >= block && string(head[magic:magic+5]) == "ustar" && string(head[version:version+2]) == "00" {
 		payload := block

@@ -281,6 +281,36 @@ func (a *Attacher) freeze(ctx context.Context, u *lsmt.Upper, target string, dur
 	return during(ctx, layer)
 }
 
+// LoopID returns the id of the device whose loop device is dev, "" if that is none
+// that this Attacher handed out, or one before it.
+func (a *Attacher) LoopID(dev string) (string, error) {
+	loops, err := a.server.Loops()
+	if err != nil {
+		return "", err
+	}
+	for _, l := range loops {
+		if l.Dev == dev {
+			return l.ID, nil
+		}
+	}
+	return "", nil
+}
+
+// FSType returns the type of the file system of device id that is mounted, "" if
+// none is.
+func (a *Attacher) FSType(id string) (string, error) {
+	mounts, err := a.server.Mounts()
+	if err != nil {
+		return "", err
+	}
+	for _, m := range mounts {
+		if m.ID == id {
+			return m.FSType, nil
+		}
+	}
+	return "", nil
+}
+
 // target returns where device id is mounted, "" if nowhere.
 func (a *Attacher) target(id string) (string, error) {
 	mounts, err := a.server.Mounts()

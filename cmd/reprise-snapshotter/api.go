@@ -18,6 +18,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cmd/internal/config"
 	"github.com/reprise-containers/reprise/snapshot"
+	"github.com/reprise-containers/reprise/snapshot/differ"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
@@ -33,6 +34,7 @@ const (
 type api struct {
 	cfg     config.Snapshotter
 	devices snapshot.Devices
+	layers  differ.OpenLayers
 	calls   grpc.UnaryServerInterceptor
 	ready   atomic.Bool
 }
@@ -60,6 +62,9 @@ func (a *api) run(ctx context.Context) error {
 	}
 	s := grpc.NewServer(grpc.ChainUnaryInterceptor(a.calls))
 	snapshotsapi.RegisterSnapshotsServer(s, snapshotservice.FromSnapshotter(plainErrors{sn, sn}))
+	if a.cfg.Diff.Containerd != "" {
+		defer a.registerDiffer(s, sn).Close()
+	}
 	stopped := make(chan struct{})
 	defer context.AfterFunc(ctx, func() {
 		defer close(stopped)

@@ -83,7 +83,7 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 		exportDownloads(m, downloader)
 		attaching = append(attaching, program.Task{Name: "downloading images", Run: downloader.Run})
 	}
-	api := &api{cfg: cfg, devices: devices{attacher, stored, prefetcher, recorder}, calls: m.Calls()}
+	api := &api{cfg: cfg, devices: devices{attacher, stored, prefetcher, recorder}, layers: openLayers(blobs), calls: m.Calls()}
 	export(m, stored, attacher, server)
 	stages := []program.Stage{
 		{{Name: "serving devices", Run: server.Run}},

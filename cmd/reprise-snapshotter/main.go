@@ -11,7 +11,6 @@ import (
 	"github.com/urfave/cli/v3"
 	"golang.org/x/sys/unix"
 
-	"github.com/reprise-containers/reprise/backstore/fusedev"
 	"github.com/reprise-containers/reprise/cmd/internal/config"
 )
 
@@ -19,7 +18,7 @@ import (
 var version = "unknown"
 
 func main() {
-	if code, ok := fusedev.Child(os.Args); ok {
+	if code, ok := child(os.Args); ok {
 		os.Exit(code)
 	}
 	app := &cli.Command{

@@ -10,7 +10,9 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 
+	"github.com/reprise-containers/reprise/integration/image"
 	"github.com/reprise-containers/reprise/integration/node"
+	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
 // detach starts a container that runs a script and stays, and waits for the script,
@@ -56,43 +58,59 @@ touch /ready`
 const state = `find / -xdev -type f ! -name after | sort | xargs sha256sum; find / -xdev ! -type f | sort`
 
 // TestWritableContainers runs containers that write to their roots, commits them and
-// runs what was committed, for each kind of root.
+// runs what was committed, for each kind of root: as layers of files by containerd's
+// own differ, and as overlaybd layers.
 func TestWritableContainers(t *testing.T) {
 	for mode, fsType := range map[string]string{"overlayfs": "overlay", "dir": "ext4", "dev": "ext4"} {
-		t.Run(mode, func(t *testing.T) {
-			n := ownNode(t, node.Options{Config: map[string]string{"writable": fmt.Sprintf("rw_mode = %q\n", mode)}})
-			n.push(t, built(t, small), "small:1")
-			ref := n.rpull(t, "small:1")
-			n.detach(t, ref, "box", writes)
-			want, err := n.Containerd.Exec(t.Context(), "box", "/bin/sh", "-c", state)
-			if err != nil {
-				t.Fatal(err)
-			}
-			mounts, err := n.Containerd.Exec(t.Context(), "box", "/bin/cat", "/proc/mounts")
-			if err != nil || !strings.Contains(mounts, " / "+fsType+" ") {
-				t.Errorf("the root is not of %s but: %s, %v", fsType, mounts, err)
-			}
-			if mode == "dev" {
-				// containerd's own differ mounts the device, which it can't
-				// while the container has it mounted otherwise.
-				n.stop(t, "box")
-				n.commit(t, "box", want)
-			} else {
-				n.commit(t, "box", want)
-				if _, err := n.Containerd.Exec(t.Context(), "box", "/bin/touch", "/after"); err != nil {
-					t.Errorf("the container after it was committed: %v", err)
-				}
-				n.stop(t, "box")
-			}
-			n.commitSnapshot(t, "box", want)
-			n.ctr(t, "container", "rm", "box")
-		})
+		for _, differ := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s differ=%t", mode, differ), func(t *testing.T) {
+				n := ownNode(t, node.Options{Differ: differ, Config: map[string]string{"writable": fmt.Sprintf("rw_mode = %q\n", mode)}})
+				n.push(t, built(t, small), "small:1")
+				n.writeAndCommit(t, n.rpull(t, "small:1"), writes, fsType, differ)
+			})
+		}
 	}
+}
+
+// TestCommitErofs commits a container on an image that only overlayfs can lie on.
+func TestCommitErofs(t *testing.T) {
+	n := ownNode(t, node.Options{Differ: true, Config: map[string]string{"writable": "rw_mode = \"dir\"\n"}})
+	n.push(t, layered(t, image.Middle()), "middle:1")
+	n.convert(t, "middle:1", "erofs:1")
+	n.writeAndCommit(t, n.rpull(t, "erofs:1"), strings.Replace(writes, "/var/changes/rewritten", "/usr/bin/less", 1), "overlay", true)
+}
+
+// writeAndCommit does what TestWritableContainers does, on an image.
+func (n machine) writeAndCommit(t *testing.T, ref, script, rootType string, differ bool) {
+	t.Helper()
+	n.detach(t, ref, "box", script)
+	want, err := n.Containerd.Exec(t.Context(), "box", "/bin/sh", "-c", state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts, err := n.Containerd.Exec(t.Context(), "box", "/bin/cat", "/proc/mounts")
+	if err != nil || !strings.Contains(mounts, " / "+rootType+" ") {
+		t.Errorf("the root is not of %s but: %s, %v", rootType, mounts, err)
+	}
+	// containerd's own differ mounts a device, which it can't while the container
+	// has it mounted otherwise.
+	if device := rootType != "overlay" && !strings.Contains(mounts, "/mountpoint"); device && !differ {
+		n.stop(t, "box")
+		n.commit(t, "box", want, differ)
+	} else {
+		n.commit(t, "box", want, differ)
+		if _, err := n.Containerd.Exec(t.Context(), "box", "/bin/touch", "/after"); err != nil {
+			t.Errorf("the container after it was committed: %v", err)
+		}
+		n.stop(t, "box")
+	}
+	n.commitSnapshot(t, "box", want)
+	n.ctr(t, "container", "rm", "box")
 }
 
 // commit commits a container, and compares containers of that image here and on a
 // node that pulls it lazily with want.
-func (n machine) commit(t *testing.T, id, want string) {
+func (n machine) commit(t *testing.T, id, want string, overlaybd bool) {
 	t.Helper()
 	committed := n.Ref("committed:1")
 	out, err := n.Containerd.Ours(t.Context(), "commit", "-m", "test", "-c", `CMD ["/bin/sh", "-c", "echo by command"]`, id, committed)
@@ -111,6 +129,11 @@ func (n machine) commit(t *testing.T, id, want string) {
 		t.Fatal(err)
 	}
 	fresh.removeLater(t, committed)
+	m := n.manifest(t, "committed:1")
+	top := m.Layers[len(m.Layers)-1].Annotations
+	if table := top[labels.ChunksRoot]; overlaybd != (table != "" && top[labels.BlobDigest] != "") {
+		t.Errorf("the layer has annotations %v", top)
+	}
 	n.compareState(t, fresh, committed, want)
 }
 

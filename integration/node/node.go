@@ -34,6 +34,8 @@ type Options struct {
 	Release sandbox.Release
 	// Config is more configuration of the snapshotter, by table.
 	Config map[string]string
+	// Differ has containerd ask the snapshotter for the difference of snapshots.
+	Differ bool
 	// Line puts the registry behind a line, nil does not.
 	Line *link.Line
 }
@@ -79,6 +81,7 @@ func (n *Node) boot(ctx context.Context, o Options) (err error) {
 	if n.Snapshotter, err = n.StartSnapshotter(ctx, sandbox.SnapshotterConfig{Extra: o.Config}); err != nil {
 		return err
 	}
+	n.Sandbox.Differ = o.Differ
 	n.Containerd, err = n.StartContainerd(ctx, o.Release)
 	return err
 }

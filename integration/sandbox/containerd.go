@@ -53,6 +53,13 @@ disabled_plugins = ["io.containerd.nri.v1.nri", "io.containerd.snapshotter.v1.er
 ` + commonConfig + `  [proxy_plugins.overlaybd.exports]
     root = "{{.Path "snapshotter"}}"
     enable_remote_snapshot_annotations = "true"
+{{- if .Differ}}
+[proxy_plugins.overlaybd-diff]
+  type = "diff"
+  address = "{{.Path "snapshotter.sock"}}"
+[plugins."io.containerd.service.v1.diff-service"]
+  default = ["overlaybd-diff", "walking"]
+{{- end}}
 [[plugins."io.containerd.transfer.v1.local".unpack_config]]
   platform = "linux"
   snapshotter = "overlaybd"

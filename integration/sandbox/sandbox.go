@@ -26,6 +26,9 @@ type Sandbox struct {
 	Namespace string
 	// Tools are the programs that run in the sandbox.
 	Tools Tools
+	// Differ has containerd ask the snapshotter for the difference of snapshots.
+	// It counts when containerd is started for the first time.
+	Differ bool
 
 	group cgroup
 

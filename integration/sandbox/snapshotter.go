@@ -52,6 +52,7 @@ func (d *Snapshotter) Reconfigure(ctx context.Context, extra map[string]string) 
 	tables := map[string]string{
 		"": fmt.Sprintf("root = %q\naddress = %q\nruntime_dir = %q\n",
 			s.Path("snapshotter"), s.Path("snapshotter.sock"), s.Path("run")),
+		"diff":     fmt.Sprintf("containerd_address = %q\n", s.Path("containerd.sock")),
 		"cache":    "min_free = \"64MiB\"\n",
 		"log":      "level = \"debug\"\n",
 		"metrics":  fmt.Sprintf("address = %q\n", d.Metrics),

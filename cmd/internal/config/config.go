@@ -36,6 +36,7 @@ type Snapshotter struct {
 	Download Download `toml:"download"`
 	Trace    Trace    `toml:"trace"`
 	Writable Writable `toml:"writable"`
+	Diff     Diff     `toml:"diff"`
 }
 
 // Log says what is logged to standard error.
@@ -137,6 +138,7 @@ func Default() Snapshotter {
 			RecordKeep: 10, MaxRecords: tracelayer.DefaultRecords, MaxRecordings: 4,
 		},
 		Writable: defaultWritable(),
+		Diff:     Diff{Containerd: "/run/containerd/containerd.sock"},
 	}
 }
 
@@ -224,6 +226,7 @@ func (c Snapshotter) Validate() error {
 	check(c.Download.Images > 0, "download.images: must be positive")
 	c.Trace.validate(check)
 	c.Writable.validate(check, oneOf)
+	c.Diff.validate(check)
 	check(filepath.IsAbs(c.RecordDir()), "trace.record_dir = %q: must be an absolute path", c.RecordDir())
 	return errors.Join(errs...)
 }

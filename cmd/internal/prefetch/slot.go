@@ -10,6 +10,7 @@ import (
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/fetchplan"
 	"github.com/reprise-containers/reprise/backstore/files"
+	"github.com/reprise-containers/reprise/cmd/internal/chain"
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/blob/scratch"
 	"github.com/reprise-containers/reprise/tracelayer"
@@ -80,11 +81,11 @@ func (p *Prefetcher) list(ctx context.Context, img backstore.Image, text []byte)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errInvalid, err)
 	}
-	layers, closeAll, err := p.layers(img)
-	defer closeAll()
+	layers, closeAll, err := chain.OpenLayers(p.source.Open, img)
 	if err != nil {
 		return err
 	}
+	defer closeAll()
 	dev, err := backstore.Open(ctx, layers)
 	if err != nil {
 		return err
@@ -114,32 +115,4 @@ func (p *Prefetcher) list(ctx context.Context, img backstore.Image, text []byte)
 		}
 	}
 	return g.Wait()
-}
-
-// layers opens the layers of img, local ones from their files, which the function
-// returned closes.
-func (p *Prefetcher) layers(img backstore.Image) (layers []blob.ReaderAt, closeAll func(), err error) {
-	var opened []*blob.File
-	closeAll = func() {
-		for _, f := range opened {
-			f.Close()
-		}
-	}
-	for _, l := range img.Layers {
-		if l.Remote() {
-			b, err := p.source.Open(img.Ref, l.Descriptor())
-			if err != nil {
-				return nil, closeAll, err
-			}
-			layers = append(layers, b)
-			continue
-		}
-		f, err := blob.OpenFile(l.File)
-		if err != nil {
-			return nil, closeAll, err
-		}
-		opened = append(opened, f)
-		layers = append(layers, f)
-	}
-	return layers, closeAll, nil
 }
