@@ -54,6 +54,7 @@ func (s *Server) add(ctx context.Context, id string, d device.Device) error {
 			s.table.remove(e)
 			return fmt.Errorf("recording its inode number: %w", err)
 		}
+		s.channel.Expect(e.writers())
 	}
 	if e.writable != writable {
 		return fmt.Errorf("that it can be written is %t, but was %t when it was added before", writable, e.writable)
@@ -95,8 +96,13 @@ func (s *Server) resize(e *entry, size int64) error {
 	case !e.writable || size < was:
 		return fmt.Errorf("size is %d, but was %d when it was added before", size, was)
 	}
+	r := e.record()
+	r.Size = size
+	if err := saveRecord(s.cfg.deviceDir(), e.id, r); err != nil {
+		return fmt.Errorf("recording its size: %w", err)
+	}
 	e.size.Store(size)
-	return saveRecord(s.cfg.deviceDir(), e.id, e.record())
+	return nil
 }
 
 // Remove takes device id away. Its requests in progress fail with EIO at once,
@@ -117,8 +123,10 @@ func (s *Server) Remove(ctx context.Context, id string) error {
 	s.channel.FailNode(e.node, syscall.EIO, errRemoved)
 	select {
 	case <-e.unused:
+		s.channel.Expect(-e.writers())
 		return nil
 	case <-ctx.Done():
+		// What it still uses stays set aside.
 		return fmt.Errorf("waiting for the last requests of device %s: %w", id, context.Cause(ctx))
 	}
 }

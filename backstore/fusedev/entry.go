@@ -77,6 +77,14 @@ func (e *entry) record() record {
 	return record{Node: e.node, Size: e.size.Load(), Writable: e.writable}
 }
 
+// writers returns for how many files with writes the entry counts.
+func (e *entry) writers() int {
+	if e.writable {
+		return 1
+	}
+	return 0
+}
+
 // fileName returns the name under which the entry's file is mounted. It has the
 // inode number in it, so that a mount of a device that was removed is not taken
 // for one of its successor of the same ID.

@@ -72,6 +72,11 @@ func (s *Server) connect(ctx context.Context) error {
 		}
 		s.channel, err = channel.Open(f, message, newNames(s.table))
 	}
+	if err == nil {
+		for _, e := range s.table.all() {
+			s.channel.Expect(e.writers())
+		}
+	}
 	if err != nil {
 		c.Close()
 		return fmt.Errorf("restoring the device server's state: %w", err)

@@ -3,6 +3,8 @@ package fusedev
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 	"syscall"
 
 	"github.com/reprise-containers/reprise/backstore/device"
@@ -70,8 +72,9 @@ func (s *Server) serve(ctx context.Context, e *entry, r *channel.Request) error 
 	case !ok:
 		return syscall.EROFS
 	}
-	// No limit here: the kernel has one, the payload is in memory already, and
-	// a flush has to overtake what waits for others.
+	// No limit here: the kernel has one for each device (package mounter), for
+	// which the channel has the memory, and a flush has to overtake what waits
+	// for others. Reads, which writes may need, have their slots to themselves.
 	e.stats.inFlight.Add(1)
 	defer e.stats.inFlight.Add(-1)
 	if err := write(ctx, e, w, r); err != nil {
@@ -100,6 +103,11 @@ func write(ctx context.Context, e *entry, d device.Writable, r *channel.Request)
 		return errEnd
 	}
 	n, err := d.WriteAt(ctx, r.Data, r.Off)
-	e.stats.written.Add(int64(n))
+	if err == nil && n != len(r.Data) {
+		err = fmt.Errorf("device wrote %d of %d bytes at %d: %w", n, len(r.Data), r.Off, io.ErrShortWrite)
+	}
+	if err == nil {
+		e.stats.written.Add(int64(n))
+	}
 	return err
 }

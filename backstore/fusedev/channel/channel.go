@@ -28,6 +28,7 @@ type Channel struct {
 	init     []byte
 	idle     chan *reader
 	payloads *payloads
+	tail     []byte
 	event    *os.File      // eventfd that is readable when stopping is set
 	halted   chan struct{} // closed when stopping is set
 
@@ -41,13 +42,14 @@ type Channel struct {
 	requests map[uint64]*Request
 	readers  int   // goroutines in receive
 	stopping bool  // no more requests are to be received
+	drained  bool  // those in progress have been given up
 	failure  error // why, unless Serve's context ended
 }
 
 // Open returns a channel on f, the descriptor of a connection whose INIT
 // message was initMessage and has been answered already, by this process or
-// by one that is gone. fs answers everything but READ, from several
-// goroutines and without blocking. The caller may close f afterwards.
+// by one that is gone. fs answers everything but requests about the bytes of
+// files, from several goroutines and without blocking. The caller may close f afterwards.
 func Open(f *os.File, initMessage []byte, fs fuse.RawFileSystem) (*Channel, error) {
 	ps := fuse.NewProtocolServer(fs, protocolOptions())
 	if _, err := answerInit(ps, initMessage); err != nil {
@@ -96,8 +98,12 @@ func (c *Channel) makeReaders() error {
 	if err := unix.SetNonblock(c.fd, true); err != nil {
 		return fmt.Errorf("making /dev/fuse nonblocking: %w", err)
 	}
+	c.tail, err = newTail()
+	if err != nil {
+		return err
+	}
 	for len(c.idle) < cap(c.idle) {
-		r, err := newReader(c.fd, event)
+		r, err := newReader(c.fd, event, c.tail)
 		if err != nil {
 			return err
 		}
@@ -112,6 +118,10 @@ func (c *Channel) closeReaders() {
 	}
 	if c.event != nil {
 		c.event.Close()
+	}
+	if c.tail != nil {
+		_ = unix.Munmap(c.tail)
+		c.tail = nil
 	}
 }
 
@@ -148,6 +158,11 @@ func (c *Channel) Resend() error {
 	}
 	return nil
 }
+
+// Expect prepares for the writes of so many more files, or fewer if it is negative.
+// A file may have 32 in flight that hold up nobody, whatever becomes of them, with
+// 64 more for all files together.
+func (c *Channel) Expect(files int) { c.payloads.grow(files) }
 
 // Alive reports whether the kernel side of f, a /dev/fuse descriptor, still
 // exists. It does not block.
@@ -210,10 +225,17 @@ func (c *Channel) write(head, body []byte) error {
 // requests are to be received.
 func (c *Channel) receive(r *reader) ([]byte, error) {
 	for !c.isHalted() {
-		n, err := unix.Read(c.fd, r.buf)
+		n, err := unix.Readv(c.fd, [][]byte{r.buf, r.tail})
 		switch err {
 		case nil:
-			return r.buf[:n], nil
+			if n <= len(r.buf) {
+				return r.buf[:n], nil
+			}
+			// A connection of an earlier version, and not by way of a loop
+			// device, whose writes are smaller.
+			if err := c.refuse(uniqueOf(r.buf), unix.EINVAL); err != nil {
+				return nil, err
+			}
 		case unix.EAGAIN:
 			if err := r.wait(); err != nil {
 				return nil, err

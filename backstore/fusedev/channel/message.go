@@ -47,13 +47,13 @@ const (
 	// maxFixedReply is more than any reply without a payload takes.
 	maxFixedReply = 512
 
-	// requestBufferSize must hold the largest WRITE, or the kernel refuses
-	// to hand out requests at all. Connections of earlier versions, whose
-	// files were all read-only, have MaxRead for it and not maxWrite.
-	requestBufferSize = MaxRead + 4096
+	// bufferSize holds every request.
+	bufferSize = maxWrite + 4096
 
-	// residentSize is how much of a buffer a request can fill.
-	residentSize = maxWrite + 4096
+	// tailSize is what the kernel wants to see behind a buffer, or it refuses
+	// to hand out requests at all. Connections of earlier versions, whose
+	// files were all read-only, have MaxRead for max_write and not maxWrite.
+	tailSize = MaxRead - maxWrite
 )
 
 // header is what is needed of struct fuse_in_header.
@@ -74,12 +74,15 @@ func parseHeader(m []byte) (header, bool) {
 	h := header{
 		length: binary.NativeEndian.Uint32(m),
 		opcode: binary.NativeEndian.Uint32(m[4:]),
-		unique: binary.NativeEndian.Uint64(m[8:]),
+		unique: uniqueOf(m),
 		node:   binary.NativeEndian.Uint64(m[16:]),
 		pid:    binary.NativeEndian.Uint32(m[32:]),
 	}
 	return h, int(h.length) == len(m)
 }
+
+// uniqueOf returns what the kernel tells the request in m by. m has a header.
+func uniqueOf(m []byte) uint64 { return binary.NativeEndian.Uint64(m[8:]) }
 
 // putReplyHeader writes struct fuse_out_header for n payload bytes.
 func putReplyHeader(p []byte, unique uint64, errno syscall.Errno, n int) {

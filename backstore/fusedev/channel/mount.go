@@ -59,7 +59,7 @@ func handshake(f *os.File) ([]byte, error) {
 	if n, err := unix.Poll(p, int(initTimeout.Milliseconds())); err != nil || n != 1 {
 		return nil, fmt.Errorf("waiting for INIT: %d messages, %w", n, err)
 	}
-	buf := make([]byte, requestBufferSize)
+	buf := make([]byte, MaxRead+4096)
 	n, err := f.Read(buf)
 	if err != nil {
 		return nil, fmt.Errorf("reading INIT: %w", err)

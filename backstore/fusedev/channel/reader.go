@@ -19,11 +19,13 @@ type reader struct {
 
 	// buf is where the kernel copies requests to. A write takes it along.
 	buf []byte
+	// tail follows it: see tailSize.
+	tail []byte
 }
 
 // newReader returns a reader of the FUSE descriptor fuse until the eventfd
 // event is readable.
-func newReader(fuse, event int) (*reader, error) {
+func newReader(fuse, event int, tail []byte) (*reader, error) {
 	ep, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("creating an epoll instance: %w", err)
@@ -36,7 +38,7 @@ func newReader(fuse, event int) (*reader, error) {
 		unix.Close(ep)
 		return nil, fmt.Errorf("watching /dev/fuse: %w", err)
 	}
-	return &reader{epoll: ep, buf: newBuffer()}, nil
+	return &reader{epoll: ep, buf: newBuffer(), tail: tail}, nil
 }
 
 // wait sleeps until there is a request or the event.

@@ -156,10 +156,13 @@ func (c *Channel) pending(keep func(*Request) bool) []*Request {
 	return found
 }
 
-func (c *Channel) register(r *Request) {
+// register makes r one of those in progress, and reports whether those have been
+// given up, so that r has to be, too.
+func (c *Channel) register(r *Request) (late bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.requests[r.unique] = r
+	return c.drained
 }
 
 func (c *Channel) unregister(r *Request) {

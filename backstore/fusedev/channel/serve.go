@@ -70,6 +70,7 @@ func (c *Channel) halt(why error) {
 	}
 	c.stopping, c.failure = true, why
 	close(c.halted)
+	c.payloads.unlimit()
 	// Cannot fail: the counter is 0 before, and Close comes after Serve.
 	_, _ = c.event.Write([]byte{1, 0, 0, 0, 0, 0, 0, 1})
 }
@@ -89,12 +90,23 @@ func (c *Channel) drain(limit time.Duration, ended <-chan struct{}) {
 		case <-t.C:
 		}
 	}
+	c.mu.Lock()
+	c.drained = true
+	c.mu.Unlock()
 	for _, r := range c.pending(func(*Request) bool { return true }) {
-		if !gone && !c.resend {
-			_ = r.Fail(syscall.EIO)
-		}
-		r.abandon()
+		c.giveUp(r)
 	}
+}
+
+// giveUp leaves r to the successor, or fails it if that cannot have it.
+func (c *Channel) giveUp(r *Request) {
+	c.mu.Lock()
+	gone := c.failure != nil
+	c.mu.Unlock()
+	if !gone && !c.resend {
+		_ = r.Fail(syscall.EIO)
+	}
+	r.abandon()
 }
 
 // loop receives requests and handles them, until there are readers enough
@@ -181,8 +193,11 @@ func (s *server) request(ctx context.Context, r *Request, alone bool) {
 	rctx, cancel := context.WithCancelCause(ctx)
 	r.cancel = cancel
 	defer cancel(nil)
-	s.register(r)
 	defer s.unregister(r)
+	if late := s.register(r); late {
+		s.giveUp(r)
+		return
+	}
 	if alone {
 		s.loops.Go(func() { s.loop(ctx) })
 	}
