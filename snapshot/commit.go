@@ -23,100 +23,116 @@ func (s *Snapshotter) Commit(ctx context.Context, name, key string, opts ...snap
 	return nil
 }
 
+// commitment is a call of Commit, understood.
+type commitment struct {
+	name, key string
+	opts      []snapshots.Opt
+	id        string
+	info      snapshots.Info
+	below     stack
+	labels    labels.Labels
+}
+
 func (s *Snapshotter) commit(ctx context.Context, name, key string, opts []snapshots.Opt) error {
-	id, info, below, err := s.lookup(ctx, key)
+	c, err := s.commitment(ctx, name, key, opts)
 	if err != nil {
 		return err
 	}
-	if info.Kind != snapshots.KindActive {
-		return fmt.Errorf("it is not active: %w", errdefs.ErrFailedPrecondition)
-	}
-	if info.Parent == "" { // it may get one now
-		base, err := apply(opts)
-		if err != nil {
-			return err
-		}
-		info.Parent = base.Parent
-	}
-	written, err := s.dirs.writable(id)
+	writable, err := s.dirs.isWritable(c.id)
 	if err != nil {
 		return err
 	}
-	config, isImage, err := s.describe(ctx, id, info, written)
+	if writable {
+		return s.commitWritten(ctx, c)
+	}
+	config, isImage, err := s.describe(ctx, c)
 	if err != nil {
 		return err
-	}
-	if written != nil {
-		opts = withLocalCommit(opts, layerFile(s.dirs.fs(id)))
 	}
 	if isImage {
-		if err := config.write(s.dirs.snapshot(id)); err != nil {
+		if err := config.write(s.dirs.snapshot(c.id)); err != nil {
 			return fmt.Errorf("describing the layer: %w", err)
 		}
 	}
-	usage, err := fs.DiskUsage(ctx, s.dirs.fs(id))
-	if err != nil {
+	if err := s.commitActive(ctx, c); err != nil {
 		return err
 	}
-	err = s.write(ctx, func(ctx context.Context) error {
-		_, err := storage.CommitActive(ctx, key, name, snapshots.Usage(usage), opts...)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	s.images.use(below.image, -1) // Cleanup detaches it, not to be slow here
-	s.images.unuse(recordID(id))  // and so if it has one for itself
-	if written != nil {
-		s.images.unuse(id)
-		if err := s.dropWritable(id); err != nil { // reconcile tries again
-			log.G(ctx).WithError(err).WithField("key", key).Warn("leaving the files of a writable device that was committed")
-		}
-	}
+	s.images.use(c.below.image, -1) // Cleanup detaches it, not to be slow here
+	s.images.unuse(recordID(c.id))  // and so if it has one for itself
 	if config.Acceleration {
 		s.prefetch(ctx, config)
 	}
 	return nil
 }
 
-// describe looks at what was unpacked into a snapshot, or written to its device. It returns false for an
-// ordinary layer.
-func (s *Snapshotter) describe(ctx context.Context, id string, info snapshots.Info, written *writable) (imageConfig, bool, error) {
-	l, err := labels.Parse(info.Labels)
+// commitment looks at what is to be committed.
+func (s *Snapshotter) commitment(ctx context.Context, name, key string, opts []snapshots.Opt) (commitment, error) {
+	c := commitment{name: name, key: key, opts: opts}
+	var err error
+	if c.id, c.info, c.below, err = s.lookup(ctx, key); err != nil {
+		return c, err
+	}
+	if c.info.Kind != snapshots.KindActive {
+		return c, fmt.Errorf("it is not active: %w", errdefs.ErrFailedPrecondition)
+	}
+	if c.info.Parent == "" { // it may get one now
+		base, err := apply(opts)
+		if err != nil {
+			return c, err
+		}
+		c.info.Parent = base.Parent
+	}
+	c.labels, err = labels.Parse(c.info.Labels)
+	return c, err
+}
+
+// commitActive commits what is in the directory of c to the metastore.
+func (s *Snapshotter) commitActive(ctx context.Context, c commitment) error {
+	usage, err := fs.DiskUsage(ctx, s.dirs.fs(c.id))
 	if err != nil {
-		return imageConfig{}, false, err
+		return err
 	}
-	if written != nil {
-		config, err := s.describeWritten(ctx, id, info, l)
-		return config, true, err
-	}
-	class := class(l, info.Name)
-	if class == labels.Root && s.dirs.placed(id) {
+	return s.write(ctx, func(ctx context.Context) error {
+		_, err := storage.CommitActive(ctx, c.key, c.name, snapshots.Usage(usage), c.opts...)
+		return err
+	})
+}
+
+// describe looks at what was unpacked into a snapshot. It returns false for an
+// ordinary layer.
+func (s *Snapshotter) describe(ctx context.Context, c commitment) (imageConfig, bool, error) {
+	dir := s.dirs.fs(c.id)
+	class := class(c.labels, c.info.Name)
+	if class == labels.Root && s.dirs.placed(c.id) {
 		class = labels.Unpack
 	}
 	switch class {
 	case labels.TraceLayer, labels.LazyTrace: // the latter was prepared by an older version
-		config, err := s.describeTrace(ctx, id, info, l)
+		config, err := s.describeTrace(ctx, c)
 		return config, true, err
 	case labels.DownloadLayer:
-		if err := holdsLayer(s.dirs.fs(id)); err != nil {
-			return imageConfig{}, false, fmt.Errorf("layer %s is annotated as overlaybd: %w: %w", l.Blob, err, errdefs.ErrFailedPrecondition)
+		if err := holdsLayer(dir); err != nil {
+			return imageConfig{}, false, fmt.Errorf("layer %s is annotated as overlaybd: %w: %w", c.labels.Blob, err, errdefs.ErrFailedPrecondition)
 		}
 	case labels.Unpack:
 		// Without annotations, the content has to speak for itself. A root
 		// file system that merely has a file of that name is not meant.
-		if !onlyLayer(s.dirs.fs(id)) {
+		if c.below.image != "" && len(c.below.plain) == 0 && onlyTrace(dir) {
+			config, err := s.describeTrace(ctx, c)
+			return config, true, err
+		}
+		if !onlyLayer(dir) {
 			return imageConfig{}, false, nil
 		}
 	default:
 		return imageConfig{}, false, nil
 	}
-	below, err := s.imageOn(ctx, info.Parent)
+	below, err := s.imageOn(ctx, c.info.Parent)
 	if err != nil {
 		return imageConfig{}, false, err
 	}
-	here := localLower(ctx, s.dirs.fs(id), l, info.Labels)
-	return below.with(here).withClaims(l), true, nil
+	here := localLower(ctx, dir, c.labels, c.info.Labels)
+	return below.with(here).withClaims(c.labels), true, nil
 }
 
 // localLower returns the lower of a layer that was unpacked into dir. The file

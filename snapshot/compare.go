@@ -143,7 +143,7 @@ func (s *Snapshotter) Place(ctx context.Context, mounts []mount.Mount, r io.Read
 		return errNotDevice
 	}
 	if w != nil {
-		err = s.discardWritable(ctx, o.id)
+		err = s.discardWritable(ctx, o)
 	} else {
 		err = s.emptyOverlay(o.id)
 	}
@@ -157,15 +157,25 @@ func (s *Snapshotter) Place(ctx context.Context, mounts []mount.Mount, r io.Read
 }
 
 // discardWritable makes a writable snapshot an ordinary one.
-func (s *Snapshotter) discardWritable(ctx context.Context, id string) error {
-	if err := s.detachWritable(ctx, id); err != nil {
-		return err
-	}
-	if err := s.dropWritable(id); err != nil {
-		return err
-	}
-	s.images.unuse(id)
-	return errors.Join(os.Remove(s.dirs.mountpoint(id)), os.Remove(s.dirs.block(id)))
+func (s *Snapshotter) discardWritable(ctx context.Context, o mountOwner) error {
+	return s.images.exclusive(o.id, func(a *attachment) error {
+		if err := s.stillWritable(ctx, o.id, o.key); err != nil {
+			return err
+		}
+		if err := s.detachWritable(ctx, o.id, a); err != nil {
+			return err
+		}
+		if err := s.dropWritable(o.id); err != nil {
+			return err
+		}
+		s.images.unuse(o.id)
+		s.images.use(o.below.image, 1) // now that it has no device of its own
+		if err := os.Remove(s.dirs.mountpoint(o.id)); err != nil {
+			return err
+		}
+		// A Commit that failed may have left something there, too.
+		return os.RemoveAll(s.dirs.block(o.id))
+	})
 }
 
 // emptyOverlay makes sure that nobody has written to a snapshot.
@@ -205,7 +215,7 @@ func writeLayer(path string, r io.Reader) error {
 
 // mountOwner is the snapshot whose mounts somebody has.
 type mountOwner struct {
-	id       string
+	id, key  string
 	kind     snapshots.Kind
 	below    stack
 	overlaid bool // with overlayfs
@@ -227,7 +237,7 @@ func (s *Snapshotter) owner(ctx context.Context, mounts []mount.Mount) (mountOwn
 			if err != nil || id != o.id {
 				return err
 			}
-			found, o.kind = true, info.Kind
+			found, o.kind, o.key = true, info.Kind, info.Name
 			parents, err = ancestry(ctx, info.Parent)
 			return err
 		})

@@ -108,7 +108,7 @@ func (s *Snapshotter) mountsAgain(ctx context.Context, snap storage.Snapshot, in
 		if w, err := s.dirs.writable(snap.ID); err != nil {
 			return nil, err
 		} else if w != nil {
-			return s.writableMounts(ctx, snap, w)
+			return s.writableMounts(ctx, snap, info.Name, w)
 		}
 		switch l.Class() {
 		case labels.TraceLayer, labels.LazyTrace, labels.DownloadLayer:

@@ -74,18 +74,16 @@ func (s *Snapshotter) removeUser(ctx context.Context, key, id, image string) err
 	if target, err := mountedOver(s.dirs.fs(id)); err != nil || target != "" {
 		return firstOf(err, fmt.Errorf("it is mounted at %s: %w", target, errdefs.ErrFailedPrecondition))
 	}
-	// With its name, or nobody could try again.
-	err := s.detachWritable(ctx, id)
-	if errors.Is(err, fusedev.ErrUnsynced) { // it is unmounted, and what is lost was to be deleted
-		err = s.detachWritable(ctx, id)
-	}
+	writable, err := s.dirs.isWritable(id)
 	if err != nil {
 		return err
+	}
+	if writable {
+		return s.removeWritable(ctx, key, id)
 	}
 	if err := s.drop(ctx, key, id); err != nil {
 		return err
 	}
-	s.images.unuse(id)
 	s.images.use(image, -1)
 	if image == "" || s.cfg.KeepIdle {
 		return nil
@@ -95,6 +93,28 @@ func (s *Snapshotter) removeUser(ctx context.Context, key, id, image string) err
 		log.G(ctx).WithError(err).WithField("image", image).Info("leaving an image attached for the time being")
 	}
 	return nil
+}
+
+// removeWritable removes an active snapshot with a writable device, which is
+// detached first: without the name, nobody could try again.
+func (s *Snapshotter) removeWritable(ctx context.Context, key, id string) error {
+	err := s.images.exclusive(id, func(a *attachment) error {
+		if err := s.stillWritable(ctx, id, key); err != nil {
+			return err
+		}
+		err := s.detachWritable(ctx, id, a)
+		if errors.Is(err, fusedev.ErrUnsynced) { // it is unmounted, and what is lost was to be deleted
+			err = s.detachWritable(ctx, id, a)
+		}
+		if err != nil {
+			return err
+		}
+		return s.drop(ctx, key, id)
+	})
+	if err == nil {
+		s.images.unuse(id)
+	}
+	return err
 }
 
 // drop removes a snapshot from the metastore and then, unless that is left to

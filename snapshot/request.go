@@ -24,6 +24,7 @@ type request struct {
 	opts        []snapshots.Opt
 	raw         map[string]string
 	labels      labels.Labels
+	writable    *writable // nil if it has no writable device
 }
 
 func parseRequest(kind snapshots.Kind, key, parent string, opts []snapshots.Opt) (request, error) {
@@ -35,7 +36,7 @@ func parseRequest(kind snapshots.Kind, key, parent string, opts []snapshots.Opt)
 	if err != nil {
 		return request{}, err
 	}
-	return request{kind, key, parent, opts, info.Labels, l}, nil
+	return request{kind: kind, key: key, parent: parent, opts: opts, raw: info.Labels, labels: l}, nil
 }
 
 // class classifies a request or a snapshot by its labels and its key. Clients
@@ -108,6 +109,11 @@ func (s *Snapshotter) create(ctx context.Context, r request) (snap storage.Snaps
 	if err != nil {
 		return snap, err
 	}
+	if r.writable != nil {
+		if err := makeWritable(staged, r.writable); err != nil {
+			return snap, errors.Join(err, os.RemoveAll(staged))
+		}
+	}
 	counted := ""
 	err = s.place(ctx, staged, func(ctx context.Context) (string, error) {
 		snap, err = storage.CreateSnapshot(ctx, r.kind, r.key, r.parent, r.opts...)
@@ -123,6 +129,9 @@ func (s *Snapshotter) create(ctx context.Context, r request) (snap storage.Snaps
 		}
 		// Before anybody can see the snapshot, let alone remove it.
 		counted = below.image
+		if r.writable != nil {
+			counted = snap.ID
+		}
 		s.images.use(counted, 1)
 		return snap.ID, nil
 	})

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/log"
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/lsmt"
@@ -19,50 +20,108 @@ import (
 // sealedFile is the name of a layer that was written here, and sealed in place.
 const sealedFile = "overlaybd.sealed"
 
-// describeWritten makes a layer of what was written to the device of snapshot id
-// and returns the image that it is on top of. The device is detached then. Until
-// the metastore says that the snapshot is committed, it is a writable one, whatever
-// comes between.
-func (s *Snapshotter) describeWritten(ctx context.Context, id string, info snapshots.Info, l labels.Labels) (imageConfig, error) {
-	below, err := s.imageOn(ctx, info.Parent)
+// commitWritten commits a snapshot with a writable device: what was written becomes
+// a layer. Whatever comes between, it is either a writable snapshot or a committed
+// one, as the metastore says:
+//
+//  1. The device is detached, which flushes it. It can be attached again.
+//  2. The writable file is sealed in place. It still opens as a writable one.
+//  3. The file gets its name as a layer. Who attaches the device again takes that
+//     name away first.
+//  4. The snapshot is described as an image, which nobody reads before 5.
+//  5. The metastore commits.
+//  6. The names of the writable files go, here or when the snapshotter starts.
+//
+// All of it is done with the lock of the device, for attaching it between 3 and 5
+// would have what is being committed written to.
+func (s *Snapshotter) commitWritten(ctx context.Context, c commitment) error {
+	err := s.images.exclusive(c.id, func(a *attachment) error {
+		if err := s.stillWritable(ctx, c.id, c.key); err != nil {
+			return err
+		}
+		config, err := s.describeWritten(ctx, c)
+		if err != nil {
+			return err
+		}
+		if err := s.detachWritable(ctx, c.id, a); err != nil {
+			return err
+		}
+		if err := s.dirs.seal(ctx, c.id); err != nil {
+			return fmt.Errorf("sealing what was written: %w", err)
+		}
+		if err := config.write(s.dirs.snapshot(c.id)); err != nil {
+			return fmt.Errorf("describing the layer: %w", err)
+		}
+		c.opts = withLocalCommit(c.opts, s.dirs.sealed(c.id))
+		if err := s.commitActive(ctx, c); err != nil {
+			return err
+		}
+		if err := s.dropWritable(c.id); err != nil { // reconcile tries again
+			log.G(ctx).WithError(err).WithField("key", c.key).Warn("leaving the files of a writable device that was committed")
+		}
+		return nil
+	})
+	if err == nil {
+		s.images.unuse(c.id)
+	}
+	return err
+}
+
+// describeWritten returns the image with the layer that is to be made of what was
+// written.
+func (s *Snapshotter) describeWritten(ctx context.Context, c commitment) (imageConfig, error) {
+	w, err := s.dirs.writable(c.id)
 	if err != nil {
 		return imageConfig{}, err
 	}
-	if len(below.Lowers) >= backstore.MaxLayers {
+	below, err := s.imageOn(ctx, c.info.Parent)
+	if err != nil {
+		return imageConfig{}, err
+	}
+	if len(below.layers()) >= backstore.MaxLayers {
 		return imageConfig{}, fmt.Errorf("there are %d layers below it, and a device has %d at most; merge them with reprise layer merge, or convert the image anew: %w",
-			len(below.Lowers), backstore.MaxLayers, errdefs.ErrFailedPrecondition)
+			len(below.layers()), backstore.MaxLayers, errdefs.ErrFailedPrecondition)
 	}
-	if err := s.detachWritable(ctx, id); err != nil {
-		return imageConfig{}, err
+	config := below.with(lower{Dir: s.dirs.fs(c.id)}).withClaims(c.labels)
+	config.FSType = below.FSType // what a label says is of a file system that is to be made
+	if len(below.Lowers) == 0 {
+		made, err := w.fileSystem()
+		if err != nil {
+			return imageConfig{}, err
+		}
+		config.FSType = made.Type
 	}
-	if err := s.dirs.seal(ctx, id); err != nil {
-		return imageConfig{}, err
-	}
-	config := below.with(lower{Dir: s.dirs.fs(id)}).withClaims(l)
 	config.Manifest = "" // it is of the image below, without this layer
 	return config, nil
 }
+
+// sealed returns the file of the layer that was written in snapshot id. Image
+// builders look for it under this name, beside what the label says.
+func (l layout) sealed(id string) string { return filepath.Join(l.fs(id), sealedFile) }
 
 // seal makes the file of a layer of the writable files of snapshot id. Done again,
 // it makes the same file.
 func (l layout) seal(ctx context.Context, id string) error {
 	files := l.upper(id)
-	sealed := filepath.Join(l.fs(id), sealedFile)
 	if err := l.unseal(id); err != nil {
 		return err
 	}
 	err := lsmt.SealUpper(ctx, *files, 0)
 	if errors.Is(err, lsmt.ErrTooManyRecords) {
-		return commitUpper(ctx, *files, filepath.Join(l.fs(id), backstore.LayerFile))
+		return commitUpper(ctx, *files, l.sealed(id))
+	}
+	if err == nil {
+		err = os.Link(files.Data, l.sealed(id))
 	}
 	if err != nil {
-		return fmt.Errorf("sealing what was written: %w", err)
-	}
-	if err := os.Link(files.Data, sealed); err != nil {
-		return fmt.Errorf("sealing what was written: %w", err)
+		return err
 	}
 	return syncDir(l.fs(id))
 }
+
+// unseal takes back what a Commit did that failed: the layer of what was written,
+// which is the file that is to be written again, or a copy of it.
+func (l layout) unseal(id string) error { return ignoreMissing(os.Remove(l.sealed(id))) }
 
 // useUpper calls use with the layer in the files of a writable one that nobody
 // writes.

@@ -2,17 +2,25 @@ package snapshot
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"slices"
+
+	"github.com/reprise-containers/reprise/tracelayer"
 )
 
 // First bytes of the two forms an overlaybd layer can have inside its tar.
 var (
 	magicLSMT  = []byte("LSMT\x00\x01\x02\x00")
 	magicZFile = []byte("ZFile\x00\x01\x00")
+)
+
+// First bytes of a trace file, and of a plan.
+var (
+	magicTrace = []byte("\x20\x18\xEF\xC2")
+	magicPlan  = []byte("reprise.plan")
 )
 
 // chunkTable is the second member of the tar of a layer, if it has one.
@@ -25,17 +33,11 @@ func holdsLayer(dir string) error {
 	if path == "" {
 		return fmt.Errorf("it holds no file %s", layerFiles[0])
 	}
-	f, err := os.Open(path)
+	head, err := firstBytes(path, 2048)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	head := make([]byte, 2048)
-	n, err := io.ReadFull(f, head)
-	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if !IsLayer(head[:n]) {
+	if !IsLayer(head) {
 		return fmt.Errorf("its file %s is neither LSMT nor ZFile", layerFiles[0])
 	}
 	return nil
@@ -53,6 +55,35 @@ func onlyLayer(dir string) bool {
 		}
 	}
 	return holdsLayer(dir) == nil
+}
+
+// onlyTrace reports whether dir has an unpacked trace layer and nothing else in it,
+// with a trace or a plan that is one: a slot alone may be any file of that name.
+func onlyTrace(dir string) bool {
+	entries, err := os.ReadDir(dir)
+	if err != nil || !isTrace(dir) {
+		return false
+	}
+	for _, e := range entries {
+		if !e.Type().IsRegular() || !slices.Contains([]string{tracelayer.SlotName, tracelayer.PlanName, tracelayer.DataName}, e.Name()) {
+			return false
+		}
+	}
+	begins := func(name string, magic []byte) bool {
+		head, err := firstBytes(filepath.Join(dir, name), len(magic))
+		return err == nil && bytes.Equal(head, magic)
+	}
+	return begins(tracelayer.SlotName, magicTrace) || begins(tracelayer.PlanName, magicPlan)
+}
+
+// firstBytes returns the first n bytes of a file, or all if it has fewer.
+func firstBytes(path string, n int) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return io.ReadAll(io.LimitReader(f, int64(n)))
 }
 
 // IsLayer recognises a layer by its first bytes, bare or in a tar: there the

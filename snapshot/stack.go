@@ -108,7 +108,8 @@ type user struct {
 	recorded bool
 }
 
-// users returns the active and view snapshots that lie on an image.
+// users returns the active and view snapshots that lie on an image, but for those
+// with a writable device: these have the image in their own.
 func (s *Snapshotter) users(ctx context.Context) ([]user, error) {
 	var (
 		found   []user
@@ -139,6 +140,11 @@ func (s *Snapshotter) users(ctx context.Context) ([]user, error) {
 			return nil, err
 		}
 		if below.image == "" {
+			continue
+		}
+		if writable, err := s.dirs.isWritable(u.id); err != nil {
+			return nil, err
+		} else if writable {
 			continue
 		}
 		u.image = below.image

@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/log"
 
@@ -60,19 +59,19 @@ func (s *Snapshotter) imageBelowTrace(ctx context.Context, parent string) (image
 }
 
 // describeTrace looks at a trace layer that containerd unpacked.
-func (s *Snapshotter) describeTrace(ctx context.Context, id string, info snapshots.Info, l labels.Labels) (imageConfig, error) {
-	below, err := s.imageBelowTrace(ctx, info.Parent)
+func (s *Snapshotter) describeTrace(ctx context.Context, c commitment) (imageConfig, error) {
+	below, err := s.imageBelowTrace(ctx, c.info.Parent)
 	if err != nil {
 		return imageConfig{}, err
 	}
-	config := below.withClaims(l)
-	if !isTrace(s.dirs.fs(id)) {
+	config := below.withClaims(c.labels)
+	if !isTrace(s.dirs.fs(c.id)) {
 		// The image runs as well without it, only slower.
-		log.G(ctx).WithField("layer", l.Blob).Warn("the trace layer has no file named trace, it is ignored")
+		log.G(ctx).WithField("layer", c.labels.Blob).Warn("the trace layer has no file named trace, it is ignored")
 		return config.withoutTrace(), nil
 	}
-	trace := traceLower(l)
-	trace.Dir = s.dirs.fs(id)
+	trace := traceLower(c.labels)
+	trace.Dir = s.dirs.fs(c.id)
 	return config.withTrace(trace), nil
 }
 

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,7 +27,8 @@ import (
 
 // An active snapshot can have a writable device: the layers of the image below it,
 // if there is one, and a writable layer on top, in block/. The device is the
-// snapshot's alone and has its id.
+// snapshot's alone and has its id; the mount that others share of the image below
+// is not used by it.
 
 // Files of a writable snapshot in block/. The data and index files have upstream's
 // names.
@@ -47,9 +49,6 @@ type writable struct {
 	Size int64 `json:"size,omitempty"`
 	// Sparse says how the layer is written.
 	Sparse bool `json:"sparse,omitempty"`
-
-	// asked says that a label asks for it.
-	asked bool
 }
 
 // upper returns the files of the writable layer of snapshot id.
@@ -58,6 +57,15 @@ func (l layout) upper(id string) *lsmt.UpperFiles {
 		Data:  filepath.Join(l.block(id), writableData),
 		Index: filepath.Join(l.block(id), writableIndex),
 	}
+}
+
+// isWritable reports whether snapshot id has a writable device.
+func (l layout) isWritable(id string) (bool, error) {
+	_, err := os.Lstat(filepath.Join(l.block(id), writableName))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // writable returns what is kept of the active snapshot id, nil if it is not a
@@ -92,10 +100,7 @@ func (w writable) fileSystem() (fusedev.FileSystem, error) {
 
 // wantsWritable returns how r wants to be written, nil if on overlayfs.
 func (s *Snapshotter) wantsWritable(ctx context.Context, r request) (*writable, error) {
-	mode, asked := r.labels.Writable, r.labels.Writable != labels.WritableUnset
-	if !asked {
-		mode = s.cfg.Writable.Mode
-	}
+	mode, asked := s.writableMode(r)
 	if r.kind != snapshots.KindActive || mode != labels.WritableDir && mode != labels.WritableDevice {
 		return nil, nil
 	}
@@ -103,30 +108,43 @@ func (s *Snapshotter) wantsWritable(ctx context.Context, r request) (*writable, 
 	if err != nil {
 		return nil, err
 	}
-	w := &writable{Device: mode == labels.WritableDevice, Sparse: s.cfg.Writable.Sparse, asked: asked}
+	root := class(r.labels, r.key) == labels.Root
 	switch {
-	case !asked && (below.image == "" || len(below.plain) > 0 || r.labels.Build || r.labels.RecordTrace || class(r.labels, r.key) != labels.Root):
-		return nil, nil // that is for containers on overlaybd images
 	case len(below.plain) > 0:
-		return nil, fmt.Errorf("label %s: a writable device cannot lie on the ordinary layer %s: %w", labels.Writable, r.parent, errdefs.ErrFailedPrecondition)
+		// No device can lie on files. Those who make images ask for one without
+		// knowing what they build on, BuildKit for one.
+		return nil, nil
+	case !asked && (below.image == "" || !root || r.labels.Build || r.labels.RecordTrace):
+		return nil, nil // that is for containers on overlaybd images
+	case root && r.labels.RecordTrace:
+		return nil, fmt.Errorf("label %s: a container that is recorded, as label %s asks, writes to overlayfs: %w",
+			labels.Writable, labels.RecordTrace, errdefs.ErrInvalidArgument)
 	case s.images.writer == nil:
 		return nil, fmt.Errorf("writable devices are not supported: %w", errdefs.ErrNotImplemented)
-	case below.image != "":
-		w.FS = optionsOf(r.labels.FS)
-	default:
+	}
+	w := &writable{Device: mode == labels.WritableDevice, Sparse: s.cfg.Writable.Sparse}
+	var asks labels.Labels
+	if root || r.labels.Build { // labels of a layer are for whoever made the image to choose
+		asks = r.labels
+	}
+	if below.image != "" {
+		w.FS = optionsOf(asks.FS)
+	} else {
 		cfg := s.cfg.Writable.withDefaults()
-		w.FS, w.Size = r.labels.FS, r.labels.VirtualSize
-		if w.FS == "" {
-			w.FS = cfg.FS
-		}
-		if w.Size == 0 {
-			w.Size = cfg.Size
-		}
+		w.FS, w.Size = cmp.Or(asks.FS, cfg.FS), cmp.Or(asks.VirtualSize, cfg.Size)
 	}
 	if _, err := w.fileSystem(); err != nil {
 		return nil, fmt.Errorf("label %s: %w: %w", labels.FSType, err, errdefs.ErrInvalidArgument)
 	}
 	return w, nil
+}
+
+// writableMode returns what r is to be written to, and whether a label says so.
+func (s *Snapshotter) writableMode(r request) (mode labels.WritableMode, asked bool) {
+	if r.labels.Writable != labels.WritableUnset {
+		return r.labels.Writable, true
+	}
+	return s.cfg.Writable.Mode, false
 }
 
 // optionsOf returns what a client says of the file system of an image that has
@@ -138,17 +156,15 @@ func optionsOf(fs string) string {
 	return fs
 }
 
-// prepareWritable creates a snapshot with a writable device. If the node alone
+// prepareWritable creates a snapshot with the writable device w. If the node alone
 // wants it and the image can't be written, done is false and there is no snapshot.
 func (s *Snapshotter) prepareWritable(ctx context.Context, r request, w *writable) (mounts []mount.Mount, done bool, err error) {
+	r.writable = w
 	snap, err := s.create(ctx, r)
 	if err != nil {
 		return nil, false, err
 	}
-	s.images.use(snap.ID, 1)
-	if err = s.makeWritable(snap.ID, w); err == nil {
-		mounts, err = s.writableMounts(ctx, snap, w)
-	}
+	mounts, err = s.writableMounts(ctx, snap, r.key, w)
 	if err == nil {
 		return mounts, true, nil
 	}
@@ -156,31 +172,36 @@ func (s *Snapshotter) prepareWritable(ctx context.Context, r request, w *writabl
 	if !errors.Is(err, attach.ErrReadOnlyFS) {
 		return nil, false, err
 	}
-	if w.asked {
+	if _, asked := s.writableMode(r); asked {
 		return nil, false, fmt.Errorf("label %s: %w; convert the image with ctr obdconv to have ext4, or leave the label out: %w", labels.Writable, err, errdefs.ErrFailedPrecondition)
 	}
 	log.G(ctx).WithField("key", r.key).Info("the file system of the image can only be read, its container writes to overlayfs")
 	return nil, false, nil
 }
 
-// makeWritable makes the directory of a writable device, durably: what follows can
-// be done again at any time.
-func (s *Snapshotter) makeWritable(id string, w *writable) error {
-	if err := os.MkdirAll(s.dirs.mountpoint(id), 0o700); err != nil {
+// makeWritable makes what describes the writable device w in the directory of a
+// snapshot, durably: what follows can be done again at any time.
+func makeWritable(dir string, w *writable) error {
+	block := filepath.Join(dir, "block")
+	text, err := json.Marshal(w)
+	if err == nil {
+		err = os.MkdirAll(filepath.Join(block, "mountpoint"), 0o700)
+	}
+	if err == nil {
+		err = writeFile(block, writableName, text)
+	}
+	if err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
 		return fmt.Errorf("making room for a writable device: %w", err)
 	}
-	text, err := json.Marshal(w)
-	if err != nil {
-		return err
-	}
-	if err := writeFile(s.dirs.block(id), writableName, text); err != nil {
-		return fmt.Errorf("describing a writable device: %w", err)
-	}
-	return syncDir(s.dirs.snapshot(id))
+	return nil
 }
 
-// writableMounts attaches the writable device of snap and returns its mounts.
-func (s *Snapshotter) writableMounts(ctx context.Context, snap storage.Snapshot, w *writable) ([]mount.Mount, error) {
+// writableMounts attaches the writable device of snap, which is key, and returns its
+// mounts.
+func (s *Snapshotter) writableMounts(ctx context.Context, snap storage.Snapshot, key string, w *writable) ([]mount.Mount, error) {
 	if s.images.writer == nil {
 		return nil, fmt.Errorf("writable devices are not supported: %w", errdefs.ErrNotImplemented)
 	}
@@ -204,6 +225,9 @@ func (s *Snapshotter) writableMounts(ctx context.Context, snap storage.Snapshot,
 	}
 	var attached attach.LoopDevice
 	err = s.images.locked(ctx, snap.ID, func(ctx context.Context, _ bool) error {
+		if err := s.stillWritable(ctx, snap.ID, key); err != nil {
+			return err
+		}
 		img, err := s.dirs.writableImage(snap.ID, below.image)
 		if err != nil {
 			return err
@@ -223,6 +247,26 @@ func (s *Snapshotter) writableMounts(ctx context.Context, snap storage.Snapshot,
 	return deviceMount(attached, "rw", "discard"), nil
 }
 
+// stillWritable makes sure that key is the active snapshot id with a writable device.
+// The caller has the lock of id, without which that may have changed: what was
+// committed must not be taken for what can be written again.
+func (s *Snapshotter) stillWritable(ctx context.Context, id, key string) error {
+	err := s.read(ctx, func(ctx context.Context) error {
+		now, info, _, err := storage.GetInfo(ctx, key)
+		if err == nil && (now != id || info.Kind != snapshots.KindActive) {
+			err = fmt.Errorf("snapshot %s is another by now: %w", key, errdefs.ErrFailedPrecondition)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if is, err := s.dirs.isWritable(id); err != nil || !is {
+		return firstOf(err, fmt.Errorf("snapshot %s has no writable device any more: %w", key, errdefs.ErrFailedPrecondition))
+	}
+	return nil
+}
+
 // deviceMount returns the mount of a device.
 func deviceMount(dev attach.LoopDevice, options ...string) []mount.Mount {
 	if dev.FSType == "xfs" {
@@ -239,14 +283,6 @@ func (l layout) writableImage(id, image string) (img backstore.Image, err error)
 	}
 	img.Upper = l.upper(id)
 	return img, err
-}
-
-// unseal takes back what a Commit did that failed: the layer of what was written,
-// which is the file that is to be written again, or a copy of it.
-func (l layout) unseal(id string) error {
-	return errors.Join(
-		ignoreMissing(os.Remove(filepath.Join(l.fs(id), sealedFile))),
-		ignoreMissing(os.Remove(filepath.Join(l.fs(id), backstore.LayerFile))))
 }
 
 // viewDevice returns the device of the image below a view that asks for it.
@@ -269,30 +305,22 @@ func (s *Snapshotter) viewDevice(ctx context.Context, image string) ([]mount.Mou
 	return deviceMount(dev, "ro"), nil
 }
 
-// detachWritable detaches the writable device of snapshot id, if it has one. It is
-// errdefs.ErrFailedPrecondition while somebody else has it mounted.
-func (s *Snapshotter) detachWritable(ctx context.Context, id string) error {
-	w, err := s.dirs.writable(id)
-	if err != nil || w == nil {
+// detachWritable detaches the writable device of snapshot id, whose lock is held. It
+// is errdefs.ErrFailedPrecondition while somebody else has it mounted.
+func (s *Snapshotter) detachWritable(ctx context.Context, id string, a *attachment) error {
+	at, err := mountedElsewhere(s.dirs.mountpoint(id))
+	if err != nil {
 		return err
 	}
-	return s.images.exclusive(id, func(a *attachment) error {
-		if !w.Device {
-			at, err := mountedElsewhere(s.dirs.mountpoint(id))
-			if err != nil {
-				return err
-			}
-			if at != "" {
-				return fmt.Errorf("it is mounted at %s: %w", at, errdefs.ErrFailedPrecondition)
-			}
-		}
-		a.attached = true // also if Recover did not know it
-		err := s.images.detach(ctx, id, a)
-		if errors.Is(err, fusedev.ErrBusy) {
-			err = fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
-		}
-		return err
-	})
+	if at != "" {
+		return fmt.Errorf("it is mounted at %s: %w", at, errdefs.ErrFailedPrecondition)
+	}
+	s.images.set(a, true) // also if Recover did not know it
+	err = s.images.detach(ctx, id, a)
+	if errors.Is(err, fusedev.ErrBusy) {
+		err = fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	return err
 }
 
 // mountedElsewhere returns where else in this mount namespace the file system that
