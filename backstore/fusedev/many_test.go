@@ -3,7 +3,6 @@ package fusedev_test
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"runtime"
 	"sync"
 	"testing"
