@@ -86,8 +86,8 @@ func (s *Server) Resized(ctx context.Context, id string) error {
 	return nil
 }
 
-// resize records that the device of e has size bytes. The kernel asks for the
-// attributes of a file that can be written whenever it needs them.
+// resize records that the device of e has size bytes, and makes the kernel ask for
+// that.
 func (s *Server) resize(e *entry, size int64) error {
 	was := e.size.Load()
 	switch {
@@ -102,7 +102,7 @@ func (s *Server) resize(e *entry, size int64) error {
 		return fmt.Errorf("recording its size: %w", err)
 	}
 	e.size.Store(size)
-	return nil
+	return s.channel.Forget(e.node)
 }
 
 // Remove takes device id away. Its requests in progress fail with EIO at once,

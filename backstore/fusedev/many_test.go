@@ -3,7 +3,6 @@ package fusedev_test
 import (
 	"bytes"
 	"fmt"
-	"os"
 	"runtime"
 	"sync"
 	"testing"
@@ -36,7 +35,7 @@ func TestManyStuckDevices(t *testing.T) {
 	for d := range devices {
 		id := fmt.Sprintf("bad%d", d)
 		mustAdd(t, s, id, bad)
-		w, err := os.OpenFile(site.file(id), os.O_RDWR, 0)
+		w, err := openDevice(site.file(id))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -71,7 +70,7 @@ func TestManyStuckDevices(t *testing.T) {
 
 // writeTo writes p to the beginning of a file.
 func writeTo(path string, p []byte) error {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	f, err := openDevice(path)
 	if err != nil {
 		return err
 	}
@@ -94,7 +93,7 @@ func TestStopWhileWritesHang(t *testing.T) {
 	defer f.Close()
 	before := site.openUnmanaged(t)
 	mustAdd(t, before.server, "d", stuck{f, nil})
-	w, err := os.OpenFile(site.file("d"), os.O_RDWR, 0)
+	w, err := openDevice(site.file("d"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,8 +10,10 @@ import (
 // rootNode is the inode number of the root directory.
 const rootNode = fuse.FUSE_ROOT_ID
 
-// attrSeconds is how long the kernel may keep attributes, which never change
-// while a device can't be written; otherwise its size may.
+// attrSeconds is how long the kernel may keep attributes. They never change, but
+// for the size of a device that can be written, and then the kernel is told to ask
+// again. If it asked each time, who lists the loop devices of the machine would
+// wait while there is no daemon.
 // Names are not cached: they are looked up once per mount, and a device that
 // was removed may come back under the same ID with another inode number.
 const attrSeconds = 24 * 60 * 60
@@ -33,7 +35,7 @@ func (n *names) Lookup(_ <-chan struct{}, h *fuse.InHeader, name string, out *fu
 		return fuse.ENOENT
 	}
 	out.NodeId = e.node
-	out.Attr, out.AttrValid = fileAttr(e)
+	out.Attr, out.AttrValid = fileAttr(e), attrSeconds
 	return fuse.OK
 }
 
@@ -57,7 +59,7 @@ func (n *names) GetAttr(_ <-chan struct{}, in *fuse.GetAttrIn, out *fuse.AttrOut
 	if e == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
-	out.Attr, out.AttrValid = fileAttr(e)
+	out.Attr, out.AttrValid = fileAttr(e), attrSeconds
 	return fuse.OK
 }
 
@@ -104,12 +106,10 @@ func (n *names) StatFs(_ <-chan struct{}, _ *fuse.InHeader, out *fuse.StatfsOut)
 	return fuse.OK
 }
 
-// fileAttr returns the attributes of e's file and for how many seconds they are
-// valid.
-func fileAttr(e *entry) (fuse.Attr, uint64) {
-	mode, valid := uint32(0o400), uint64(attrSeconds)
+func fileAttr(e *entry) fuse.Attr {
+	mode := uint32(0o400)
 	if e.writable {
-		mode, valid = 0o600, 0
+		mode = 0o600
 	}
 	size := uint64(e.size.Load())
 	return fuse.Attr{
@@ -119,5 +119,5 @@ func fileAttr(e *entry) (fuse.Attr, uint64) {
 		Mode:    syscall.S_IFREG | mode,
 		Nlink:   1,
 		Blksize: 4096,
-	}, valid
+	}
 }

@@ -37,6 +37,17 @@ func (s *site) disk(t testing.TB, name string, size int64) string {
 	return path
 }
 
+// openDevice opens a device's file, which this process itself serves. An os.File
+// of os.OpenFile asks the file whether it can be polled, with the lock of the poller
+// held that serving needs.
+func openDevice(path string) (*os.File, error) {
+	fd, err := unix.Open(path, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
 // run runs a program and returns what it printed.
 func run(t testing.TB, name string, args ...string) string {
 	t.Helper()
@@ -132,11 +143,11 @@ func TestWriteModes(t *testing.T) {
 		t.Fatal(err)
 	}
 	path := filepath.Join(site.cfg.RuntimeDir, "devices")
-	if f, err := os.OpenFile(filepath.Join(path, "r"), os.O_RDWR, 0); err == nil {
+	if f, err := openDevice(filepath.Join(path, "r")); err == nil {
 		f.Close()
 		t.Error("a device that is read-only was opened for writing")
 	}
-	f, err := os.OpenFile(filepath.Join(path, "w"), os.O_RDWR, 0)
+	f, err := openDevice(filepath.Join(path, "w"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +280,7 @@ func TestStuckWrites(t *testing.T) {
 	}
 	path := filepath.Join(site.cfg.RuntimeDir, "devices")
 	write := func(name string, off int64, p []byte) error {
-		f, err := os.OpenFile(filepath.Join(path, name), os.O_RDWR, 0)
+		f, err := openDevice(filepath.Join(path, name))
 		if err != nil {
 			return err
 		}
@@ -327,7 +338,7 @@ func TestRemoveWhileWriting(t *testing.T) {
 	if err := s.Add(t.Context(), "d", stuck{f, nil}); err != nil {
 		t.Fatal(err)
 	}
-	open, err := os.OpenFile(filepath.Join(site.cfg.RuntimeDir, "devices", "d"), os.O_RDWR, 0)
+	open, err := openDevice(filepath.Join(site.cfg.RuntimeDir, "devices", "d"))
 	if err != nil {
 		t.Fatal(err)
 	}

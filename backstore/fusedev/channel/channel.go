@@ -1,8 +1,10 @@
 package channel
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"runtime"
 	"sync"
@@ -152,9 +154,22 @@ func (c *Channel) CanResend() bool { return c.resend }
 // No other process may be serving the connection.
 func (c *Channel) Resend() error {
 	var p [headerOutSize]byte
-	putNotifyHeader(p[:], notifyResend)
+	putNotifyHeader(p[:], notifyResend, 0)
 	if err := c.write(p[:], nil); err != nil {
 		return fmt.Errorf("asking the kernel to resend requests: %w", err)
+	}
+	return nil
+}
+
+// Forget makes the kernel forget the attributes of an inode, if it knows that.
+func (c *Channel) Forget(node uint64) error {
+	var p [headerOutSize + invalidateSize]byte
+	putNotifyHeader(p[:], notifyInvalidate, invalidateSize)
+	binary.NativeEndian.PutUint64(p[headerOutSize:], node)
+	// A negative offset: nothing but the attributes.
+	binary.NativeEndian.PutUint64(p[headerOutSize+8:], math.MaxUint64)
+	if err := c.write(p[:], nil); err != nil && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("making the kernel forget attributes: %w", err)
 	}
 	return nil
 }

@@ -30,8 +30,11 @@ const (
 // overflow.
 const maxOffset = 1 << 62
 
-// notifyResend is FUSE_NOTIFY_RESEND (kernel 6.9 and later).
-const notifyResend = 7
+// Notifications, from enum fuse_notify_code.
+const (
+	notifyInvalidate = 2 // FUSE_NOTIFY_INVAL_INODE
+	notifyResend     = 7 // FUSE_NOTIFY_RESEND (kernel 6.9 and later)
+)
 
 // Sizes in bytes.
 const (
@@ -43,6 +46,8 @@ const (
 	interruptSize = 48 // with its header
 
 	fallocateInSize = 72 // with its header
+
+	invalidateSize = 24 // struct fuse_notify_inval_inode_out
 
 	// maxFixedReply is more than any reply without a payload takes.
 	maxFixedReply = 512
@@ -91,10 +96,10 @@ func putReplyHeader(p []byte, unique uint64, errno syscall.Errno, n int) {
 	binary.NativeEndian.PutUint64(p[8:], unique)
 }
 
-// putNotifyHeader writes struct fuse_out_header for a notification without a
-// payload.
-func putNotifyHeader(p []byte, code uint32) {
-	binary.NativeEndian.PutUint32(p, headerOutSize)
+// putNotifyHeader writes struct fuse_out_header for a notification with n payload
+// bytes.
+func putNotifyHeader(p []byte, code uint32, n int) {
+	binary.NativeEndian.PutUint32(p, uint32(headerOutSize+n))
 	binary.NativeEndian.PutUint32(p[4:], code)
 	clear(p[8:headerOutSize]) // unique 0 is what tells it from a reply
 }

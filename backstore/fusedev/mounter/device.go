@@ -99,7 +99,12 @@ func (j Job) liveLoop(ctx context.Context) (source string, err error) {
 		}
 		loop, err := openLoop(source, j.File, j.Writable)
 		if err == nil {
-			return source, loop.Close()
+			// Its file is shown until the last who has it open closes it.
+			_, err = unix.IoctlLoopGetStatus64(int(loop.Fd()))
+			loop.Close()
+		}
+		if err == nil {
+			return source, nil
 		}
 		if !errors.Is(err, unix.ENXIO) {
 			return "", err
