@@ -50,7 +50,7 @@ func keepCommitting(ctx context.Context, root string) error {
 // is in a writable snapshot or in a committed one, whole.
 func TestCommitKilled(t *testing.T) {
 	active, committed := 0, 0
-	for round := range 60 {
+	for round := range 25 {
 		root := filepath.Join(t.TempDir(), "root")
 		said := killCommitting(t, root, rand.IntN(12), time.Duration(rand.IntN(4000))*time.Microsecond)
 		files := newFileDevices(t)
