@@ -30,6 +30,7 @@ type node struct {
 	// One of them is in use.
 	fake   *fakeDevices
 	mounts *mountDevices
+	files  *fileDevices
 }
 
 func newNode(t *testing.T) *node {
@@ -63,7 +64,10 @@ func newMountNode(t *testing.T, content string) *node {
 func (n *node) start() {
 	n.t.Helper()
 	var devices snapshot.Devices = n.fake
-	if n.fake == nil {
+	switch {
+	case n.files != nil:
+		devices = n.files
+	case n.fake == nil:
 		devices = n.mounts
 	}
 	s, err := snapshot.New(n.t.Context(), n.cfg, devices)

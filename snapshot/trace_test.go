@@ -3,8 +3,10 @@ package snapshot_test
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -275,4 +277,66 @@ func TestTraceOfAnOlderPrepare(t *testing.T) {
 	n.must(os.WriteFile(filepath.Join(m[0].Source, "trace"), []byte("records"), 0o644))
 	n.must(n.Commit(t.Context(), chainOf(names...)[1], "x", snapshots.WithLabels(lbls)))
 	checkImage(t, n.below("c", chainOf(names...)[1]), "trace", "base")
+}
+
+// TestTraceWithoutAnnotations: a plain pull with a client that passes no annotations
+// on is told what a layer is by what is in it, where a trace can be at all.
+func TestTraceWithoutAnnotations(t *testing.T) {
+	const (
+		slot = "\x20\x18\xEF\xC2 and so on"
+		plan = "reprise.plan and so on"
+	)
+	for name, c := range map[string]struct {
+		files   map[string]string
+		parent  string
+		isTrace bool
+	}{
+		"trace":              {map[string]string{"trace": slot}, "image", true},
+		"all of it":          {map[string]string{"trace": "/bin/sh\n", "trace.plan": plan, "trace.data": "data"}, "image", true},
+		"on another trace":   {map[string]string{"trace": slot}, "trace", true},
+		"list without plan":  {map[string]string{"trace": "/bin/sh\n"}, "image", false},
+		"plan that is none":  {map[string]string{"trace": "/bin/sh\n", "trace.plan": slot}, "image", false},
+		"no slot":            {map[string]string{"trace.plan": plan}, "image", false},
+		"among other files":  {map[string]string{"trace": slot, "file": "text"}, "image", false},
+		"on ordinary layers": {map[string]string{"trace": slot}, "files", false},
+		"on nothing":         {map[string]string{"trace": slot}, "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := newNode(t)
+			image := n.pull("base", "app")
+			parent := c.parent
+			switch c.parent {
+			case "image":
+				parent = image
+			case "trace":
+				parent = n.pullTrace("base", "app", "older")
+			case "files":
+				n.must(n.unpack("files", image, nil, map[string]string{"file": "text"}))
+			}
+			n.must(n.unpack("top", parent, nil, c.files))
+			lowers := strings.Split(option(t, n.run("c", "top"), "lowerdir"), ":")
+			img := n.fake.image(lowers[len(lowers)-1])
+			// Files are seen by the container, and a trace is not.
+			seen := slices.ContainsFunc(slices.Collect(maps.Keys(c.files)), func(name string) bool {
+				_, err := os.Stat(filepath.Join(lowers[0], name))
+				return err == nil
+			})
+			if isTrace := img.Trace != nil && img.Trace.Dir != ""; isTrace != c.isTrace || seen == isTrace {
+				t.Errorf("lowers %v, image %+v", lowers, img)
+			}
+			if c.isTrace {
+				checkImage(t, backstore.Image{Layers: img.Layers}, "", "base", "app")
+			}
+		})
+	}
+	// A link is no file of a trace, wherever it leads.
+	n := newNode(t)
+	m, err := n.Prepare(t.Context(), "extract-1 link", n.pull("base"))
+	n.must(err)
+	n.must(os.WriteFile(filepath.Join(upperOf(t, m), "trace"), []byte(slot), 0o644))
+	n.must(os.Symlink("trace", filepath.Join(upperOf(t, m), "trace.plan")))
+	n.must(n.Commit(t.Context(), "link", "extract-1 link"))
+	if img := n.below("c", "link"); img.Trace != nil {
+		t.Errorf("attached %+v", img.Trace)
+	}
 }

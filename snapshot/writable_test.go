@@ -24,8 +24,15 @@ import (
 	"github.com/reprise-containers/reprise/snapshot/labels"
 )
 
-// TestMain makes the test binary serve as the processes of package fusedev.
+// TestMain makes the test binary serve as the processes of package fusedev, and as
+// one that is killed.
 func TestMain(m *testing.M) {
+	if root := os.Getenv(committing); root != "" {
+		if err := keepCommitting(context.Background(), root); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(1)
+	}
 	if code, ok := fusedev.Child(os.Args); ok {
 		os.Exit(code)
 	}
