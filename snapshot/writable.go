@@ -122,21 +122,29 @@ func (s *Snapshotter) wantsWritable(ctx context.Context, r request) (*writable, 
 	case s.images.writer == nil:
 		return nil, fmt.Errorf("writable devices are not supported: %w", errdefs.ErrNotImplemented)
 	}
-	w := &writable{Device: mode == labels.WritableDevice, Sparse: s.cfg.Writable.Sparse}
-	var asks labels.Labels
-	if root || r.labels.Build { // labels of a layer are for whoever made the image to choose
-		asks = r.labels
-	}
-	if below.image != "" {
-		w.FS = optionsOf(asks.FS)
-	} else {
-		cfg := s.cfg.Writable.withDefaults()
-		w.FS, w.Size = cmp.Or(asks.FS, cfg.FS), cmp.Or(asks.VirtualSize, cfg.Size)
-	}
+	w := s.deviceFor(r, mode, root || r.labels.Build, below.image != "")
 	if _, err := w.fileSystem(); err != nil {
 		return nil, fmt.Errorf("label %s: %w: %w", labels.FSType, err, errdefs.ErrInvalidArgument)
 	}
 	return w, nil
+}
+
+// deviceFor returns the device of r, which lies on an image or on nothing. Labels of
+// a layer are for whoever made the image to choose, so they count only if r is of a
+// client itself.
+func (s *Snapshotter) deviceFor(r request, mode labels.WritableMode, ofClient, onImage bool) *writable {
+	w := &writable{Device: mode == labels.WritableDevice, Sparse: s.cfg.Writable.Sparse}
+	var asks labels.Labels
+	if ofClient {
+		asks = r.labels
+	}
+	if onImage {
+		w.FS = optionsOf(asks.FS)
+		return w
+	}
+	cfg := s.cfg.Writable.withDefaults()
+	w.FS, w.Size = cmp.Or(asks.FS, cfg.FS), cmp.Or(asks.VirtualSize, cfg.Size)
+	return w
 }
 
 // writableMode returns what r is to be written to, and whether a label says so.

@@ -80,7 +80,7 @@ func (n *kernelNode) start(ctx context.Context) error {
 
 // restart ends daemon and snapshotter, and starts others on what they left.
 func (n *kernelNode) restart(ctx context.Context) error {
-	return errors.Join(n.Snapshotter.Close(), n.end(), n.start(ctx))
+	return errors.Join(n.Close(), n.end(), n.start(ctx))
 }
 
 // close removes everything, after a restart, and checks that nothing is left.
@@ -88,7 +88,7 @@ func (n *kernelNode) close(ctx context.Context) error {
 	if err := n.restart(ctx); err != nil {
 		return err
 	}
-	err := errors.Join(clearAll(ctx, n.Snapshotter), n.Cleanup(ctx), n.Snapshotter.Close())
+	err := errors.Join(clearAll(ctx, n.Snapshotter), n.Cleanup(ctx), n.Close())
 	if left := n.server.Known(); len(left) > 0 {
 		err = errors.Join(err, fmt.Errorf("left devices %q", left))
 	}
