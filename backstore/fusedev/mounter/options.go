@@ -137,6 +137,8 @@ func parseOptions(options string) (mountOptions, error) {
 			return o, fmt.Errorf("mount option %q has no name of letters, digits and _", option)
 		case slices.Contains(foreignOptions, name), strings.ContainsAny(value, "/\n"):
 			return o, fmt.Errorf("mount option %q names something outside of the file system", option)
+		case option == "errors=panic": // a label must not stop the machine
+			return o, fmt.Errorf("mount option %q is not for file systems that others write", option)
 		default:
 			o.data = join(o.data, option)
 		}

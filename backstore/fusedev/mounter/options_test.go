@@ -24,6 +24,8 @@ func TestCheckMountOptions(t *testing.T) {
 		{"ext4", "ro", false},
 		{"ext4", "journal_path=/dev/vda", false},
 		{"ext4", "journal_dev=0xfd00", false},
+		{"ext4", "errors=panic", false},
+		{"ext4", "errors=remount-ro", true},
 		{"xfs", "logdev=/dev/vda", false},
 		{"xfs", "rtdev=vda", false},
 		{"ext4", "x=../y", false},
