@@ -25,7 +25,9 @@ type Error struct {
 }
 
 // Error implements error.
-func (e *Error) Error() string { return fmt.Sprintf("%s %s: %s", e.Method, e.URL, redact(e.Err.Error())) }
+func (e *Error) Error() string {
+	return fmt.Sprintf("%s %s: %s", e.Method, e.URL, redact(e.Err.Error()))
+}
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }

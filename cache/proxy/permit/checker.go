@@ -16,12 +16,9 @@ type Checker struct {
 	head HeadFunc
 }
 
-// New returns a Checker. See Head for the usual head.
-func New(cfg Config, head HeadFunc) (*Checker, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, err
-	}
-	return &Checker{cfg: cfg.withDefaults(), head: head}, nil
+// New returns a Checker; cfg must be valid. See Head for the usual head.
+func New(cfg Config, head HeadFunc) *Checker {
+	return &Checker{cfg: cfg.withDefaults(), head: head}
 }
 
 // Head makes a HeadFunc of what sends requests, such as upstream.Client.Do.
