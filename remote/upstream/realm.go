@@ -59,8 +59,8 @@ func (r realms) trust(registry *url.URL, realm string) error {
 		return refuse("which is not reached by https")
 	}
 	host, port, err := splitHost(u.Host)
-	if err != nil {
-		return refuse("which is no host")
+	if err != nil || strings.Trim(host, "abcdefghijklmnopqrstuvwxyz0123456789.-:") != "" {
+		return refuse("which is no host") // to some client a letter may be a slash
 	}
 	if sameOwner(strings.ToLower(registry.Hostname()), host) {
 		return nil
