@@ -22,10 +22,9 @@ type wanted struct {
 // not understood, and several ranges, of which no client of registries asks.
 func parseRange(header string) (w wanted, ok bool) {
 	unit, spec, found := strings.Cut(header, "=")
-	if !found || !strings.EqualFold(strings.TrimSpace(unit), "bytes") {
+	if !found || !strings.EqualFold(unit, "bytes") {
 		return w, false
 	}
-	spec = strings.Trim(spec, " \t")
 	first, last, found := strings.Cut(spec, "-")
 	if !found {
 		return w, false

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -122,13 +123,14 @@ func codeOf(status int, kind string) string {
 	return codeNameUnknown
 }
 
-// signed finds the query of a URL, which signs it. In JSON a backslash may
-// stand before the end of it.
-var signed = regexp.MustCompile(`(https?:(?:\\?/){2}[^\s?"'<>\\]*)\?[^\s"'<>\\]*`)
+// signed finds the query of a URL, which signs it.
+var signed = regexp.MustCompile(`(?i)(https?://[^\s?"'<>]*)\?[^\s"'<>]*`)
+
+func withoutQueries(text string) string { return signed.ReplaceAllString(text, "$1") }
 
 // passableBody returns what of an upstream's error body is passed on: errors in
 // the specification's form, without the queries of addresses; nil if it is
-// something else.
+// something else. Details that may have addresses in them are left out.
 func passableBody(body []byte) []byte {
 	if len(body) == 0 || len(body) > maxErrorBody {
 		return nil
@@ -137,11 +139,18 @@ func passableBody(body []byte) []byte {
 	if json.Unmarshal(body, &doc) != nil || len(doc.Errors) == 0 || doc.Errors[0].Code == "" {
 		return nil
 	}
+	for i := range doc.Errors {
+		e := &doc.Errors[i]
+		e.Message = withoutQueries(e.Message)
+		if bytes.ContainsAny(e.Detail, ":\\?") && bytes.Contains(bytes.ToLower(e.Detail), []byte("http")) {
+			e.Detail = nil
+		}
+	}
 	text, err := json.Marshal(doc)
 	if err != nil {
 		return nil
 	}
-	return signed.ReplaceAll(text, []byte("$1"))
+	return text
 }
 
 // statusError is an upstream's answer to a GET that is no success.
@@ -185,7 +194,7 @@ func answerTo(err error, kind string) *apiError {
 		}
 		return apiErrorf(http.StatusBadGateway, codeUnavailable, "%v", e)
 	}
-	e := apiErrorf(http.StatusBadGateway, codeUnavailable, "asking the upstream: %s", signed.ReplaceAllString(err.Error(), "$1"))
+	e := apiErrorf(http.StatusBadGateway, codeUnavailable, "asking the upstream: %s", withoutQueries(err.Error()))
 	if t, ok := errors.AsType[net.Error](err); ok && t.Timeout() || errors.Is(err, context.DeadlineExceeded) {
 		e.status = http.StatusGatewayTimeout
 	}

@@ -6,75 +6,80 @@ import (
 	"sync"
 )
 
-// flights lets one request at a time do what others wait for. The error of the
-// one is shared only with those of the same credential: another caller's may
-// have more rights, or fewer. The zero value is ready to use.
-type flights[K comparable] struct {
+// flights lets one request at a time do what others wait for. Its result is
+// shared with those it is of use to, its error only with those of the same
+// credential: another caller's may have more rights, or fewer. The zero value
+// is ready to use.
+type flights[K comparable, V any] struct {
 	mu sync.Mutex
-	m  map[K]*flight
+	m  map[K]*flight[V]
 }
 
 // errUnfinished is the error of work that panicked.
 var errUnfinished = errors.New("asking the upstream was given up")
 
-type flight struct {
-	done chan struct{}
-	who  string
-	err  error // set before done is closed
+type flight[V any] struct {
+	done  chan struct{}
+	who   string
+	value V // this and err are set before done is closed
+	err   error
 }
 
-// do calls found until it returns true, and between two calls of it either
-// waits for the one that is at work or is that one and calls work. It returns
-// nil once found did, else the error of its own work or of that of a request
-// with the same who. A caller that goes while it waits gets its ctx's error;
+// task is what a request wants of a flight.
+type task[V any] struct {
+	who    string
+	found  func() (V, bool)  // looks whether it is there already
+	work   func() (V, error) // gets it
+	usable func(V) bool      // whether what another request's work got will do
+}
+
+// do returns what t.found or t.work do, after waiting for the one that is at
+// work if there is one. A caller that goes while it waits gets its ctx's error;
 // work ends by its own.
-func (f *flights[K]) do(ctx context.Context, key K, who string, found func() bool, work func() error) error {
-	worked := false
-	for !found() {
-		if worked {
-			return nil // and nothing was kept, which work's caller knows
+func (f *flights[K, V]) do(ctx context.Context, key K, t task[V]) (v V, err error) {
+	for {
+		if v, ok := t.found(); ok {
+			return v, nil
 		}
-		other, leading := f.enter(key, who)
+		other, leading := f.enter(key, t.who)
 		if leading {
-			worked = true
-			if err := f.lead(key, other, work); err != nil {
-				return err
-			}
-			continue
+			return f.lead(key, other, t.work)
 		}
 		select {
 		case <-other.done:
 		case <-ctx.Done():
-			return ctx.Err()
+			return v, ctx.Err()
 		}
-		if other.err != nil && other.who == who {
-			return other.err
+		if other.err == nil && t.usable(other.value) {
+			return other.value, nil
+		}
+		if other.err != nil && other.who == t.who {
+			return v, other.err
 		}
 	}
-	return nil
 }
 
-func (f *flights[K]) enter(key K, who string) (*flight, bool) {
+func (f *flights[K, V]) enter(key K, who string) (fl *flight[V], leading bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if other := f.m[key]; other != nil {
 		return other, false
 	}
 	if f.m == nil {
-		f.m = make(map[K]*flight)
+		f.m = make(map[K]*flight[V])
 	}
-	own := &flight{done: make(chan struct{}), who: who, err: errUnfinished}
+	own := &flight[V]{done: make(chan struct{}), who: who, err: errUnfinished}
 	f.m[key] = own
 	return own, true
 }
 
-func (f *flights[K]) lead(key K, own *flight, work func() error) error {
+func (f *flights[K, V]) lead(key K, own *flight[V], work func() (V, error)) (V, error) {
 	defer func() { // also when work panics
 		f.mu.Lock()
 		delete(f.m, key)
 		f.mu.Unlock()
 		close(own.done)
 	}()
-	own.err = work()
-	return own.err
+	own.value, own.err = work()
+	return own.value, own.err
 }

@@ -13,7 +13,10 @@ import (
 type item struct {
 	body   []byte
 	digest digest.Digest
+
+	parse  sync.Once
 	doc    document // what the body says it is, of a manifest
+	docErr error
 
 	// Header values that are the same in each answer, so that a hit makes
 	// none.

@@ -9,12 +9,10 @@ import (
 
 var linkNext = regexp.MustCompile(`<([^>]*)>\s*;[^,]*\brel="?next"?`)
 
-// nextPage returns the Link header that leads a client to the next page of a
-// list by way of us: path and the query of the upstream's own link, in which
-// registries put marks of their own. ns is the upstream the client named, "" if
-// it did not. It returns "" at the end of the list, and for what is no link of
-// the same list.
-func nextPage(h http.Header, path, ns string) string {
+// nextPage returns the query of the next page of the list at path, from the Link
+// header of the upstream's answer: registries put marks of their own in it. It
+// is "" at the end of the list, and for what is no link of the same list.
+func nextPage(h http.Header, path string) string {
 	for _, link := range h.Values("Link") {
 		m := linkNext.FindStringSubmatch(link)
 		if m == nil {
@@ -26,12 +24,18 @@ func nextPage(h http.Header, path, ns string) string {
 		}
 		q := u.Query()
 		q.Del("ns")
-		if ns != "" {
-			q.Set("ns", ns)
-		}
-		return `<` + path + "?" + q.Encode() + `>; rel="next"`
+		return q.Encode()
 	}
 	return ""
+}
+
+// linkTo returns the Link header that leads a client to the next page by way of
+// us. ns is the upstream the client named, "" if it did not.
+func linkTo(path, query, ns string) string {
+	if ns != "" {
+		query = strings.TrimPrefix(query+"&ns="+url.QueryEscape(ns), "&")
+	}
+	return "<" + path + "?" + query + `>; rel="next"`
 }
 
 // lastElements returns the last two elements of a path, by which a link is
