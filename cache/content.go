@@ -131,6 +131,16 @@ func (x *Content) Release() {
 	}
 }
 
+// Clone returns the content held once more, for another user; x is still held.
+func (x *Content) Clone() *Content {
+	x.o.users.Add(1)
+	return &Content{o: x.o}
+}
+
+// ID tells this content from any other of the same cache: what is stored under the
+// same digest after it was removed has another one.
+func (x *Content) ID() uint32 { return x.o.e.id }
+
 // Descriptor describes the blob, with the media type it was first stored with.
 func (x *Content) Descriptor() ocispec.Descriptor { return x.o.e.desc }
 
@@ -184,12 +194,13 @@ func (x *Content) ReadAt(p []byte, off int64) (int, error) {
 }
 
 // Open returns an own descriptor of the file that the bytes are in, positioned at
-// off, for the kernel to send them from. It fails with ErrNotHeld unless all of the
-// content is there, and stays good whatever becomes of the content. The caller
-// closes it and says with Used what it sent.
+// off, for the kernel to send them from. What is not there reads as zeros: the
+// caller keeps to what Extent said. It stays good whatever becomes of the content.
+// It fails with ErrNotHeld if nothing was stored yet. The caller closes it and says
+// with Used what it sent.
 func (x *Content) Open(off int64) (*os.File, error) {
 	o := x.o
-	if !x.Complete() {
+	if o.held.Empty() {
 		return nil, fmt.Errorf("opening blob %s: %w", o.e.desc.Digest, ErrNotHeld)
 	}
 	r, ok := o.file.(disk.Reopener)
