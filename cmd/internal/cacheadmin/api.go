@@ -50,7 +50,7 @@ type Stat struct {
 	WarmedBytes int64 `json:"warmedBytes"`
 
 	// Collected is what garbage collection gave up, by reason.
-	Collected map[string]int64 `json:"collected"`
+	Collected Report `json:"collected"`
 }
 
 // Blob is what is kept of one.
@@ -64,16 +64,21 @@ type Blob struct {
 	Verified  time.Time     `json:"verified,omitzero"`
 	Fetched   time.Time     `json:"fetched"`
 	Used      time.Time     `json:"used"`
-	Holders   int           `json:"holders,omitempty"`
+	Holders   int64         `json:"holders,omitempty"`
 }
+
+// Report is how often each of the duties of garbage collection had something to do:
+// size, age, unused, corrupt, empty, undesired, orphans; scrubbed and scrubBytes are
+// what was compared with its digest, bytes is the disk space given back.
+type Report map[string]int64
 
 // Progress is a line of the answer to POST /verify; the last one is Done.
 type Progress struct {
-	Blobs  int               `json:"blobs"`
-	Bytes  int64             `json:"bytes"`
-	Done   bool              `json:"done,omitempty"`
-	Report map[string]string `json:"report,omitempty"`
-	Error  string            `json:"error,omitempty"`
+	Blobs  int    `json:"blobs"` // that were compared
+	All    int    `json:"all"`
+	Done   bool   `json:"done,omitempty"`
+	Report Report `json:"report,omitempty"`
+	Error  string `json:"error,omitempty"`
 }
 
 // Purge says what is to be forgotten: All, or Digests and Images, which are

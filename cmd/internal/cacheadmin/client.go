@@ -50,7 +50,7 @@ func (c *Client) Blobs(ctx context.Context) (b []Blob, err error) {
 }
 
 // Collect has garbage collected, and returns what was given up, by reason.
-func (c *Client) Collect(ctx context.Context) (report map[string]string, err error) {
+func (c *Client) Collect(ctx context.Context) (report Report, err error) {
 	return report, c.call(ctx, http.MethodPost, "/gc", nil, &report)
 }
 
@@ -60,7 +60,7 @@ func (c *Client) Purge(ctx context.Context, p Purge) (done Purged, err error) {
 }
 
 // Verify has all content hashed again. progress is called now and then.
-func (c *Client) Verify(ctx context.Context, progress func(Progress)) (map[string]string, error) {
+func (c *Client) Verify(ctx context.Context, progress func(Progress)) (Report, error) {
 	resp, err := c.send(ctx, http.MethodPost, "/verify", nil)
 	if err != nil {
 		return nil, err

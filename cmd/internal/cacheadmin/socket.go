@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -40,15 +41,17 @@ func Listen(dir string) (net.Listener, error) {
 		return nil, fmt.Errorf("listening at the admin socket in %s: %w", dir, err)
 	}
 	l.SetUnlinkOnClose(false) // by a path that does not exist then
-	return &listener{l, filepath.Join(dir, SocketName)}, nil
+	return &listener{UnixListener: l, path: filepath.Join(dir, SocketName)}, nil
 }
 
-// listener removes its socket when it is closed.
+// listener removes its socket when it is closed for the first time.
 type listener struct {
 	*net.UnixListener
-	path string
+	path  string
+	close sync.Once
 }
 
-func (l *listener) Close() error {
-	return errors.Join(os.Remove(l.path), l.UnixListener.Close())
+func (l *listener) Close() (err error) {
+	l.close.Do(func() { err = errors.Join(os.Remove(l.path), l.UnixListener.Close()) })
+	return err
 }

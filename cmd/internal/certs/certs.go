@@ -28,7 +28,7 @@ const Interval = 10 * time.Second
 // Keeper has what was read last without an error.
 type Keeper struct {
 	files   Files
-	onRoots func(*x509.CertPool)
+	onRoots func()
 	onError func(error)
 
 	server atomic.Pointer[tls.Config]
@@ -43,9 +43,9 @@ type stamp struct {
 	inode uint64
 }
 
-// New reads the files. onRoots is told of new authorities, onError of files that
+// New reads the files. onRoots is told that Roots changed, onError of files that
 // became unusable; both may be nil, and are called by Run.
-func New(files Files, onRoots func(*x509.CertPool), onError func(error)) (*Keeper, error) {
+func New(files Files, onRoots func(), onError func(error)) (*Keeper, error) {
 	k := &Keeper{files: files, onRoots: onRoots, onError: onError}
 	k.seen = k.stamps()
 	return k, k.read()
@@ -99,7 +99,7 @@ func (k *Keeper) look() {
 	}
 	k.seen = now
 	if k.onRoots != nil && k.files.Roots != "" {
-		k.onRoots(k.Roots())
+		k.onRoots()
 	}
 }
 
