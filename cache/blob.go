@@ -99,7 +99,7 @@ func (e *entry) read(off, n int64) {
 	defer c.policyMu.Unlock()
 	for n > 0 {
 		k := min(n, presence.Run-off%presence.Run)
-		c.policy.Touch(runKey{e.id, int32(off / presence.Run)}, k)
+		c.policy.Touch(e.unit(off), k)
 		off, n = off+k, n-k
 	}
 }

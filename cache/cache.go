@@ -46,7 +46,7 @@ type Cache struct {
 	lock io.Closer
 
 	mu      sync.Mutex               // guards the fields below
-	blobs   map[digest.Digest]*entry // by keyOf
+	blobs   map[digest.Digest]*entry // by keyOf; until its files are renamed, a verified one has two names
 	byID    map[uint32]*entry
 	lastID  uint32
 	loaded  map[*entry]struct{} // entries with an open state
@@ -66,8 +66,10 @@ type Cache struct {
 	dirty atomic.Int64 // bytes stored since the last checkpoint
 	wake  chan struct{}
 	stop  chan struct{}
-	wg    sync.WaitGroup
-	count counters
+
+	scanned atomic.Bool
+	wg      sync.WaitGroup
+	count   counters
 }
 
 // Open opens the cache in cfg.Dir and reads the metadata of what it holds.
@@ -119,7 +121,7 @@ func open(cfg Config, files disk.FS) (*Cache, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	if err = c.probe(); err == nil {
+	if err = c.probe(); err == nil && !cfg.ScanInBackground {
 		err = c.scan()
 	}
 	if err != nil {
@@ -127,6 +129,9 @@ func open(cfg Config, files disk.FS) (*Cache, error) {
 		return nil, err
 	}
 	c.measureSpace()
+	if cfg.ScanInBackground {
+		c.wg.Go(c.scanBehind)
+	}
 	c.wg.Go(c.storeAll)
 	c.wg.Go(c.maintain)
 	return c, nil
@@ -175,17 +180,50 @@ func (c *Cache) BlobFrom(origin string, b blob.Blob) blob.Blob {
 // cache is closing or knows the digest with another size, because then one of
 // the two descriptors lies and the cache can't tell which.
 func (c *Cache) find(origin string, desc ocispec.Descriptor) *entry {
+	key := keyOf(origin, desc.Digest)
+	if e := c.lookup(key); e != nil {
+		return e.sized(desc.Size)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closing {
 		return nil
 	}
-	e := c.blobs[keyOf(origin, desc.Digest)]
+	e := c.blobs[key]
 	if e == nil {
 		e = c.addLocked(origin, desc)
 	}
-	if e.desc.Size != desc.Size {
+	return e.sized(desc.Size)
+}
+
+// sized returns e if its blob has so many bytes.
+func (e *entry) sized(size int64) *entry {
+	if e.desc.Size != size {
 		return nil
+	}
+	return e
+}
+
+// lookup returns the entry that is kept under key, nil if there is none. As long
+// as the scan has not seen everything, it looks at the blob's own files.
+func (c *Cache) lookup(key digest.Digest) *entry {
+	c.mu.Lock()
+	e, closing := c.blobs[key], c.closing
+	c.mu.Unlock()
+	if closing {
+		return nil
+	}
+	if e != nil || c.scanned.Load() {
+		return e
+	}
+	f, err := c.inspect(key)
+	if err != nil {
+		return nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e = c.blobs[key]; e == nil && !c.closing {
+		e = c.adoptLocked(f)
 	}
 	return e
 }
@@ -194,7 +232,7 @@ func (c *Cache) find(origin string, desc ocispec.Descriptor) *entry {
 func (c *Cache) addLocked(origin string, desc ocispec.Descriptor) *entry {
 	c.lastID++
 	key := keyOf(origin, desc.Digest)
-	e := &entry{c: c, id: c.lastID, origin: origin, desc: desc, key: key, path: pathOf(key)}
+	e := &entry{c: c, id: c.lastID, origin: origin, desc: desc, key: key, stored: key, path: pathOf(key)}
 	e.lastUsed.Store(c.clock.Load())
 	c.blobs[key] = e
 	c.byID[e.id] = e

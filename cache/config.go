@@ -51,6 +51,14 @@ type Config struct {
 	// moment when more blobs are read at once.
 	MaxOpen int
 
+	// WholeBlobs makes a blob the unit of eviction, not a run of 1 MiB of it:
+	// its files are removed. Needed for Hold and what comes of it.
+	WholeBlobs bool
+
+	// ScanInBackground has Open return before it is known what the folder
+	// holds. Until then a blob is looked for by its name. See Scanned.
+	ScanInBackground bool
+
 	// OnError is told when the disk starts to fail, once until it works
 	// again. It must not block. Optional.
 	OnError func(error)

@@ -34,7 +34,11 @@ type entry struct {
 	id     uint32
 	origin string
 	desc   ocispec.Descriptor
-	key    digest.Digest // of both, see keyOf
+	key    digest.Digest // of both, see keyOf; under c.mu and mu once it is verified
+
+	// stored is what the files are named after. It and path change under
+	// persisting and mu, when the files of a verified blob are renamed.
+	stored digest.Digest
 	path   paths
 
 	now      atomic.Pointer[opened] // nil while idle; changes under mu
@@ -52,6 +56,11 @@ type entry struct {
 	touched  int64 // lastUsed as the metadata file has it
 	metadata bool  // the metadata file is written
 	retryAt  int64 // Unix nanoseconds before which loading is not tried
+
+	fetchedAt  time.Time // of the first byte
+	verifiedAt time.Time // zero: the digest was not checked
+	inode      uint64    // of the data file, as the metadata of a verified blob has it
+	verified   atomic.Bool
 }
 
 // opened is the open state of an entry.
@@ -71,6 +80,13 @@ type opened struct {
 	// zero only under entry.mu; above zero the state stays open.
 	users atomic.Int64
 	dirty atomic.Bool // held has changed since the last checkpoint
+
+	// evicted is set once the blob was removed as a whole. Whoever is the last
+	// to release it buries it: the file is closed, its space, mourned, counts
+	// no more.
+	evicted atomic.Bool
+	buried  sync.Once
+	mourned int64
 
 	writing sync.Mutex // changes of held, holes, file
 	gone    bool       // files were lost, store nothing more; under writing
@@ -175,6 +191,15 @@ func (e *entry) readMap(file disk.File) (*presence.Map, disk.Info, error) {
 	if info.Size != e.desc.Size {
 		return nil, info, errForget
 	}
+	if e.verified.Load() {
+		// All of it was there before the metadata said so.
+		if info.Inode != e.inode {
+			return nil, info, errForget
+		}
+		held := presence.New(e.desc.Size)
+		held.Set(0, e.desc.Size)
+		return held, info, nil
+	}
 	data, err := e.c.fs.ReadFile(e.path.ranges, presence.FileLimit(e.desc.Size))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, info, errForget
@@ -189,7 +214,7 @@ func (e *entry) readMap(file disk.File) (*presence.Map, disk.Info, error) {
 }
 
 func (e *entry) identity(inode uint64) presence.Identity {
-	return presence.Identity{Digest: e.key.String(), Size: e.desc.Size, Inode: inode}
+	return presence.Identity{Digest: e.stored.String(), Size: e.desc.Size, Inode: inode}
 }
 
 // sweep gives back disk space of blocks that the map has nothing of, left by a
@@ -226,10 +251,14 @@ func (e *entry) list(o *opened) {
 	e.listed = true
 	c.policyMu.Lock()
 	defer c.policyMu.Unlock()
-	c.policy.Remove(runKey{e.id, allRuns})
+	if !c.cfg.WholeBlobs {
+		c.policy.Remove(runKey{e.id, allRuns})
+	}
 	var cost int64
 	for i, b := range o.held.Runs() {
-		c.policy.Add(runKey{e.id, int32(i)}, b.Content())
+		if !c.cfg.WholeBlobs {
+			c.policy.Add(runKey{e.id, int32(i)}, b.Content())
+		}
 		cost += b.Blocks()*presence.Block + runOverhead
 	}
 	if o.file != nil {
@@ -245,7 +274,11 @@ func (e *entry) charge(n int64) {
 }
 
 // release lowers users.
-func (o *opened) release() { o.users.Add(-1) }
+func (o *opened) release() {
+	if o.users.Add(-1) == 0 && o.evicted.Load() {
+		o.bury()
+	}
+}
 
 // shut closes the entry's files; reads under way fall back to the origin.
 func (e *entry) shut() {
@@ -283,13 +316,31 @@ func (e *entry) idle() bool {
 	e.touchMetadata()
 	e.closeFiles(o)
 	if empty {
-		e.dead = true
-		e.c.mu.Lock()
-		delete(e.c.blobs, e.key)
-		delete(e.c.byID, e.id)
-		e.c.mu.Unlock()
+		e.unlist()
 	}
 	return true
+}
+
+// unlist takes the entry out of the cache; e.mu is held.
+func (e *entry) unlist() {
+	e.dead = true
+	c := e.c
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, key := range []digest.Digest{e.key, e.stored} {
+		if c.blobs[key] == e {
+			delete(c.blobs, key)
+		}
+	}
+	delete(c.byID, e.id)
+}
+
+// unit returns what the policy knows the run of e as that has the byte at off.
+func (e *entry) unit(off int64) runKey {
+	if e.c.cfg.WholeBlobs {
+		return runKey{e.id, allRuns}
+	}
+	return runKey{e.id, int32(off / presence.Run)}
 }
 
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

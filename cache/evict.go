@@ -20,17 +20,18 @@ func (c *Cache) reserve(n int64) bool {
 	if limit > 0 && n > limit || !c.space.take(n) {
 		return false
 	}
-	if limit > 0 && c.used.Load()+n > limit {
-		// A little more than needed, because each eviction waits for the disk.
-		slack := min(limit/64, 16<<20) / presence.Block * presence.Block
-		if err := c.evictTo(max(0, limit-n-slack)); err != nil {
-			c.failed(err)
-		}
-		if c.used.Load()+n > limit {
-			return false
-		}
+	if c.used.Add(n) <= limit || limit == 0 {
+		return true
 	}
-	c.used.Add(n)
+	// A little more than needed, because each eviction waits for the disk.
+	slack := min(limit/64, 16<<20) / presence.Block * presence.Block
+	if err := c.evictTo(max(n, limit-slack)); err != nil {
+		c.failed(err)
+	}
+	if c.used.Load() > limit {
+		c.used.Add(-n)
+		return false
+	}
 	return true
 }
 
@@ -39,6 +40,9 @@ func (c *Cache) reserve(n int64) bool {
 func (c *Cache) evictTo(goal int64) error {
 	c.evicting.Lock()
 	defer c.evicting.Unlock()
+	if c.cfg.WholeBlobs {
+		return c.evictBlobs(goal)
+	}
 	for c.used.Load() > goal {
 		if c.cold != nil {
 			if err := c.evictCold(goal); err != nil {

@@ -59,6 +59,12 @@ type metadata struct {
 	Origin     string             `json:"origin,omitempty"`
 	Descriptor ocispec.Descriptor `json:"descriptor"`
 	FetchedAt  time.Time          `json:"fetchedAt"`
+
+	// VerifiedAt is when all bytes were last found to have the descriptor's
+	// digest; they are all in the data file with that inode number then, and
+	// there is no map.
+	VerifiedAt time.Time `json:"verifiedAt,omitzero"`
+	Inode      uint64    `json:"inode,omitempty"`
 }
 
 // parseMetadata reads a metadata file and refuses one that can't be of key.
@@ -74,6 +80,8 @@ func parseMetadata(data []byte, key digest.Digest) (metadata, error) {
 		return m, fmt.Errorf("metadata of %s from %q in the place of %s", m.Descriptor.Digest, m.Origin, key)
 	case m.Descriptor.Size <= 0 || m.Descriptor.Size > presence.MaxSize:
 		return m, fmt.Errorf("metadata with a size of %d bytes", m.Descriptor.Size)
+	case !m.VerifiedAt.IsZero() && (m.Origin != "" || m.Inode == 0):
+		return m, errors.New("metadata of a verified blob with an origin or without an inode")
 	}
 	return m, nil
 }
@@ -92,7 +100,7 @@ func (c *Cache) replace(name string, data []byte) error {
 // writeMetadata writes the metadata file unless that was done.
 func (e *entry) writeMetadata() error {
 	e.mu.Lock()
-	done := e.metadata
+	done, fetchedAt := e.metadata, e.fetchedAt
 	e.mu.Unlock()
 	if done {
 		return nil
@@ -101,7 +109,7 @@ func (e *entry) writeMetadata() error {
 		Version:    metadataVersion,
 		Origin:     e.origin,
 		Descriptor: e.desc,
-		FetchedAt:  time.Now().UTC(),
+		FetchedAt:  fetchedAt,
 	})
 	if err != nil {
 		return err
@@ -147,7 +155,7 @@ func (e *entry) removeFiles() error {
 	}
 	e.known, e.metadata = false, false
 	c.policyMu.Lock()
-	if e.listed {
+	if e.listed && !c.cfg.WholeBlobs {
 		for i := range (e.desc.Size + presence.Run - 1) / presence.Run {
 			c.policy.Remove(runKey{e.id, int32(i)})
 		}

@@ -93,7 +93,12 @@ func (o *opened) persist(syncDir bool) error {
 		return errForget // its successor may have files by the same names
 	}
 	o.dirty.Store(false) // before the snapshot: what changes later counts again
-	err := o.writeMap(syncDir)
+	var err error
+	if o.e.verified.Load() {
+		err = o.settle()
+	} else {
+		err = o.writeMap(syncDir)
+	}
 	if err != nil {
 		o.dirty.Store(true)
 	}
@@ -104,17 +109,7 @@ func (o *opened) writeMap(syncDir bool) error {
 	e, c := o.e, o.e.c
 	// The snapshot first: the bytes it speaks of were written before.
 	snapshot := o.held.Append(nil, e.identity(o.inode))
-	if err := o.file.Datasync(); err != nil {
-		// The kernel takes pages it could not write for clean, so what was
-		// written is uncertain for good and the next call would succeed.
-		c.count.storeErrors.Add(1)
-		c.failed(fmt.Errorf("storing blob %s: %w", e.desc.Digest, err))
-		return errForget
-	}
-	info, err := c.fs.Stat(e.path.data)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Inode != o.inode {
-		return errForget // somebody removed or replaced it
-	} else if err != nil {
+	if err := o.syncData(); err != nil {
 		return err
 	}
 	if err := e.writeMetadata(); err != nil {
@@ -128,6 +123,23 @@ func (o *opened) writeMap(syncDir bool) error {
 		return c.fs.SyncDir(e.path.dir)
 	}
 	return nil
+}
+
+// syncData makes the data durable that was written so far.
+func (o *opened) syncData() error {
+	e, c := o.e, o.e.c
+	if err := o.file.Datasync(); err != nil {
+		// The kernel takes pages it could not write for clean, so what was
+		// written is uncertain for good and the next call would succeed.
+		c.count.storeErrors.Add(1)
+		c.failed(fmt.Errorf("storing blob %s: %w", e.desc.Digest, err))
+		return errForget
+	}
+	info, err := c.fs.Stat(e.path.data)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Inode != o.inode {
+		return errForget // somebody removed or replaced it
+	}
+	return err
 }
 
 // lose forgets the content of an open blob whose files were lost. Reads under

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -25,6 +26,9 @@ type found struct {
 	desc      ocispec.Descriptor
 	lastUsed  int64 // Unix nanoseconds
 	allocated int64 // bytes
+
+	fetchedAt, verifiedAt time.Time
+	inode                 uint64
 }
 
 // scan reads the metadata of all blobs: for each one file and two stats, maps
@@ -51,6 +55,9 @@ func (c *Cache) scan() error {
 			return errors.Join(err, group.Wait())
 		}
 		for _, shard := range shards {
+			if c.closed() {
+				return errors.Join(ErrClosed, group.Wait())
+			}
 			group.Go(func() error {
 				list, err := c.scanShard(alg, shard)
 				mu.Lock()
@@ -70,15 +77,55 @@ func (c *Cache) scan() error {
 		}
 		return strings.Compare(string(a.desc.Digest), string(b.desc.Digest))
 	})
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for _, f := range all {
-		e := c.addLocked(f.origin, f.desc)
-		e.known, e.metadata = true, true
-		e.lastUsed.Store(f.lastUsed)
-		e.touched = f.lastUsed
-		e.charge(f.allocated + blobOverhead)
-		c.policy.Add(runKey{e.id, allRuns}, f.allocated)
+		if c.blobs[keyOf(f.origin, f.desc.Digest)] == nil && !c.closing {
+			c.adoptLocked(f)
+		}
 	}
+	c.scanned.Store(true)
 	return nil
+}
+
+// scanBehind scans while the cache is used. What could not be read is not known
+// then, and replaced when it is stored again.
+func (c *Cache) scanBehind() {
+	if err := c.scan(); err != nil {
+		c.failed(fmt.Errorf("scanning the cache: %w", err))
+		c.scanned.Store(true)
+	}
+}
+
+// adoptLocked makes an entry of what the disk holds; c.mu is held.
+func (c *Cache) adoptLocked(f found) *entry {
+	e := c.addLocked(f.origin, f.desc)
+	e.known, e.metadata = true, true
+	e.fetchedAt, e.verifiedAt, e.inode = f.fetchedAt, f.verifiedAt, f.inode
+	e.verified.Store(!f.verifiedAt.IsZero())
+	e.lastUsed.Store(f.lastUsed)
+	e.touched = f.lastUsed
+	e.charge(f.allocated + blobOverhead)
+	c.policyMu.Lock()
+	defer c.policyMu.Unlock()
+	c.policy.Add(runKey{e.id, allRuns}, f.allocated)
+	return e
+}
+
+// forget removes the files of key, which belong to no entry. It holds c.mu for
+// that: while the scan runs behind, somebody may be about to make such files.
+func (c *Cache) forget(key digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.blobs[key] != nil {
+		return false
+	}
+	p := pathOf(key)
+	if c.removeMap(p) != nil || c.remove(p.data) != nil {
+		return false
+	}
+	_ = c.remove(p.meta)
+	return true
 }
 
 // scanShard returns the blobs of one folder and removes what belongs to none.
@@ -93,15 +140,15 @@ func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 	bases := make(map[string]bool)
 	for _, name := range names {
 		if strings.HasSuffix(name, extTemp) {
-			_ = c.fs.Remove(path.Join(dir, name))
+			c.removeTemp(alg, dir, name)
 		} else if ext := path.Ext(name); ext == extMeta || ext == extData || ext == extRanges {
 			bases[strings.TrimSuffix(name, ext)] = true
 		}
 	}
 	var list []found
 	for base := range bases {
-		key := digest.NewDigestFromEncoded(digest.Algorithm(alg), base)
-		if key.Validate() != nil || pathOf(key).dir != dir {
+		key, ok := nameOf(alg, dir, base)
+		if !ok {
 			continue // not ours
 		}
 		f, err := c.inspect(key)
@@ -109,12 +156,10 @@ func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 		case err == nil:
 			list = append(list, f)
 		case errors.Is(err, errForget):
-			c.count.forgotten.Add(1)
 			// What can't be removed now is found again at the next start,
 			// or replaced when the blob is stored again.
-			p := pathOf(key)
-			if c.removeMap(p) == nil && c.remove(p.data) == nil {
-				_ = c.remove(p.meta)
+			if c.forget(key) {
+				c.count.forgotten.Add(1)
 			}
 		default:
 			// It may be readable another time, and a blob that is stored
@@ -141,13 +186,25 @@ func (c *Cache) inspect(key digest.Digest) (found, error) {
 		return found{}, errForget
 	}
 	m, err := parseMetadata(data, key)
-	if err != nil || m.Descriptor.Size != info.Size {
+	if err != nil || m.Descriptor.Size != info.Size || !m.VerifiedAt.IsZero() && m.Inode != info.Inode {
 		return found{}, errForget
 	}
 	return found{
 		origin: m.Origin, desc: m.Descriptor,
 		lastUsed: meta.ModTime.UnixNano(), allocated: info.Allocated,
+		fetchedAt: m.FetchedAt, verifiedAt: m.VerifiedAt, inode: m.Inode,
 	}, nil
+}
+
+// removeTemp removes the remains of a file that was being replaced.
+func (c *Cache) removeTemp(alg, dir, name string) {
+	base := strings.TrimSuffix(name, extTemp)
+	key := digest.NewDigestFromEncoded(digest.Algorithm(alg), strings.TrimSuffix(base, path.Ext(base)))
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.blobs[key] == nil {
+		_ = c.fs.Remove(path.Join(dir, name))
+	}
 }
 
 func forgetMissing(err error) error {

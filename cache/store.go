@@ -3,6 +3,7 @@ package cache
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/reprise-containers/reprise/cache/internal/presence"
 )
@@ -46,15 +47,15 @@ func (t *task) store() error {
 		return nil
 	}
 	defer c.used.Add(-need) // what it really took is charged on top
-	if o.file == nil {
-		if err := o.e.create(o); err != nil {
-			return err
-		}
-	}
 	o.writing.Lock()
 	defer o.writing.Unlock()
 	if o.gone || !o.waits(t) {
 		return nil
+	}
+	if o.file == nil {
+		if err := o.e.create(o); err != nil {
+			return err
+		}
 	}
 	if o.price(t) > need {
 		// Making room took the very blocks that t was to share.
@@ -100,7 +101,7 @@ func (o *opened) write(t *task) error {
 	o.dirty.Store(true)
 	e.charge(cost)
 	c.policyMu.Lock()
-	c.policy.Add(runKey{e.id, int32(run)}, content)
+	c.policy.Add(e.unit(t.off), content)
 	c.policyMu.Unlock()
 	c.worked()
 	c.count.bytesStored.Add(n)
@@ -141,6 +142,7 @@ func (e *entry) create(o *opened) error {
 	}
 	o.file, o.inode = f, info.Inode
 	e.known = true
+	e.fetchedAt = time.Now().UTC()
 	e.charge(blobOverhead)
 	return nil
 }
@@ -167,7 +169,7 @@ func (o *opened) discard(off, n int64) {
 			o.dirty.Store(true)
 			e.charge(-cost)
 			c.policyMu.Lock()
-			c.policy.Add(runKey{e.id, int32(run)}, -content)
+			c.policy.Add(e.unit(off), -content)
 			c.policyMu.Unlock()
 		}
 		off, n = off+k, n-k

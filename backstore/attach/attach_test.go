@@ -159,6 +159,7 @@ type registry struct {
 	down   error
 	local  bool // the blobs say that they are present
 	opened int
+	takes  time.Duration // each read
 }
 
 func (r *registry) open(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
@@ -178,9 +179,10 @@ type served struct {
 
 func (s served) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 	s.r.mu.Lock()
-	down := s.r.down
+	down, takes := s.r.down, s.r.takes
 	s.r.opened++
 	s.r.mu.Unlock()
+	time.Sleep(takes)
 	if down != nil {
 		return 0, down
 	}

@@ -28,13 +28,8 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 	if err := setUpLog(cfg.Log); err != nil {
 		return err
 	}
-	for _, dir := range []string{cfg.Root, cfg.RuntimeDir, filepath.Dir(cfg.CacheDir())} {
-		if err := os.MkdirAll(dir, 0o711); err != nil {
-			return err
-		}
-	}
-	if err := fusedev.EnsureShared(cfg.Root); err != nil {
-		return fmt.Errorf("making %s a shared mount: %w", cfg.Root, err)
+	if err := prepare(ctx, cfg); err != nil {
+		return err
 	}
 	// The server first: it is what keeps a second daemon out.
 	server, err := openServer(ctx, cfg, events{ctx})
@@ -100,6 +95,24 @@ func serve(ctx context.Context, cfg config.Snapshotter) error {
 	err = program.Run(ctx, stages...)
 	log.G(ctx).Info("reprise-snapshotter has ended; mounted images stay and wait for its successor")
 	return err
+}
+
+// prepare makes the folders, and makes this process ready to serve devices.
+func prepare(ctx context.Context, cfg config.Snapshotter) error {
+	for _, dir := range []string{cfg.Root, cfg.RuntimeDir, filepath.Dir(cfg.CacheDir())} {
+		if err := os.MkdirAll(dir, 0o711); err != nil {
+			return err
+		}
+	}
+	if err := fusedev.EnsureShared(cfg.Root); err != nil {
+		return fmt.Errorf("making %s a shared mount: %w", cfg.Root, err)
+	}
+	if flusher, err := markFlusher(); err != nil {
+		return err
+	} else if !flusher {
+		log.G(ctx).Debug("not marked as a process that flushes, see docs/device.md")
+	}
+	return nil
 }
 
 func setUpLog(cfg config.Log) error {

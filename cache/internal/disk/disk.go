@@ -6,11 +6,15 @@ package disk
 import (
 	"errors"
 	"io"
+	"os"
 	"time"
 )
 
 // ErrLocked says that another process holds the lock.
 var ErrLocked = errors.New("locked by another process")
+
+// ErrFolder says that a name is that of a folder.
+var ErrFolder = errors.New("is a folder")
 
 // FS is a file system. All methods may be called in parallel. A file that is
 // not there is reported with an error that wraps fs.ErrNotExist.
@@ -34,7 +38,8 @@ type FS interface {
 	Rename(from, to string) error
 	// Remove removes the file name.
 	Remove(name string) error
-	// Stat describes the file name.
+	// Stat describes the file name, not what a link points to. It fails for
+	// anything but regular files, with ErrFolder for a folder.
 	Stat(name string) (Info, error)
 	// SetModTime changes the modification time of the file name.
 	SetModTime(name string, t time.Time) error
@@ -62,6 +67,12 @@ type File interface {
 	Punch(off, n int64) error
 	// Stat describes the file.
 	Stat() (Info, error)
+}
+
+// Reopener is a File that can be opened once more, for reading, with an offset of
+// its own, also after its name is gone.
+type Reopener interface {
+	Reopen() (*os.File, error)
 }
 
 // Info describes a file.

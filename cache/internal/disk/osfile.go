@@ -3,6 +3,7 @@ package disk
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -20,6 +21,17 @@ func (f osFile) Punch(off, n int64) error {
 	return f.control(func(fd int) error {
 		return unix.Fallocate(fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, off, n)
 	})
+}
+
+// Reopen implements Reopener.
+func (f osFile) Reopen() (*os.File, error) {
+	var copied *os.File
+	err := f.control(func(fd int) error {
+		g, err := os.Open("/proc/self/fd/" + strconv.Itoa(fd))
+		copied = g
+		return err
+	})
+	return copied, err
 }
 
 // Stat implements File.
@@ -50,6 +62,9 @@ func (f osFile) control(call func(fd int) error) error {
 }
 
 func info(st os.FileInfo) (Info, error) {
+	if st.IsDir() {
+		return Info{}, fmt.Errorf("%s: %w", st.Name(), ErrFolder)
+	}
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	if !ok || !st.Mode().IsRegular() {
 		return Info{}, fmt.Errorf("%s is not a regular file", st.Name())

@@ -274,6 +274,9 @@ func (f *FS) Stat(name string) (disk.Info, error) {
 	defer f.mu.Unlock()
 	i := f.names[name]
 	if i == nil {
+		if f.dirs[name] {
+			return disk.Info{}, disk.ErrFolder
+		}
 		return disk.Info{}, missing("Stat", name)
 	}
 	return i.info(), nil
