@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/reprise-containers/reprise/cache/proxy/permit"
+	"github.com/reprise-containers/reprise/cache/proxy/route"
+)
+
+// exchange is one request and its answer.
+type exchange struct {
+	h      *Handler
+	w      http.ResponseWriter
+	r      *http.Request
+	res    resource
+	target route.Target
+	ns     string // upstream that the client named, "" if it did not
+	auth   permit.Secret
+	start  time.Time
+
+	status  int
+	sent    int64 // bytes of the body
+	aborted bool
+	outcome Outcome
+	age     time.Duration
+}
+
+// Values of headers that are in many answers; not to be changed.
+var (
+	apiVersion   = []string{"registry/2.0"}
+	acceptRanges = []string{"bytes"}
+	octetStream  = []string{"application/octet-stream"}
+	jsonType     = []string{"application/json; charset=utf-8"}
+	noSniff      = []string{"nosniff"}
+	pullMethods  = []string{"GET, HEAD"}
+)
+
+// extend gives the client WriteTimeout from now to take what is written next.
+func (x *exchange) extend() {
+	d, ok := x.w.(interface{ SetWriteDeadline(time.Time) error })
+	if !ok {
+		// Behind a wrapper: ResponseController looks through those.
+		_ = http.NewResponseController(x.w).SetWriteDeadline(time.Now().Add(x.h.cfg.WriteTimeout))
+		return
+	}
+	_ = d.SetWriteDeadline(time.Now().Add(x.h.cfg.WriteTimeout))
+}
+
+// begin writes the status and the headers that all answers have.
+func (x *exchange) begin(status int) {
+	h := x.w.Header()
+	h["Docker-Distribution-Api-Version"] = apiVersion
+	if x.ns != "" {
+		h["Oci-Namespace"] = []string{x.ns}
+	}
+	x.status = status
+	x.extend()
+	x.w.WriteHeader(status)
+}
+
+// fail answers with an error, which nothing was written before.
+func (x *exchange) fail(e *apiError) {
+	body := e.document()
+	h := x.w.Header()
+	for name, v := range e.header {
+		h[name] = v
+	}
+	h["Content-Type"] = jsonType
+	h["X-Content-Type-Options"] = noSniff
+	h["Content-Length"] = []string{strconv.Itoa(len(body))}
+	switch {
+	case x.outcome != "":
+	case e.status == http.StatusUnauthorized, e.status == http.StatusForbidden, e.status == http.StatusNotFound:
+		x.outcome = OutcomeDenied
+	default:
+		x.outcome = OutcomeError
+	}
+	x.begin(e.status)
+	x.write(body)
+}
+
+// write sends p, unless the answer is one to a HEAD. That the client does not
+// take it is its own affair.
+func (x *exchange) write(p []byte) {
+	if x.r.Method == http.MethodHead {
+		return
+	}
+	n, err := x.w.Write(p)
+	x.sent += int64(n)
+	x.aborted = x.aborted || err != nil
+}
+
+// Write implements io.Writer for bodies that come bit by bit: each bit has the
+// whole of WriteTimeout, and small ones do not wait for more.
+func (x *exchange) Write(p []byte) (int, error) {
+	const buffered = 8 << 10 // more than net/http keeps back
+	x.extend()
+	n, err := x.w.Write(p)
+	x.sent += int64(n)
+	if err == nil && len(p) < buffered {
+		err = http.NewResponseController(x.w).Flush()
+	}
+	return n, err
+}
+
+// abort ends an answer of which the headers are out in a way that no client
+// takes for its end: the connection is cut.
+func (x *exchange) abort() {
+	x.aborted = true
+	if x.outcome == "" || x.outcome == OutcomeHit {
+		x.outcome = OutcomeError
+	}
+	panic(http.ErrAbortHandler)
+}
+
+// record is what the observer is told.
+func (x *exchange) record() Record {
+	kind := x.res.kind
+	if kind == "" {
+		kind = KindUnknown
+	}
+	return Record{
+		Host: x.r.Host, Upstream: x.target.Host, Repo: x.res.repository, Kind: kind, Reference: x.res.reference,
+		Method: x.r.Method, Path: x.r.URL.EscapedPath(), Status: x.status, Bytes: x.sent, Aborted: x.aborted,
+		Start: x.start, Duration: time.Since(x.start), Outcome: x.outcome, Age: x.age,
+		UserAgent: x.r.UserAgent(), RemoteAddr: x.r.RemoteAddr,
+	}
+}
