@@ -1,0 +1,115 @@
+package cacheconfig
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// Parse reads text over the defaults. Errors name lines, and keys in full.
+func Parse(text []byte) (Cache, error) {
+	c := Default()
+	d := yaml.NewDecoder(bytes.NewReader(text))
+	var root yaml.Node
+	switch err := d.Decode(&root); {
+	case errors.Is(err, io.EOF):
+		return c, nil // nothing but comments
+	case err != nil:
+		return Cache{}, plain(err)
+	}
+	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
+		if err == nil {
+			err = errDocuments
+		}
+		return Cache{}, plain(err)
+	}
+	if err := errors.Join(unknown(&root, reflect.TypeFor[Cache](), "")...); err != nil {
+		return Cache{}, err
+	}
+	if err := root.Decode(&c); err != nil {
+		return Cache{}, plain(err)
+	}
+	return c, nil
+}
+
+// plain takes the name of the library off its errors.
+func plain(err error) error {
+	if e, ok := errors.AsType[*yaml.TypeError](err); ok {
+		var errs []error
+		for _, text := range e.Errors {
+			errs = append(errs, errors.New(text))
+		}
+		return errors.Join(errs...)
+	}
+	return errors.New(strings.TrimPrefix(err.Error(), "yaml: "))
+}
+
+// unknown returns an error for each key below n that t, what n is decoded into,
+// does not have. Wrong kinds of values are left to the decoder.
+func unknown(n *yaml.Node, t reflect.Type, key string) (errs []error) {
+	switch n.Kind {
+	case yaml.DocumentNode, yaml.SequenceNode:
+		if n.Kind == yaml.SequenceNode {
+			if t.Kind() != reflect.Slice {
+				return nil
+			}
+			t = t.Elem()
+		}
+		for _, item := range n.Content {
+			errs = append(errs, unknown(item, t, key)...)
+		}
+	case yaml.AliasNode:
+		return []error{fmt.Errorf("line %d: aliases are not understood", n.Line)}
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			name, value := n.Content[i], n.Content[i+1]
+			full := strings.TrimPrefix(key+"."+name.Value, ".")
+			to, ok := child(t, name.Value)
+			if !ok {
+				errs = append(errs, fmt.Errorf("line %d: unknown key %q", name.Line, full))
+				continue
+			}
+			errs = append(errs, unknown(value, to, full)...)
+		}
+	}
+	return errs
+}
+
+// child returns the type of what is under a key of t.
+func child(t reflect.Type, key string) (reflect.Type, bool) {
+	switch t.Kind() {
+	case reflect.Map:
+		return t.Elem(), true
+	case reflect.Struct:
+		for f := range fields(t) {
+			if f.name == key {
+				return f.Type, true
+			}
+		}
+		return nil, false
+	}
+	return t, true // which is not a mapping: the decoder will say so
+}
+
+// field is a key of the configuration.
+type field struct {
+	reflect.StructField
+	name string // in YAML
+}
+
+// fields yields the keys of a struct, those of inlined ones included.
+func fields(t reflect.Type) func(yield func(field) bool) {
+	return func(yield func(field) bool) {
+		for _, f := range reflect.VisibleFields(t) {
+			name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+			if name != "" && !yield(field{f, name}) {
+				return
+			}
+		}
+	}
+}
