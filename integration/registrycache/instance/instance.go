@@ -259,3 +259,10 @@ func (i *Instance) Log() string {
 	}
 	return string(b)
 }
+
+// Forget has Stop do nothing about a process that was to fail.
+func (i *Instance) Forget() {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.cmd = nil
+}
