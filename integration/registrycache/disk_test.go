@@ -176,6 +176,9 @@ func freeze(t *testing.T, dir string) func() {
 	return thaw
 }
 
+// immutable is FS_IMMUTABLE_FL of linux/fs.h.
+const immutable = 0x10
+
 func setImmutable(dir string, on bool) error {
 	f, err := os.Open(dir)
 	if err != nil {
@@ -186,9 +189,9 @@ func setImmutable(dir string, on bool) error {
 	if err != nil {
 		return err
 	}
-	flags &^= unix.FS_IMMUTABLE_FL
+	flags &^= immutable
 	if on {
-		flags |= unix.FS_IMMUTABLE_FL
+		flags |= immutable
 	}
 	return unix.IoctlSetPointerInt(int(f.Fd()), unix.FS_IOC_SETFLAGS, flags)
 }
