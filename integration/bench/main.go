@@ -7,6 +7,7 @@
 //	c  the index lookup, against the bare libraries
 //	d  resident memory of the daemon
 //	f  read latency while another image's registry hangs
+//	h  hits of the registry cache, against nginx, net/http and distribution
 //	g  conversion, against mkfs.erofs and eStargz; the memory it takes
 //	p  reads that somebody waits for while a replay keeps the line full
 //	l  bytes of a start by file system,
@@ -25,6 +26,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -42,6 +44,14 @@ type bench struct {
 func main() {
 	if code, ok := blockd.Child(os.Args); ok {
 		os.Exit(code)
+	}
+	if len(os.Args) == 4 && os.Args[1] == bareChild {
+		size, err := strconv.ParseInt(os.Args[3], 10, 64)
+		if err == nil {
+			err = serveBare(os.Args[2], size)
+		}
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -70,6 +80,7 @@ func run(ctx context.Context, chosen []string) error {
 		{"l", b.layouts}, {"t", b.chunkTables}, {"z", b.compressions},
 		{"v", b.library("Verify", "./cmd/internal/chain/tamper")},
 		{"w", b.writes},
+		{"h", b.hits},
 		{"k", b.library("Commit$", "./backstore", "-benchtime", "20x")},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {

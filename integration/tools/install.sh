@@ -5,7 +5,7 @@
 # outside the source tree and prints the folder's name:
 #
 #   bin/       containerd, ctr and the runc shim, built from the versions in go.mod
-#   debian/    runc, the registry, CNI plugins and Debian's own containerd, unpacked,
+#   debian/    runc, the registry, CNI plugins, nginx and Debian's own containerd, unpacked,
 #              not installed: no service is started and nothing on the machine changes
 #
 # Small file system tools that are missing are installed with apt-get. Nothing
@@ -27,6 +27,7 @@ commands="mkfs.ext4:e2fsprogs dumpe2fs:e2fsprogs mkfs.erofs:erofs-utils ip:iprou
 # Packages that bring a daemon or a runtime: unpacked into the cache only.
 unpacked="runc docker-registry containerd"
 [ "$purpose" = test ] && unpacked="$unpacked containernetworking-plugins"
+[ "$purpose" = bench ] && unpacked="$unpacked nginx"
 built="containerd ctr containerd-shim-runc-v2"
 
 say() { echo "tools: $*" >&2; }
