@@ -34,7 +34,7 @@ func (t *fetch) run(ctx context.Context) {
 	if broken {
 		f.g.count.broken.Add(1)
 	}
-	if err == nil && sum != nil {
+	if err == nil && sum != nil && t.alone() {
 		t.judge(sum)
 	}
 	t.owner.fail(err, broken)
@@ -89,6 +89,14 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 		}
 	}
 	return sum, nil
+}
+
+// alone reports whether all that is stored of the extent are the bytes that t was
+// sent. Whoever else had some of them to fetch may have stored its own first.
+func (t *fetch) alone() bool {
+	t.f.mu.Lock()
+	defer t.f.mu.Unlock()
+	return !t.mixed
 }
 
 // skips reports whether much of what follows is in the cache.

@@ -37,6 +37,7 @@ type fetch struct {
 
 	Extent       // what was asked for
 	pos    int64 // what is before it has come
+	mixed  bool  // another one was to fetch some of it too: what is stored may be its bytes
 }
 
 // wake tells all who wait to look again; f.mu is held.
@@ -87,6 +88,11 @@ func (f *filling) look(r *Reader, off, end int64) place {
 	}
 	t := &fetch{f: f, x: r.x.Clone(), src: r.src, owner: r, Extent: f.round(r.x, gap)}
 	t.pos = t.Off
+	for _, o := range f.fetches {
+		if o.Off < t.End && t.Off < o.End {
+			o.mixed, t.mixed = true, true
+		}
+	}
 	f.fetches = append(f.fetches, t)
 	return place{fetch: t}
 }
