@@ -35,6 +35,7 @@ type Reader struct {
 	pos, end int64
 	whole    bool // the last bytes wait for the verdict
 	quiet    bool // nobody waits for it
+	asked    int64 // where the last fetch that was begun for it began, plus one
 	file     *os.File
 	straight *direct
 
@@ -114,11 +115,15 @@ func (r *Reader) Read(p []byte) (int, error) {
 		r.pos += n
 		return got, nil
 	}
-	if errors.Is(err, cache.ErrNotHeld) {
-		// The disk did not return it, and it is missing now.
-		return r.Read(p)
+	if !errors.Is(err, cache.ErrNotHeld) {
+		return 0, err
 	}
-	return 0, err
+	// The disk did not return it, so it is missing now, or else the cache has
+	// nothing to read from any more.
+	if held, until := r.x.Extent(r.pos, r.pos+n); held && until == r.pos+n {
+		r.goStraight()
+	}
+	return r.Read(p)
 }
 
 // WriteTo implements io.WriterTo: what is in the cache goes from its file to w
@@ -247,8 +252,14 @@ func (r *Reader) verdict() error {
 	if err := r.ctx.Err(); err != nil || r.f.verifying {
 		return err
 	}
-	r.straight = &direct{r: r} // the cache lost it
+	r.goStraight() // the cache lost it
 	return nil
+}
+
+// goStraight has the rest come straight from the reader's source.
+func (r *Reader) goStraight() {
+	r.g.count.direct.Add(1)
+	r.straight = &direct{r: r}
 }
 
 // verified reports whether the blob was found to be what its digest says.
@@ -276,14 +287,13 @@ func (r *Reader) step(off, end, limit int64) (int64, error) {
 	case at.held > 0:
 		return min(at.held, end-off), nil
 	case at.direct:
-		r.g.count.direct.Add(1)
-		r.straight = &direct{r: r}
+		r.goStraight()
 		return 0, nil
 	case at.wait != nil:
 		r.g.count.joined.Add(1)
 		return 0, r.wait(at.wait)
 	}
-	return 0, r.begin(at.fetch)
+	return 0, r.begin(at.fetch, off)
 }
 
 func (r *Reader) wait(changed <-chan struct{}) error {
@@ -300,8 +310,17 @@ func (r *Reader) wait(changed <-chan struct{}) error {
 }
 
 // begin starts a fetch, unless the reader's own source failed too often.
-func (r *Reader) begin(t *fetch) error {
-	err := r.patience()
+func (r *Reader) begin(t *fetch, off int64) error {
+	failed, err := r.patience()
+	if err == nil && !failed && r.asked == off+1 {
+		// It came and the cache did not keep it: there is a limit to the
+		// number of ranges in a block.
+		r.goStraight()
+		r.f.ended(t, false, false)
+		t.x.Release()
+		return nil
+	}
+	r.asked = off + 1
 	if err == nil {
 		r.g.open(r.x) // for the fetch
 		if err = r.g.start(r.ctx, t.run); err != nil {
@@ -315,24 +334,25 @@ func (r *Reader) begin(t *fetch) error {
 	return err
 }
 
-// patience waits before another attempt, or returns why there is none.
-func (r *Reader) patience() error {
+// patience waits before another attempt after one that failed, or returns why there
+// is none. It reports whether one had failed.
+func (r *Reader) patience() (failed bool, err error) {
 	r.mu.Lock()
-	err, failed := r.err, r.failed
+	err, times := r.err, r.failed
 	r.mu.Unlock()
-	if failed == 0 {
-		return nil
+	switch {
+	case times == 0:
+		return false, nil
+	case times >= r.g.cfg.Attempts || blob.IsPermanent(err):
+		return true, err
 	}
-	if failed >= r.g.cfg.Attempts || blob.IsPermanent(err) {
-		return err
-	}
-	timer := time.NewTimer(r.g.cfg.Backoff << (failed - 1))
+	timer := time.NewTimer(r.g.cfg.Backoff << (times - 1))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
+		return true, nil
 	case <-r.ctx.Done():
-		return r.ctx.Err()
+		return true, r.ctx.Err()
 	}
 }
 
