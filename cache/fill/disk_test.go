@@ -103,6 +103,7 @@ func TestFullDisk(t *testing.T) {
 	})
 	data := random(8<<20, 32)
 	r := newRig(t, quick, cache.Config{Dir: filepath.Join(dir, "cache")})
+	r.fullDisk = true
 	up := newUpstream(data)
 	var group errgroup.Group
 	for i := range 5 {
@@ -254,15 +255,16 @@ func TestFileCut(t *testing.T) {
 	if err != nil || cut != 1 {
 		t.Fatalf("cut %d files: %v", cut, err)
 	}
-	for range 2 {
+	for i := range 2 {
 		rd, done := r.reader(t.Context(), describe(data), up.by("b"), 0, int64(len(data)))
 		w := &against{want: data}
 		_, err := rd.WriteTo(w)
 		done()
-		if err == nil && w.got != int64(len(data)) {
-			t.Errorf("%d bytes without an error", w.got)
+		// Who was sent a part of what is lost now may not know any more whether
+		// that was right.
+		if (err == nil || i > 0) && w.got != int64(len(data)) {
+			t.Errorf("reader %d: %d bytes, %v", i, w.got, err)
 		}
-		t.Log(w.got, err)
 	}
 	if err := r.check(t.Context(), data, up.by("c"), 0, int64(len(data))); err != nil {
 		t.Error(err)

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/reprise-containers/reprise/cache"
+	"github.com/reprise-containers/reprise/remote/blob"
 )
 
 // piece is how much of an answer is stored at a time at most, in bytes.
@@ -29,6 +30,9 @@ func (t *fetch) run(ctx context.Context) {
 	f.g.count.fetching.Add(1)
 	sum, err := t.receive(ctx)
 	f.g.count.fetching.Add(-1)
+	if err != nil && ctx.Err() != nil {
+		err = ErrStopped
+	}
 	refused := errors.Is(err, cache.ErrNotStored)
 	broken := err != nil && !refused && !errors.Is(err, errSkip)
 	if broken {
@@ -37,7 +41,11 @@ func (t *fetch) run(ctx context.Context) {
 	if err == nil && sum != nil && t.alone() {
 		t.judge(sum)
 	}
-	t.owner.fail(err, broken)
+	came := t.came()
+	if broken && !came && !blob.IsPermanent(err) && ctx.Err() == nil {
+		f.failing(err)
+	}
+	t.owner.fail(err, broken, came)
 	f.ended(t, broken, refused)
 	if err == nil {
 		f.verify(ctx, t.x)
@@ -89,6 +97,13 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 		}
 	}
 	return sum, nil
+}
+
+// came reports whether the fetch brought anything.
+func (t *fetch) came() bool {
+	t.f.mu.Lock()
+	defer t.f.mu.Unlock()
+	return t.pos > t.Off
 }
 
 // alone reports whether all that is stored of the extent are the bytes that t was

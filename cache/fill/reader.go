@@ -33,8 +33,10 @@ type Reader struct {
 	ctx context.Context //nolint:containedctx // of the client's request, whose answer this is
 
 	pos, end int64
-	whole    bool // the last bytes wait for the verdict
-	quiet    bool // nobody waits for it
+	whole    bool  // the last bytes wait for the verdict
+	quiet    bool  // nobody waits for it
+	distrust bool  // its file can't be sent from
+	hopes    int   // filling.despair when it began to wait, plus one; under filling.mu
 	asked    int64 // where the last fetch that was begun for it began, plus one
 	file     *os.File
 	straight *direct
@@ -83,15 +85,17 @@ func (r *Reader) Close() error {
 // background reports whether nobody waits for what is fetched for r.
 func (r *Reader) background() bool { return r.quiet }
 
-// fail tells the reader how a fetch of its own ended. It is the only one told.
-func (r *Reader) fail(err error, broken bool) {
+// fail tells the reader how a fetch of its own ended, and whether it brought
+// anything. It is the only one told.
+func (r *Reader) fail(err error, broken, came bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if came || err == nil {
+		r.err, r.failed = nil, 0
+	}
 	if broken {
 		r.err = err
 		r.failed++
-	} else if err == nil {
-		r.err, r.failed = nil, 0
 	}
 }
 
@@ -141,7 +145,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 		if err != nil {
 			return r.pos - start, err
 		}
-		if n >= sendBelow && r.straight == nil {
+		if n >= sendBelow && r.straight == nil && !r.distrust {
 			if sent, err := r.send(w, n); sent > 0 || err != nil {
 				if err != nil {
 					return r.pos - start, err
@@ -178,19 +182,25 @@ func (r *Reader) send(w io.Writer, n int64) (int64, error) {
 	sent, err := io.Copy(w, io.LimitReader(r.file, n))
 	r.pos += sent
 	r.x.Used(sent)
-	if err != nil {
-		return sent, fmt.Errorf("sending blob %s: %w", r.x.Descriptor().Digest, err)
+	if sent == n {
+		return sent, nil
 	}
-	if sent < n {
-		return sent, fmt.Errorf("sending blob %s: its file ends at %d: %w", r.x.Descriptor().Digest, r.pos, io.ErrUnexpectedEOF)
+	// It is the file, of which the cache learns when it reads it, or the client.
+	var one [1]byte
+	if _, at := r.x.ReadAt(one[:], r.pos); errors.Is(at, cache.ErrNotHeld) {
+		r.distrust = true
+		return sent, nil
 	}
-	return sent, nil
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return sent, fmt.Errorf("sending blob %s: at %d: %w", r.x.Descriptor().Digest, r.pos, err)
 }
 
 // ready waits until something of the next n bytes can be read, and returns how many.
 func (r *Reader) ready(n int64) (int64, error) {
 	for r.straight == nil {
-		if err := r.ctx.Err(); err != nil {
+		if err := r.denied(); err != nil {
 			return 0, err
 		}
 		end := r.pos + n
@@ -207,9 +217,27 @@ func (r *Reader) ready(n int64) (int64, error) {
 	return n, nil
 }
 
+// denied returns why the reader may not go on: its request has ended, or its source
+// said something for good, such as that its credentials do not do. Then it is not
+// served with what others were given either.
+func (r *Reader) denied() error {
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed > 0 && blob.IsPermanent(r.err) {
+		return r.err
+	}
+	return nil
+}
+
 // last waits for the verdict on the whole blob, of which the last bytes are next.
 func (r *Reader) last(n int64) (int64, error) {
 	for !r.verified() && r.straight == nil {
+		if err := r.denied(); err != nil {
+			return 0, err
+		}
 		// The first missing byte of the whole, if there is one.
 		held, until := r.x.Extent(0, r.f.size)
 		if held && until == r.f.size {
@@ -289,6 +317,8 @@ func (r *Reader) step(off, end, limit int64) (int64, error) {
 	case at.direct:
 		r.goStraight()
 		return 0, nil
+	case at.err != nil:
+		return 0, at.err
 	case at.wait != nil:
 		r.g.count.joined.Add(1)
 		return 0, r.wait(at.wait)
@@ -334,16 +364,17 @@ func (r *Reader) begin(t *fetch, off int64) error {
 	return err
 }
 
-// patience waits before another attempt after one that failed, or returns why there
-// is none. It reports whether one had failed.
+// patience waits before another attempt after one that failed, of the reader's or of
+// those it waited for, or returns why there is none. It reports whether one had failed.
 func (r *Reader) patience() (failed bool, err error) {
 	r.mu.Lock()
-	err, times := r.err, r.failed
+	err, mine := r.err, r.failed
 	r.mu.Unlock()
+	times := max(mine, r.f.failures())
 	switch {
 	case times == 0:
 		return false, nil
-	case times >= r.g.cfg.Attempts || blob.IsPermanent(err):
+	case mine >= r.g.cfg.Attempts:
 		return true, err
 	}
 	timer := time.NewTimer(r.g.cfg.Backoff << (times - 1))
