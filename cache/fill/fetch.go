@@ -71,7 +71,8 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 	buf := pieces.Get().(*[piece]byte)
 	defer pieces.Put(buf)
 	for pos := t.Off; pos < t.End; {
-		n, err := body.Read(buf[:min(piece, t.End-pos)])
+		p := buf[:min(piece, t.End-pos)]
+		n, err := io.ReadAtLeast(body, p, min(len(p), minPiece(pos-t.Off)))
 		if n > 0 {
 			t.f.g.count.bytes.Add(int64(n))
 			if t.owner.background() {
@@ -112,6 +113,16 @@ func (t *fetch) alone() bool {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
 	return !t.mixed
+}
+
+// minPiece returns how much is collected before it is stored and all who wait are
+// woken, after so many bytes: what a network gives at a time is little, and the first
+// ones are waited for most.
+func minPiece(came int64) int {
+	if came < 64<<10 {
+		return 1
+	}
+	return 128 << 10
 }
 
 // skips reports whether much of what follows is in the cache.
