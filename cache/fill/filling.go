@@ -15,17 +15,18 @@ type filling struct {
 	size  int64
 	users int // under Group.mu
 
-	mu        sync.Mutex
-	changed   chan struct{} // closed and replaced when something below, or the content, has changed
-	fetches   []*fetch      // under way
-	broken    int64         // where the last fetch that broke ended, plus one; 0 for none
-	failed    int           // fetches in a row that brought nothing
-	despair   int           // times there were too many of them,
-	lastErr   error         // and with what the last of them ended
-	verifying bool
-	wrong     bool      // the content is not what its digest says
-	right     bool      // it is; the cache may have dropped it for another copy of the same
-	refused   time.Time // when the cache last did not take bytes
+	mu         sync.Mutex
+	changed    chan struct{} // closed and replaced when something below, or the content, has changed
+	fetches    []*fetch      // under way
+	broken     int64         // where the last fetch that broke ended, plus one; 0 for none
+	failed     int           // fetches in a row that brought nothing
+	despair    int           // times there were too many of them,
+	lastErr    error         // and with what the last of them ended
+	verifying  bool
+	completing bool      // the rest is in the queue for when nobody waits
+	wrong      bool      // the content is not what its digest says
+	right      bool      // it is; the cache may have dropped it for another copy of the same
+	refused    time.Time // when the cache last did not take bytes
 }
 
 // refusedFor is how long readers go past a cache that refused bytes.

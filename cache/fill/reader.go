@@ -32,6 +32,7 @@ type Reader struct {
 	src Source
 	ctx context.Context //nolint:containedctx // of the client's request, whose answer this is
 
+	start    int64
 	pos, end int64
 	whole    bool  // the last bytes wait for the verdict
 	quiet    bool  // nobody waits for it
@@ -58,20 +59,23 @@ func (g *Group) Reader(ctx context.Context, x *cache.Content, src Source, off, n
 	end := min(off+n, size)
 	return &Reader{
 		g: g, f: g.open(x), x: x, src: src, ctx: ctx,
-		pos: off, end: end, whole: off == 0 && end == size,
+		start: off, pos: off, end: end, whole: off == 0 && end == size,
 	}
 }
 
 // Close ends the reader. What is being fetched for it goes on.
 func (r *Reader) Close() error {
 	r.mu.Lock()
-	gone := r.gone
+	gone, failed := r.gone, r.failed > 0
 	r.gone = true
 	r.mu.Unlock()
 	if gone {
 		return nil
 	}
 	r.g.count.readers.Add(-1)
+	if r.g.cfg.Complete && !r.quiet && !failed && r.pos > r.start {
+		r.g.complete(r)
+	}
 	r.g.close(r.f)
 	if r.straight != nil {
 		r.straight.close()
