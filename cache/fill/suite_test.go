@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -56,6 +57,13 @@ func newRig(t testing.TB, cfg fill.Config, disk cache.Config) *rig {
 	})
 	t.Cleanup(func() {
 		r.stop()
+		// The cache itself holds a blob for a moment when it writes its map.
+		eventually(t, "nothing is held", func() bool {
+			return !slices.ContainsFunc(c.Blobs(), func(b cache.BlobInfo) bool { return b.Holders != 0 })
+		})
+		if n := g.Stats(); n.Readers != 0 || n.Waiting != 0 || n.Fetching != 0 {
+			t.Errorf("something is left: %+v", n)
+		}
 		if err := c.Close(); err != nil && !r.fullDisk {
 			t.Errorf("closing: %v", err)
 		}
