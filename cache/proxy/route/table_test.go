@@ -158,6 +158,7 @@ func TestNamespaces(t *testing.T) {
 		{"cache:7000", "gcr.io", "https://mirror.example.com"},
 		{"cache:7000", "plain.example:5000", "http://plain.example:5000"},
 		{"cache:7000", "192.168.1.1:5000", "http://192.168.1.1:5000"},
+		{"cache:7000", "[::ffff:192.168.1.1]:5000", "http://192.168.1.1:5000"}, // one spelling for each
 		{"[::1]:7000", "ghcr.io", "https://ghcr.io"},
 		{"ghcr.io", "", "https://ghcr.io"},
 		{"ghcr.io", "docker.io", "https://registry-1.docker.io"}, // ns decides
