@@ -2,6 +2,7 @@ package route_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -267,5 +268,19 @@ func TestWarnings(t *testing.T) {
 		if got := tab.Warnings(); len(got) != want {
 			t.Errorf("%s: %d warnings %q, want %d", regex, len(got), got, want)
 		}
+	}
+}
+
+func TestTargets(t *testing.T) {
+	tab := table(t, route.Config{
+		Rules: []route.Rule{
+			{Regex: `^(.+)\.mirror$`, Host: "$group1.example.com"}, {Regex: `^x$`, Host: "10.0.0.1:5000", Scheme: "http"},
+		},
+		Registries: map[string]route.Target{"docker.io": {}, "b.example:443": {}},
+		Default:    &route.Target{Host: "localhost:5000", Scheme: "http"},
+	})
+	want := "[https://b.example https://registry-1.docker.io http://localhost:5000 http://10.0.0.1:5000]"
+	if got := fmt.Sprint(tab.Targets()); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
