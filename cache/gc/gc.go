@@ -43,8 +43,8 @@ type Config struct {
 	// have the same, which it enforces whenever something is stored: a
 	// collection makes room ahead.
 	MaxBytes int64
-	// LowMark is what a collection that finds more than MaxBytes minus a tenth
-	// of what lies between goes down to, as a share of MaxBytes; 0.9 if 0.
+	// LowMark is what a collection goes down to, as a share of MaxBytes, if it
+	// finds nine tenths of what lies between in use; 0.9 if 0.
 	LowMark float64
 	// Layers and Manifests bound ages. A blob that a manifest's name leads to
 	// is a manifest.
@@ -305,8 +305,11 @@ func (g *Collector) ages(ctx context.Context, r *Report) error {
 			}
 		}
 		tooOld, unused := ages.over(now, b.FetchedAt, used)
-		if b.FetchedAt.IsZero() || !tooOld && (!unused || b.Holders > 0) {
+		switch {
+		case b.FetchedAt.IsZero(), !tooOld && !unused:
 			continue
+		case b.Holders > 0 && (!tooOld || b.VerifiedAt.IsZero()):
+			continue // in use, or still being fetched
 		}
 		removed, err := g.cache.Remove(b.Key)
 		switch {
