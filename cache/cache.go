@@ -27,7 +27,7 @@ var ErrInUse = errors.New("cache folder is in use by another process")
 // policy weighs the bytes present, not the disk space they take,
 // so that reading all of a run again counts as one use of it.
 type runKey struct {
-	entry uint32
+	entry uint64 // entry.rank
 	run   int32
 }
 
@@ -47,7 +47,7 @@ type Cache struct {
 
 	mu      sync.Mutex               // guards the fields below
 	blobs   map[digest.Digest]*entry // by keyOf; until its files are renamed, a verified one has two names
-	byID    map[uint32]*entry
+	ranked  map[uint64]*entry        // by entry.rank
 	lastID  uint32
 	loaded  map[*entry]struct{} // entries with an open state
 	closing bool
@@ -104,7 +104,7 @@ func open(cfg Config, files disk.FS) (*Cache, error) {
 		cfg:    cfg,
 		fs:     files,
 		blobs:  make(map[digest.Digest]*entry),
-		byID:   make(map[uint32]*entry),
+		ranked: make(map[uint64]*entry),
 		loaded: make(map[*entry]struct{}),
 		policy: rules,
 		wake:   make(chan struct{}, 1),
@@ -232,10 +232,13 @@ func (c *Cache) lookup(key digest.Digest) *entry {
 func (c *Cache) addLocked(origin string, desc ocispec.Descriptor) *entry {
 	c.lastID++
 	key := keyOf(origin, desc.Digest)
-	e := &entry{c: c, id: c.lastID, origin: origin, desc: desc, key: key, stored: key, path: pathOf(key)}
+	e := &entry{c: c, id: c.lastID, rank: rankOf(desc.Digest), origin: origin, desc: desc, key: key, stored: key, path: pathOf(key)}
 	e.lastUsed.Store(c.clock.Load())
 	c.blobs[key] = e
-	c.byID[e.id] = e
+	for c.ranked[e.rank] != nil {
+		e.rank++ // the same blob from another origin
+	}
+	c.ranked[e.rank] = e
 	return e
 }
 

@@ -32,6 +32,7 @@ const loadRetry = 5 * time.Second
 type entry struct {
 	c      *Cache
 	id     uint32
+	rank   uint64 // what the policy knows it as, see rankOf
 	origin string
 	desc   ocispec.Descriptor
 	key    digest.Digest // of both, see keyOf; under c.mu and mu once it is verified
@@ -252,12 +253,12 @@ func (e *entry) list(o *opened) {
 	c.policyMu.Lock()
 	defer c.policyMu.Unlock()
 	if !c.cfg.WholeBlobs {
-		c.policy.Remove(runKey{e.id, allRuns})
+		c.policy.Remove(runKey{e.rank, allRuns})
 	}
 	var cost int64
 	for i, b := range o.held.Runs() {
 		if !c.cfg.WholeBlobs {
-			c.policy.Add(runKey{e.id, int32(i)}, b.Content())
+			c.policy.Add(runKey{e.rank, int32(i)}, b.Content())
 		}
 		cost += b.Blocks()*presence.Block + runOverhead
 	}
@@ -332,15 +333,15 @@ func (e *entry) unlist() {
 			delete(c.blobs, key)
 		}
 	}
-	delete(c.byID, e.id)
+	delete(c.ranked, e.rank)
 }
 
 // unit returns what the policy knows the run of e as that has the byte at off.
 func (e *entry) unit(off int64) runKey {
 	if e.c.cfg.WholeBlobs {
-		return runKey{e.id, allRuns}
+		return runKey{e.rank, allRuns}
 	}
-	return runKey{e.id, int32(off / presence.Run)}
+	return runKey{e.rank, int32(off / presence.Run)}
 }
 
 func roundUp(n, unit int64) int64 { return (n + unit - 1) / unit * unit }

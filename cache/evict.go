@@ -84,7 +84,7 @@ func (c *Cache) victims(goal int64) (batch []victim, more bool) {
 			break
 		}
 		more = true
-		e := c.byID[key.entry]
+		e := c.ranked[key.entry]
 		if e == nil {
 			continue
 		}
@@ -135,7 +135,7 @@ func (e *entry) relist(runs []int) {
 		if o != nil {
 			n = o.held.Ranges(i).Content()
 		}
-		e.c.policy.Add(runKey{e.id, int32(i)}, n)
+		e.c.policy.Add(runKey{e.rank, int32(i)}, n)
 	}
 }
 
@@ -151,7 +151,7 @@ func (c *Cache) evictCold(goal int64) error {
 	if err != nil {
 		c.cold = nil
 		c.policyMu.Lock()
-		c.policy.Add(runKey{e.id, allRuns}, e.cost.Load())
+		c.policy.Add(runKey{e.rank, allRuns}, e.cost.Load())
 		c.policyMu.Unlock()
 		return err
 	}
@@ -237,7 +237,7 @@ func (o *opened) take(runs []int) (taken []presence.Ranges, cost int64) {
 		if n := taken[k].Blocks(); n > 0 {
 			cost += n*presence.Block + runOverhead
 		}
-		e.c.policy.Remove(runKey{e.id, int32(i)})
+		e.c.policy.Remove(runKey{e.rank, int32(i)})
 	}
 	e.charge(-cost)
 	return taken, cost

@@ -1,6 +1,8 @@
 package cache
 
 import (
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,6 +47,13 @@ func keyOf(origin string, d digest.Digest) digest.Digest {
 		return d
 	}
 	return digest.FromString(d.String() + " from " + origin)
+}
+
+// rankOf returns what the eviction policy knows the blob d as. It is the same when
+// a blob that was evicted comes again: policies remember some of those.
+func rankOf(d digest.Digest) uint64 {
+	sum := sha256.Sum256([]byte(d))
+	return binary.LittleEndian.Uint64(sum[:])
 }
 
 func pathOf(key digest.Digest) paths {
@@ -157,10 +166,10 @@ func (e *entry) removeFiles() error {
 	c.policyMu.Lock()
 	if e.listed && !c.cfg.WholeBlobs {
 		for i := range (e.desc.Size + presence.Run - 1) / presence.Run {
-			c.policy.Remove(runKey{e.id, int32(i)})
+			c.policy.Remove(runKey{e.rank, int32(i)})
 		}
 	}
-	c.policy.Remove(runKey{e.id, allRuns})
+	c.policy.Remove(runKey{e.rank, allRuns})
 	c.policyMu.Unlock()
 	e.listed = true
 	e.charge(-e.cost.Load())

@@ -108,7 +108,7 @@ func (c *Cache) adoptLocked(f found) *entry {
 	e.charge(f.allocated + blobOverhead)
 	c.policyMu.Lock()
 	defer c.policyMu.Unlock()
-	c.policy.Add(runKey{e.id, allRuns}, f.allocated)
+	c.policy.Add(runKey{e.rank, allRuns}, f.allocated)
 	return e
 }
 

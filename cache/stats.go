@@ -37,7 +37,7 @@ type counters struct {
 // Stats returns the counters. They are read one by one, not at one moment.
 func (c *Cache) Stats() Stats {
 	c.mu.Lock()
-	blobs, open := len(c.blobs), len(c.loaded)
+	blobs, open := len(c.ranked), len(c.loaded)
 	c.mu.Unlock()
 	c.queue.mu.Lock()
 	queued := c.queue.bytes

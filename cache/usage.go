@@ -7,7 +7,7 @@ import "github.com/opencontainers/go-digest"
 func (c *Cache) BlobBytes(d digest.Digest) (n int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for _, e := range c.blobs {
+	for _, e := range c.ranked {
 		if e.desc.Digest == d {
 			n += e.cost.Load()
 		}

@@ -28,8 +28,8 @@ const (
 
 // MarkVerified says that the caller has found the bytes that it stored, which are
 // all there are, to have the digest. From now on the content belongs to the digest
-// and to no origin. That is durable after the next checkpoint; a crash before that
-// costs the content.
+// and to no origin, unless it was removed meanwhile. That is durable after the next
+// checkpoint; a crash before that costs the content.
 func (x *Content) MarkVerified() error {
 	if !x.Complete() {
 		return fmt.Errorf("marking blob %s as verified: %w", x.o.e.desc.Digest, ErrNotHeld)
@@ -86,14 +86,14 @@ func (o *opened) promote(now time.Time) error {
 	o.writing.Lock()
 	defer o.writing.Unlock()
 	if o.gone {
-		return errRemoved
+		return nil // removed meanwhile; who holds it has the right bytes
 	}
 	e.persisting.Lock()
 	defer e.persisting.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if e.now.Load() != o {
-		return errRemoved
+		return nil
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -47,8 +47,8 @@ func (c *Cache) Blobs() []BlobInfo {
 func (c *Cache) entries() []*entry {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	all := make([]*entry, 0, len(c.byID))
-	for _, e := range c.byID {
+	all := make([]*entry, 0, len(c.ranked))
+	for _, e := range c.ranked {
 		all = append(all, e)
 	}
 	return all
@@ -103,7 +103,7 @@ func (c *Cache) evictBlobs(goal int64) error {
 			return nil
 		}
 		c.mu.Lock()
-		e := c.byID[key.entry]
+		e := c.ranked[key.entry]
 		c.mu.Unlock()
 		if e == nil {
 			continue
