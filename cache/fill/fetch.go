@@ -1,0 +1,144 @@
+package fill
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"sync"
+
+	"github.com/reprise-containers/reprise/cache"
+)
+
+// piece is how much of an answer is stored at a time at most, in bytes.
+const piece = 256 << 10
+
+var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
+
+// skipHeld is how many bytes that are in the cache already make it worth to end a
+// fetch and begin another one behind them.
+const skipHeld = 4 << 20
+
+// run is what a fetch does, beside everybody.
+func (t *fetch) run(ctx context.Context) {
+	f := t.f
+	defer f.g.close(f)
+	defer t.x.Release()
+	f.g.count.fetches.Add(1)
+	f.g.count.fetching.Add(1)
+	sum, err := t.receive(ctx)
+	f.g.count.fetching.Add(-1)
+	refused := errors.Is(err, cache.ErrNotStored)
+	broken := err != nil && !refused && !errors.Is(err, errSkip)
+	if broken {
+		f.g.count.broken.Add(1)
+	}
+	if err == nil && sum != nil {
+		t.judge(sum)
+	}
+	t.owner.fail(err, broken)
+	f.ended(t, broken, refused)
+	if err == nil {
+		f.verify(ctx, t.x)
+	}
+}
+
+// errSkip ends a fetch that came to bytes that are in the cache already.
+var errSkip = errors.New("what follows is in the cache")
+
+// receive stores what the source sends. If that was the whole of a blob of which
+// nothing was there before, it returns the hash of it.
+func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
+	var sum hash.Hash
+	if held, until := t.x.Extent(0, t.f.size); t.Extent == (Extent{0, t.f.size}) && !held && until == t.f.size {
+		sum = t.x.Descriptor().Digest.Algorithm().Hash()
+	}
+	body, err := t.src.Open(ctx, t.Off, t.End-t.Off)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	defer context.AfterFunc(ctx, func() { body.Close() })()
+	buf := pieces.Get().(*[piece]byte)
+	defer pieces.Put(buf)
+	for pos := t.Off; pos < t.End; {
+		n, err := body.Read(buf[:min(piece, t.End-pos)])
+		if n > 0 {
+			t.f.g.count.bytes.Add(int64(n))
+			if t.owner.background() {
+				t.f.g.count.background.Add(int64(n))
+			}
+			if err := t.x.Store(ctx, buf[:n], pos); err != nil {
+				return nil, err
+			}
+			if sum != nil {
+				_, _ = sum.Write(buf[:n])
+			}
+			pos += int64(n)
+			t.f.arrived(t, pos)
+		}
+		switch {
+		case pos == t.End:
+		case err == io.EOF: //nolint:errorlint // as io.Reader has it
+			return nil, fmt.Errorf("fetching blob %s: the answer ended at %d of %d: %w", t.x.Descriptor().Digest, pos, t.End, io.ErrUnexpectedEOF)
+		case err != nil:
+			return nil, fmt.Errorf("fetching blob %s at %d: %w", t.x.Descriptor().Digest, pos, err)
+		case sum == nil && t.skips(pos):
+			return nil, errSkip
+		}
+	}
+	return sum, nil
+}
+
+// skips reports whether much of what follows is in the cache.
+func (t *fetch) skips(pos int64) bool {
+	if t.End-pos < skipHeld {
+		return false
+	}
+	held, until := t.x.Extent(pos, pos+skipHeld)
+	return held && until == pos+skipHeld
+}
+
+// judge marks the content as verified, or as wrong.
+func (t *fetch) judge(sum hash.Hash) {
+	if string(sum.Sum(nil)) == string(decoded(t.x.Descriptor().Digest)) {
+		t.f.verdict(t.x, t.x.MarkVerified())
+		return
+	}
+	err := fmt.Errorf("fetching blob %s: %w", t.x.Descriptor().Digest, ErrMismatch)
+	_ = t.x.Drop(true) // an error is counted by the cache
+	t.f.verdict(t.x, err)
+}
+
+// verify has the content verified by reading it, if all of it is there and nobody
+// has done that or is about to.
+func (f *filling) verify(ctx context.Context, x *cache.Content) {
+	f.mu.Lock()
+	if f.verifying || f.wrong || f.right || x.Verified() || !x.Complete() {
+		f.mu.Unlock()
+		return
+	}
+	f.verifying = true
+	f.mu.Unlock()
+	err := x.Verify(ctx, nil)
+	f.mu.Lock()
+	f.verifying = false
+	f.mu.Unlock()
+	f.verdict(x, err)
+}
+
+// verdict takes note of what a verification has found.
+func (f *filling) verdict(x *cache.Content, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case err == nil:
+		f.right = true
+		f.g.count.verified.Add(1)
+	case errors.Is(err, ErrMismatch):
+		f.wrong = true
+		f.g.count.mismatches.Add(1)
+	}
+	f.wake()
+}

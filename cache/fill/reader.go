@@ -1,0 +1,343 @@
+package fill
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/cache"
+	"github.com/reprise-containers/reprise/remote/blob"
+)
+
+// tail is what a reader of a whole blob gets only when the blob is verified, in
+// bytes.
+const tail = 64 << 10
+
+// sendBelow is from how many bytes on it is worth to have the kernel send a file.
+const sendBelow = 64 << 10
+
+// Reader reads some bytes of a blob, from the cache and from those who fetch them.
+// It is for one goroutine.
+type Reader struct {
+	g   *Group
+	f   *filling
+	x   *cache.Content
+	src Source
+	ctx context.Context //nolint:containedctx // of the client's request, whose answer this is
+
+	pos, end int64
+	whole    bool // the last bytes wait for the verdict
+	quiet    bool // nobody waits for it
+	file     *os.File
+	straight *direct
+
+	mu     sync.Mutex
+	gone   bool  // closed: nobody to tell
+	err    error // of the last fetch that was begun for it
+	failed int   // such errors in a row
+}
+
+// Reader returns a reader of the n bytes at off of the content's blob, which the
+// caller goes on to hold until it has closed the reader. What is missing is fetched
+// from src, or by others. It starts nothing before it is read. Errors wrap
+// ErrMismatch if the blob is not what its digest says, cancellation of ctx, or what
+// src said last.
+func (g *Group) Reader(ctx context.Context, x *cache.Content, src Source, off, n int64) *Reader {
+	g.count.readers.Add(1)
+	size := x.Descriptor().Size
+	end := min(off+n, size)
+	return &Reader{
+		g: g, f: g.open(x), x: x, src: src, ctx: ctx,
+		pos: off, end: end, whole: off == 0 && end == size,
+	}
+}
+
+// Close ends the reader. What is being fetched for it goes on.
+func (r *Reader) Close() error {
+	r.mu.Lock()
+	gone := r.gone
+	r.gone = true
+	r.mu.Unlock()
+	if gone {
+		return nil
+	}
+	r.g.count.readers.Add(-1)
+	r.g.close(r.f)
+	if r.straight != nil {
+		r.straight.close()
+	}
+	if r.file != nil {
+		return r.file.Close()
+	}
+	return nil
+}
+
+// background reports whether nobody waits for what is fetched for r.
+func (r *Reader) background() bool { return r.quiet }
+
+// fail tells the reader how a fetch of its own ended. It is the only one told.
+func (r *Reader) fail(err error, broken bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if broken {
+		r.err = err
+		r.failed++
+	} else if err == nil {
+		r.err, r.failed = nil, 0
+	}
+}
+
+// Read implements io.Reader.
+func (r *Reader) Read(p []byte) (int, error) {
+	if r.pos >= r.end {
+		return 0, io.EOF
+	}
+	if len(p) == 0 {
+		return 0, nil
+	}
+	n, err := r.ready(int64(len(p)))
+	if err != nil {
+		return 0, err
+	}
+	if r.straight != nil {
+		return r.readStraight(p)
+	}
+	got, err := r.x.ReadAt(p[:n], r.pos)
+	if got == int(n) {
+		r.pos += n
+		return got, nil
+	}
+	if errors.Is(err, cache.ErrNotHeld) {
+		// The disk did not return it, and it is missing now.
+		return r.Read(p)
+	}
+	return 0, err
+}
+
+// WriteTo implements io.WriterTo: what is in the cache goes from its file to w
+// without a detour, if w can do that.
+func (r *Reader) WriteTo(w io.Writer) (int64, error) {
+	start := r.pos
+	var buf *[piece]byte
+	defer func() {
+		if buf != nil {
+			pieces.Put(buf)
+		}
+	}()
+	for r.pos < r.end {
+		n, err := r.ready(r.end - r.pos)
+		if err != nil {
+			return r.pos - start, err
+		}
+		if n >= sendBelow && r.straight == nil {
+			if sent, err := r.send(w, n); sent > 0 || err != nil {
+				if err != nil {
+					return r.pos - start, err
+				}
+				continue
+			}
+		}
+		if buf == nil {
+			buf = pieces.Get().(*[piece]byte)
+		}
+		got, err := r.Read(buf[:min(n, piece)])
+		if err != nil {
+			return r.pos - start, err
+		}
+		if _, err := w.Write(buf[:got]); err != nil {
+			return r.pos - start - int64(got), fmt.Errorf("writing to the client: %w", err)
+		}
+	}
+	return r.pos - start, nil
+}
+
+// send sends n bytes that are in the cache from its file. It returns 0 and no error
+// if that can't be done.
+func (r *Reader) send(w io.Writer, n int64) (int64, error) {
+	if r.file == nil {
+		f, err := r.x.Open(r.pos)
+		if err != nil {
+			return 0, nil
+		}
+		r.file = f
+	} else if _, err := r.file.Seek(r.pos, io.SeekStart); err != nil {
+		return 0, nil
+	}
+	sent, err := io.Copy(w, io.LimitReader(r.file, n))
+	r.pos += sent
+	r.x.Used(sent)
+	if err != nil {
+		return sent, fmt.Errorf("sending blob %s: %w", r.x.Descriptor().Digest, err)
+	}
+	if sent < n {
+		return sent, fmt.Errorf("sending blob %s: its file ends at %d: %w", r.x.Descriptor().Digest, r.pos, io.ErrUnexpectedEOF)
+	}
+	return sent, nil
+}
+
+// ready waits until something of the next n bytes can be read, and returns how many.
+func (r *Reader) ready(n int64) (int64, error) {
+	for r.straight == nil {
+		if err := r.ctx.Err(); err != nil {
+			return 0, err
+		}
+		end := r.pos + n
+		if r.whole && !r.verified() {
+			if end = min(end, r.f.size-tail); r.pos >= end {
+				return r.last(n)
+			}
+		}
+		done, err := r.step(r.pos, end, r.end)
+		if done > 0 || err != nil {
+			return done, err
+		}
+	}
+	return n, nil
+}
+
+// last waits for the verdict on the whole blob, of which the last bytes are next.
+func (r *Reader) last(n int64) (int64, error) {
+	for !r.verified() && r.straight == nil {
+		// The first missing byte of the whole, if there is one.
+		held, until := r.x.Extent(0, r.f.size)
+		if held && until == r.f.size {
+			if err := r.verdict(); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		from := int64(0)
+		if held {
+			from = until
+		}
+		if _, err := r.step(from, r.f.size, r.f.size); err != nil {
+			return 0, err
+		}
+	}
+	return min(n, r.end-r.pos), nil
+}
+
+// verdict has the blob verified, all of which is there, or waits for who does that.
+func (r *Reader) verdict() error {
+	r.f.mu.Lock()
+	wrong, busy, changed := r.f.wrong, r.f.verifying || len(r.f.fetches) > 0, r.f.changed
+	r.f.mu.Unlock()
+	switch {
+	case wrong:
+		return r.mismatch()
+	case busy:
+		return r.wait(changed)
+	}
+	r.f.verify(r.ctx, r.x)
+	if r.verified() {
+		return nil
+	}
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	if r.f.wrong {
+		return r.mismatch()
+	}
+	if err := r.ctx.Err(); err != nil || r.f.verifying {
+		return err
+	}
+	r.straight = &direct{r: r} // the cache lost it
+	return nil
+}
+
+// verified reports whether the blob was found to be what its digest says.
+func (r *Reader) verified() bool {
+	if r.x.Verified() {
+		return true
+	}
+	r.f.mu.Lock()
+	defer r.f.mu.Unlock()
+	return r.f.right
+}
+
+func (r *Reader) mismatch() error {
+	return fmt.Errorf("reading blob %s: %w", r.x.Descriptor().Digest, ErrMismatch)
+}
+
+// step looks at off, and returns how many bytes from there to end are in the cache.
+// If there are none, it waits for somebody who fetches them, for a reader that wants
+// all up to limit, or begins a fetch.
+func (r *Reader) step(off, end, limit int64) (int64, error) {
+	at := r.f.look(r, off, limit)
+	switch {
+	case at.wrong:
+		return 0, r.mismatch()
+	case at.held > 0:
+		return min(at.held, end-off), nil
+	case at.direct:
+		r.g.count.direct.Add(1)
+		r.straight = &direct{r: r}
+		return 0, nil
+	case at.wait != nil:
+		r.g.count.joined.Add(1)
+		return 0, r.wait(at.wait)
+	}
+	return 0, r.begin(at.fetch)
+}
+
+func (r *Reader) wait(changed <-chan struct{}) error {
+	r.g.count.waiting.Add(1)
+	defer r.g.count.waiting.Add(-1)
+	select {
+	case <-changed:
+		return nil
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	case <-r.g.stopped:
+		return ErrStopped
+	}
+}
+
+// begin starts a fetch, unless the reader's own source failed too often.
+func (r *Reader) begin(t *fetch) error {
+	err := r.patience()
+	if err == nil {
+		r.g.open(r.x) // for the fetch
+		if err = r.g.start(r.ctx, t.run); err != nil {
+			r.g.close(r.f)
+		}
+	}
+	if err != nil {
+		r.f.ended(t, false, false)
+		t.x.Release()
+	}
+	return err
+}
+
+// patience waits before another attempt, or returns why there is none.
+func (r *Reader) patience() error {
+	r.mu.Lock()
+	err, failed := r.err, r.failed
+	r.mu.Unlock()
+	if failed == 0 {
+		return nil
+	}
+	if failed >= r.g.cfg.Attempts || blob.IsPermanent(err) {
+		return err
+	}
+	timer := time.NewTimer(r.g.cfg.Backoff << (failed - 1))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	}
+}
+
+// decoded returns the bytes of a digest's value.
+func decoded(d digest.Digest) []byte {
+	b, _ := hex.DecodeString(d.Encoded()) // the cache takes no invalid digests
+	return b
+}
