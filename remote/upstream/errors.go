@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"net/url"
 	"regexp"
@@ -29,13 +28,19 @@ func (e *Error) Error() string {
 	return fmt.Sprintf("%s %s: %s", e.Method, e.URL, redact(e.Err.Error()))
 }
 
-// Unwrap returns the cause.
+// GoString implements fmt.GoStringer, so that %#v does not go below Error.
+func (e *Error) GoString() string { return e.Error() }
+
+// MarshalText implements encoding.TextMarshaler for the same reason.
+func (e *Error) MarshalText() ([]byte, error) { return []byte(e.Error()), nil }
+
+// Unwrap returns the cause, whose own text is not redacted.
 func (e *Error) Unwrap() error { return e.Err }
 
 // Timeout reports whether the registry did not answer, or went on, in time.
 func (e *Error) Timeout() bool {
-	var n net.Error
-	return errors.As(e.Err, &n) && n.Timeout() || errors.Is(e.Err, context.DeadlineExceeded)
+	var n interface{ Timeout() bool } // also of transport.StallError, which is no net.Error
+	return errors.As(e.Err, &n) && n.Timeout()
 }
 
 // Temporary reports whether the same request may succeed later.

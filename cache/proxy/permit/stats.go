@@ -1,7 +1,10 @@
 package permit
 
+import "net/http"
+
 // Stats are counts since the Checker was made. Of the Checks, each is in one of
-// Trusted, Hits, NegativeHits, Joined and Heads, or was given up by its caller.
+// Trusted, Hits, NegativeHits, Joined and Heads, or was given up by its caller; one
+// that waited for a HEAD that was given up may be in Heads in its place.
 type Stats struct {
 	Checks       int64
 	Trusted      int64 // allowed without asking
@@ -14,11 +17,31 @@ type Stats struct {
 	Allowed                           int64
 	Unauthorized, Forbidden, NotFound int64 // 401, 403, 404
 	Limited                           int64 // 429
-	Failed                            int64 // 5xx, or whatever makes no sense
+	Failed                            int64 // 5xx, and whatever else
 	Unreached                         int64 // none
 
 	Stale   int64 // checks allowed by an earlier answer because of Limited, Failed or Unreached
 	Revoked int64 // kept permissions that a refusal ended
 	Evicted int64 // kept answers that had to make room
 	Entries int   // kept now
+}
+
+// count counts an answer, or that there was none.
+func (s *Stats) count(status int, v verdict, err error) {
+	switch {
+	case err != nil:
+		s.Unreached++
+	case v == allowed:
+		s.Allowed++
+	case status == http.StatusUnauthorized:
+		s.Unauthorized++
+	case status == http.StatusForbidden:
+		s.Forbidden++
+	case status == http.StatusNotFound:
+		s.NotFound++
+	case status == http.StatusTooManyRequests:
+		s.Limited++
+	default:
+		s.Failed++
+	}
 }
