@@ -305,7 +305,7 @@ func (x *exchange) storeItem(m *served) error {
 	if err := c.Store(ctx, m.item.body, 0); err != nil {
 		return err
 	}
-	return c.MarkVerified(ctx)
+	return c.MarkVerified()
 }
 
 // remember links the tag, if one was asked for, and the digest to the manifest.
