@@ -1,0 +1,156 @@
+package metrics
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/reprise-containers/reprise/cache/proxy"
+	"github.com/reprise-containers/reprise/remote/upstream"
+)
+
+// cachePrefix is that of all metrics of the registry cache.
+const cachePrefix = "reprise_registry_cache_"
+
+// RegistryCache is the set of metrics of a registry cache. It is told of requests
+// and of what is asked upstream, and looks at what the rest counts when it is asked.
+type RegistryCache struct {
+	registry *prometheus.Registry
+
+	requests        *prometheus.CounterVec
+	requestSeconds  *prometheus.HistogramVec
+	requestBytes    *prometheus.CounterVec
+	aborted         *prometheus.CounterVec
+	upstreamSeconds *prometheus.HistogramVec
+	upstreamAnswers *prometheus.CounterVec
+	hosts           names
+	connections     atomic.Int64
+}
+
+// NewRegistryCache returns the metrics of one registry cache.
+func NewRegistryCache() *RegistryCache {
+	m := &RegistryCache{
+		registry: prometheus.NewRegistry(),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: cachePrefix + "requests_total",
+			Help: "Requests by kind (blobs, manifests, ...), outcome (hit, miss, ...) and status code.",
+		}, []string{"kind", "outcome", "code"}),
+		requestSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    cachePrefix + "request_seconds",
+			Help:    "Duration of requests to the end of their answers, by kind and outcome.",
+			Buckets: prometheus.ExponentialBuckets(250e-6, 4, 12), // 250 us to 17 min
+		}, []string{"kind", "outcome"}),
+		requestBytes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: cachePrefix + "sent_bytes_total", Help: "Bytes of bodies sent to clients, by kind and outcome.",
+		}, []string{"kind", "outcome"}),
+		aborted: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: cachePrefix + "aborted_total", Help: "Answers that were cut off, by the client or by the cache, by kind.",
+		}, []string{"kind"}),
+		upstreamSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    cachePrefix + "upstream_seconds",
+			Help:    "Time to the head of an upstream's answer, by host and by what was asked for (check, manifest or list, blob).",
+			Buckets: prometheus.ExponentialBuckets(1e-3, 2, 17), // 1 ms to 65 s
+		}, []string{"host", "request"}),
+		upstreamAnswers: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: cachePrefix + "upstream_answers_total", Help: "Answers of upstreams by host and status code, \"error\" where there was none.",
+		}, []string{"host", "code"}),
+	}
+	m.registry.MustRegister(m.requests, m.requestSeconds, m.requestBytes, m.aborted, m.upstreamSeconds, m.upstreamAnswers,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: cachePrefix + "connections", Help: "Connections of clients.",
+		}, func() float64 { return float64(m.connections.Load()) }),
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Observe implements proxy.Observer.
+func (m *RegistryCache) Observe(r proxy.Record) {
+	kind, outcome := r.Kind, string(r.Outcome)
+	m.requests.WithLabelValues(kind, outcome, strconv.Itoa(r.Status)).Inc()
+	m.requestSeconds.WithLabelValues(kind, outcome).Observe(r.Duration.Seconds())
+	m.requestBytes.WithLabelValues(kind, outcome).Add(float64(r.Bytes))
+	if r.Aborted {
+		m.aborted.WithLabelValues(kind).Inc()
+	}
+}
+
+// ObserveUpstream is told of each request that got to an upstream.
+func (m *RegistryCache) ObserveUpstream(o upstream.Observation) {
+	host := m.hosts.bounded(o.Host)
+	code := "error"
+	if o.Status != 0 {
+		code = strconv.Itoa(o.Status)
+	}
+	m.upstreamAnswers.WithLabelValues(host, code).Inc()
+	if o.Status == 0 {
+		return
+	}
+	request := "manifest"
+	switch {
+	case o.Method == http.MethodHead:
+		request = "check"
+	case o.Blob:
+		request = "blob"
+	}
+	m.upstreamSeconds.WithLabelValues(host, request).Observe(o.Took.Seconds())
+}
+
+// ConnState counts connections, as http.Server.ConnState.
+func (m *RegistryCache) ConnState(_ net.Conn, s http.ConnState) {
+	switch s {
+	case http.StateNew:
+		m.connections.Add(1)
+	case http.StateClosed, http.StateHijacked:
+		m.connections.Add(-1)
+	}
+}
+
+// Handler serves /metrics, /healthz, which answers as long as the process does, and
+// /readyz, which answers 503 unless ready returns true.
+func (m *RegistryCache) Handler(ready func() bool) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /metrics", promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{}))
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !ready() {
+			http.Error(w, "not serving", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	})
+	return mux
+}
+
+// maxNames is how many hosts have metrics of their own: clients may name as many as
+// a rule lets them, and registries redirect to many.
+const maxNames = 64
+
+// names bounds the values of a label. The zero value is ready for use.
+type names struct {
+	mu    sync.Mutex
+	known map[string]bool
+}
+
+// bounded returns name, or "other" if there are too many already.
+func (n *names) bounded(name string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.known[name] {
+		return name
+	}
+	if len(n.known) >= maxNames {
+		return "other"
+	}
+	if n.known == nil {
+		n.known = make(map[string]bool)
+	}
+	n.known[name] = true
+	return name
+}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"sync/atomic"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/reprise-containers/reprise/cache/proxy"
+	"github.com/reprise-containers/reprise/cmd/internal/accesslog"
+	"github.com/reprise-containers/reprise/cmd/internal/cacheadmin"
+	"github.com/reprise-containers/reprise/cmd/internal/cachechain"
+	"github.com/reprise-containers/reprise/cmd/internal/cacheconfig"
+	"github.com/reprise-containers/reprise/cmd/internal/certs"
+	"github.com/reprise-containers/reprise/cmd/internal/metrics"
+	"github.com/reprise-containers/reprise/cmd/internal/program"
+)
+
+const (
+	// drainFor is how long clients may finish when the cache is told to end: less
+	// than the 30 s after which Kubernetes kills.
+	drainFor = 25 * time.Second
+	// maxHeader bounds the head of a request, in bytes. Tokens are in there.
+	maxHeader = 64 << 10
+	// idleFor is how long a connection is kept for a next request.
+	idleFor = 2 * time.Minute
+)
+
+// service is a registry cache with its listeners.
+type service struct {
+	cfg    cacheconfig.Cache
+	log    *slog.Logger
+	data   *cachechain.DataPath
+	keys   *certs.Keeper
+	access *accesslog.Log // nil: none
+	chain  *cachechain.Chain
+	counts *metrics.RegistryCache
+
+	clients, admin, watched net.Listener // watched: metrics; nil: none
+	ready                   atomic.Bool
+	closers                 []func() error // last to first
+}
+
+// serve builds a registry cache and runs it until ctx ends.
+func serve(ctx context.Context, cfg cacheconfig.Cache) (err error) {
+	s := &service{cfg: cfg, log: newLog(cfg.Log), counts: metrics.NewRegistryCache()}
+	defer func() {
+		for i := len(s.closers) - 1; i >= 0; i-- {
+			err = errors.Join(err, s.closers[i]())
+		}
+	}()
+	if err := s.open(); err != nil {
+		return err
+	}
+	err = program.Run(ctx, s.stages()...)
+	s.log.Info("registry-cache has ended")
+	return err
+}
+
+func newLog(cfg cacheconfig.Log) *slog.Logger {
+	var level slog.Level
+	_ = level.UnmarshalText([]byte(cfg.Level)) // which was validated
+	opts := &slog.HandlerOptions{Level: level}
+	if cfg.Format == "json" {
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts))
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts))
+}
+
+// open opens everything that can fail to be opened.
+func (s *service) open() (err error) {
+	if s.data, err = cachechain.OpenDataPath(s.cfg.DataPath); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.data.Close)
+	t := s.cfg.Server.TLS
+	s.keys, err = certs.New(certs.Files{Cert: t.CertPath, Key: t.KeyPath, ClientCA: t.ClientCAPath, Roots: t.CAPath},
+		s.rootsChanged, func(err error) {
+			s.log.Error("changed certificates can not be used; the ones before still are", "error", err)
+		})
+	if err != nil {
+		return fmt.Errorf("server.tls: %w", err)
+	}
+	// Before anything else makes files, see cacheadmin.Listen.
+	if s.admin, err = cacheadmin.Listen(s.cfg.DataPath); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.admin.Close)
+	if err := s.openAccessLog(); err != nil {
+		return err
+	}
+	if s.chain, err = cachechain.Open(s.cfg, s.data, s.keys, s.watch()); err != nil {
+		return err
+	}
+	s.closers = append(s.closers, s.chain.Close)
+	s.counts.Export(s.snapshot)
+	return s.listen()
+}
+
+func (s *service) listen() (err error) {
+	if s.clients, err = net.Listen("tcp", s.cfg.Server.Address); err != nil {
+		return fmt.Errorf("server.address: %w", err)
+	}
+	if s.cfg.Metrics.Address == "" {
+		return nil
+	}
+	if s.watched, err = net.Listen("tcp", s.cfg.Metrics.Address); err != nil {
+		return errors.Join(fmt.Errorf("metrics.address: %w", err), s.clients.Close())
+	}
+	return nil
+}
+
+func (s *service) openAccessLog() (err error) {
+	cfg := s.cfg.AccessLog
+	if cfg.Path == "" {
+		return nil
+	}
+	s.access, err = accesslog.Open(accesslog.Config{
+		Path: cfg.Path, Trace: cfg.Format == "trace", Anonymize: cfg.Anonymize, Salt: s.data.Salt,
+	}, func(err error) { s.log.Error("requests are not logged", "error", err) })
+	if err != nil {
+		return fmt.Errorf("accessLog.path: %w", err)
+	}
+	s.closers = append(s.closers, s.access.Close)
+	return nil
+}
+
+// snapshot returns what metrics are made of.
+func (s *service) snapshot() metrics.CacheSnapshot {
+	now := s.chain.Snapshot()
+	now.MaxBytes = int64(s.cfg.GC.Disk.MaxSize)
+	if s.access != nil {
+		now.LostLog = s.access.Lost()
+	}
+	return now
+}
+
+// rootsChanged is told when files with authorities of upstreams were changed.
+func (s *service) rootsChanged() { s.chain.Upstream.SetRoots(s.keys.Roots()) }
+
+// observers tells several of each request.
+type observers []proxy.Observer
+
+// Observe implements proxy.Observer.
+func (o observers) Observe(r proxy.Record) {
+	for _, one := range o {
+		one.Observe(r)
+	}
+}
+
+func (s *service) watch() cachechain.Watch {
+	told := observers{s.counts}
+	if s.access != nil {
+		told = append(told, s.access)
+	}
+	return cachechain.Watch{Log: s.log, Requests: told, Upstream: s.counts.ObserveUpstream, UserAgent: "reprise-registry-cache/" + version}
+}
+
+// stages are what runs. Who watches and logs comes first and ends last, clients are
+// the first to be turned away.
+func (s *service) stages() []program.Stage {
+	watching := program.Stage{{Name: "watching certificates", Run: s.keys.Run}, {Name: "handling SIGHUP", Run: s.hangUps}}
+	if s.access != nil {
+		watching = append(watching, program.Task{Name: "logging requests", Run: s.access.Run})
+	}
+	if s.watched != nil {
+		watching = append(watching, program.Task{Name: "serving metrics", Run: s.serveMetrics})
+	}
+	admin := s.chain.Admin(cacheadmin.Stat{
+		Version: version, Started: time.Now(), DataPath: s.cfg.DataPath,
+		Address: s.clients.Addr().String(), MaxBytes: int64(s.cfg.GC.Disk.MaxSize),
+	})
+	stages := append([]program.Stage{watching}, s.chain.Stages()...)
+	return append(stages,
+		program.Stage{{Name: "serving the operator", Run: func(ctx context.Context) error { return admin.Serve(ctx, s.admin) }}},
+		program.Stage{{Name: "serving clients", Run: s.serveClients}},
+	)
+}
+
+// hangUps opens the access log again at each SIGHUP, for those who rotate it.
+func (s *service) hangUps(ctx context.Context) error {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, unix.SIGHUP)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-signals:
+			if s.access == nil {
+				continue
+			}
+			if err := s.access.Reopen(); err != nil {
+				s.log.Error("opening the access log again", "error", err)
+			}
+		}
+	}
+}
+
+// serveMetrics serves who watches the cache.
+func (s *service) serveMetrics(ctx context.Context) error {
+	server := &http.Server{
+		Handler: s.counts.Handler(s.ready.Load), ReadHeaderTimeout: 10 * time.Second,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(s.watched); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// serveClients serves until ctx ends, and then for as long as drainFor those who are
+// being served.
+func (s *service) serveClients(ctx context.Context) error {
+	timeout := time.Duration(s.cfg.Server.Timeout)
+	server := &http.Server{
+		// Not through a wrapper: it would hide from the handler that a
+		// connection can send files.
+		Handler:           s.chain.Handler,
+		ReadHeaderTimeout: timeout, ReadTimeout: timeout, IdleTimeout: idleFor, MaxHeaderBytes: maxHeader,
+		TLSConfig: s.keys.Server(), ConnState: s.counts.ConnState,
+		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	drained := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(drained)
+		s.ready.Store(false)
+		s.notify(daemon.SdNotifyStopping)
+		s.log.Info("ending; clients have time to finish", "time", drainFor)
+		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainFor)
+		defer cancel()
+		if server.Shutdown(limit) != nil {
+			s.log.Warn("clients that have not finished are cut off")
+			server.Close()
+		}
+	})
+	s.announce()
+	var err error
+	if server.TLSConfig != nil {
+		err = server.ServeTLS(s.clients, "", "")
+	} else {
+		err = server.Serve(s.clients)
+	}
+	if stop() {
+		return fmt.Errorf("serving at %s: %w", s.clients.Addr(), err)
+	}
+	<-drained
+	return nil
+}
+
+// announce says that the cache serves.
+func (s *service) announce() {
+	s.ready.Store(true)
+	watched := ""
+	if s.watched != nil {
+		watched = s.watched.Addr().String()
+	}
+	s.log.Info("serving", "address", s.clients.Addr().String(), "tls", s.keys.Server() != nil, "metrics", watched,
+		"dataPath", s.cfg.DataPath, "version", version)
+	s.notify(daemon.SdNotifyReady)
+}
+
+// notify tells systemd, if it started the cache.
+func (s *service) notify(state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		s.log.Warn("telling systemd the state of the service", "error", err)
+	}
+}
