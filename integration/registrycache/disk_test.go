@@ -84,7 +84,7 @@ func TestDiskFull(t *testing.T) {
 // says clearly that it can not start, or one that serves.
 func TestReadOnlyDisk(t *testing.T) {
 	dir := mountMemory(t, "size=64m")
-	r := beginWith(t, instance.Config{Data: filepath.Join(dir, "data"), Values: calm(nil)})
+	r := beginWith(t, instance.Config{Data: filepath.Join(dir, "data"), Values: calm(values{"disk": values{"minFree": "0B"}})})
 	kept, other := origin.Random(83, 1<<20), origin.Random(84, 1<<20)
 	r.up.AddBlob("a/b", kept)
 	r.up.AddBlob("a/b", other)

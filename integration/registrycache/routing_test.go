@@ -77,21 +77,23 @@ func TestHostRules(t *testing.T) {
 	defer up.Close()
 	blob := origin.Random(51, 1000)
 	up.AddBlob("a/b", blob)
-	host, port, _ := net.SplitHostPort(up.Address)
+	_, port, _ := net.SplitHostPort(up.Address)
+	listed := net.JoinHostPort("localhost", port)
 	r := &rig{t: t, ctx: t.Context(), up: up}
-	r.cache = startCache(t, t.Context(), instance.Config{Values: values{"server": values{"upstreamRules": []values{
-		// All four numbers of the address come out of the name.
-		{"regex": `^a([0-9]+)-b([0-9]+)\.mirror\.test:7000$`, "host": strings.Replace(host, "127.0.0.1", "$group1.0.0.$group2", 1) + ":" + port, "scheme": "http"},
-	}}}})
+	r.cache = startCache(t, t.Context(), instance.Config{Values: values{"server": values{
+		"registries":    values{listed: values{"host": listed, "scheme": "http"}},
+		"upstreamRules": []values{{"regex": `^(.+)\.mirror\.test:7000$`, "host": "$group1:" + port, "scheme": "http"}},
+	}}})
 	path := "a/b/blobs/" + blob.Digest.String()
 	for host, want := range map[string]int{
-		"a127-b1.mirror.test:7000":              http.StatusOK,
-		"A127-B1.Mirror.Test:7000":              http.StatusOK,
-		"a127-b1.mirror.test":                   http.StatusNotFound,
-		"a127-b1Xmirror.test:7000":              http.StatusNotFound,
-		"evil.a127-b1.mirror.test:7000":         http.StatusNotFound,
-		"a127-b1.mirror.test:7000.evil.example": http.StatusNotFound,
-		"other.test":                            http.StatusNotFound,
+		"localhost.mirror.test:7000":              http.StatusOK,
+		"LocalHost.Mirror.Test:7000":              http.StatusOK,
+		"localhost.mirror.test":                   http.StatusNotFound,
+		"localhostXmirror.test:7000":              http.StatusNotFound,
+		"evil.localhost.mirror.test:7000":         http.StatusNotFound,
+		"localhost.mirror.test:7000.evil.example": http.StatusNotFound,
+		"elsewhere.mirror.test:7000":              http.StatusNotFound, // not in the list
+		"other.test":                              http.StatusNotFound,
 	} {
 		target := r.target("")
 		target.Host = host

@@ -14,6 +14,8 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/reprise-containers/reprise/integration/registrycache/origin"
 )
 
 // Target is a registry as a client sees it.
@@ -90,8 +92,9 @@ func (t Target) Get(ctx context.Context, path string, header map[string]string) 
 type Pull struct {
 	Repo   string
 	Digest digest.Digest
-	// Want is the whole blob.
+	// Want is the whole blob, or Blob is, whose bytes are then computed.
 	Want []byte
+	Blob *origin.Content
 	// Off and N are what is read; N 0 is all from Off on, without a Range
 	// header if Off is 0.
 	Off, N int64
@@ -108,9 +111,12 @@ type Pull struct {
 type Result struct {
 	// First and Done are when the first and the last byte had come.
 	First, Done time.Time
-	// Bytes is how many came, Tries how many requests it took.
+	// Bytes is how many right ones came, Tries how many requests it took.
 	Bytes int64
 	Tries int
+	// Broken says that an answer with wrong bytes was broken off before its
+	// end, so that nobody can take it for the blob.
+	Broken bool
 }
 
 // retryPause is between two tries of a pull.
@@ -121,7 +127,7 @@ const retryPause = 50 * time.Millisecond
 func (t Target) Pull(ctx context.Context, p Pull) (Result, error) {
 	end := p.Off + p.N
 	if p.N == 0 {
-		end = int64(len(p.Want))
+		end = p.size()
 	}
 	var r Result
 	for {
@@ -165,7 +171,7 @@ func (t Target) try(ctx context.Context, p Pull, off, end int64, r *Result) erro
 	if resp.ContentLength != end-off {
 		return fmt.Errorf("Content-Length %d for %d bytes: %w", resp.ContentLength, end-off, ErrWrong)
 	}
-	if cr := fmt.Sprintf("bytes %d-%d/%d", off, end-1, len(p.Want)); want == http.StatusPartialContent && resp.Header.Get("Content-Range") != cr {
+	if cr := fmt.Sprintf("bytes %d-%d/%d", off, end-1, p.size()); want == http.StatusPartialContent && resp.Header.Get("Content-Range") != cr {
 		return fmt.Errorf("Content-Range %q for %q: %w", resp.Header.Get("Content-Range"), cr, ErrWrong)
 	}
 	return p.compare(ctx, resp.Body, off, end, r)
@@ -183,7 +189,8 @@ func (p Pull) compare(ctx context.Context, body io.Reader, off, end int64, r *Re
 				p.First()
 			}
 		}
-		if off+int64(n) > end || !bytes.Equal(buf[:n], p.Want[off:off+int64(n)]) {
+		if off+int64(n) > end || !p.right(buf[:n], off) {
+			r.Broken = err != nil && err != io.EOF || drain(body) != nil
 			return fmt.Errorf("bytes %d to %d of %s: %w", off, off+int64(n), p.Digest, ErrWrong)
 		}
 		off += int64(n)
@@ -203,6 +210,29 @@ func (p Pull) compare(ctx context.Context, body io.Reader, off, end int64, r *Re
 			}
 		}
 	}
+}
+
+// drain reads to the end and returns an error if that is not the announced one.
+func drain(body io.Reader) error {
+	_, err := io.Copy(io.Discard, body)
+	return err
+}
+
+func (p Pull) size() int64 {
+	if p.Blob != nil {
+		return p.Blob.Size
+	}
+	return int64(len(p.Want))
+}
+
+// right reports whether got are the bytes at off.
+func (p Pull) right(got []byte, off int64) bool {
+	if p.Blob == nil {
+		return bytes.Equal(got, p.Want[off:off+int64(len(got))])
+	}
+	want := make([]byte, len(got))
+	p.Blob.ReadAt(want, off) //nolint:errcheck // what is missing is not equal
+	return bytes.Equal(got, want)
 }
 
 // Run runs n clients that begin together, and returns their first error.
