@@ -76,6 +76,7 @@ func BenchmarkSend(b *testing.B) {
 		b.Fatal(err)
 	}
 	b.SetBytes(followers * size)
+	began := processorTime(b)
 	for b.Loop() {
 		toClients(b, followers, size, func(w *net.TCPConn) error {
 			f, err := os.Open(name)
@@ -87,6 +88,7 @@ func BenchmarkSend(b *testing.B) {
 			return err
 		})
 	}
+	b.ReportMetric(float64(processorTime(b)-began)/1e9/float64(b.N), "cpu-s/op")
 }
 
 // toClients has n connections written to, each of which takes size bytes.

@@ -23,6 +23,10 @@ const tail = 64 << 10
 // sendBelow is from how many bytes on it is worth to have the kernel send a file.
 const sendBelow = 64 << 10
 
+// sendPiece is how much it is asked to send at a time, in bytes: whoever is given it
+// may want to know that the client takes some now and then.
+const sendPiece = 512 << 10
+
 // Reader reads some bytes of a blob, from the cache and from those who fetch them.
 // It is for one goroutine.
 type Reader struct {
@@ -140,9 +144,10 @@ func (r *Reader) Read(p []byte) (int, error) {
 }
 
 // WriteTo implements io.WriterTo: what is in the cache goes from its file to w
-// without a detour, if w can do that.
+// without a detour, if w is an io.ReaderFrom, which gets at most sendPiece at a time.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	start := r.pos
+	to, _ := w.(io.ReaderFrom)
 	var buf *[piece]byte
 	defer func() {
 		if buf != nil {
@@ -154,8 +159,8 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 		if err != nil {
 			return r.pos - start, err
 		}
-		if n >= sendBelow && r.straight == nil && !r.distrust {
-			if sent, err := r.send(w, n); sent > 0 || err != nil {
+		if to != nil && n >= sendBelow && r.straight == nil && !r.distrust {
+			if sent, err := r.send(to, min(n, sendPiece)); sent > 0 || err != nil {
 				if err != nil {
 					return r.pos - start, err
 				}
@@ -178,7 +183,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 
 // send sends n bytes that are in the cache from its file. It returns 0 and no error
 // if that can't be done.
-func (r *Reader) send(w io.Writer, n int64) (int64, error) {
+func (r *Reader) send(w io.ReaderFrom, n int64) (int64, error) {
 	if r.file == nil {
 		f, err := r.x.Open(r.pos)
 		if err != nil {
@@ -188,7 +193,7 @@ func (r *Reader) send(w io.Writer, n int64) (int64, error) {
 	} else if _, err := r.file.Seek(r.pos, io.SeekStart); err != nil {
 		return 0, nil
 	}
-	sent, err := io.Copy(w, io.LimitReader(r.file, n))
+	sent, err := w.ReadFrom(io.LimitReader(r.file, n))
 	r.pos += sent
 	r.x.Used(sent)
 	if sent == n {
