@@ -55,7 +55,6 @@ func benchmarkFollowers(b *testing.B, size int64, pace time.Duration) {
 	}
 	b.ReportMetric(float64(processorTime(b)-began)/1e9/float64(b.N), "cpu-s/op")
 	b.ReportMetric(float64(sent)/float64(size)/float64(b.N), "upstream/unique")
-	b.ReportMetric(float64(r.group.Stats().Joined)/followers/float64(b.N), "waits/follower")
 }
 
 // processorTime returns what the process used so far.
