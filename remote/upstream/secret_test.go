@@ -45,10 +45,10 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 		case "/hang":
 			<-r.Context().Done()
 		case "/circle":
-			http.Redirect(w, r, "/circle?sig=SECRET", 307)
+			http.Redirect(w, r, "/circle?sig=SECRET", http.StatusTemporaryRedirect)
 		}
 	})
-	broken := rawServer(t, "HTTP/1.1 nonsense https://x.example/?sig=SECRET Bearer SECRETTOKEN\r\n\r\n")
+	broken := rawServer(t, "what https://x.example/?sig=SECRET Bearer SECRETTOKEN\r\n\r\n")
 	var to string
 	home := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", to)

@@ -6,8 +6,9 @@ import (
 )
 
 // Secret is the value of an Authorization header. It prints as if it were none;
-// string(s) is what it is. In a field that is not exported fmt does not see the
-// type's methods: do not print such a struct.
+// string(s) is what it is. Two ways to write one go past its methods and are not to
+// be used: fmt does not see those of fields that are not exported, and JSON not those
+// of the keys of a map.
 type Secret string
 
 const redacted = "[redacted]"
