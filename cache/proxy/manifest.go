@@ -135,7 +135,7 @@ func (x *exchange) describe(d permit.Decision, want digest.Digest) bool {
 	h["Content-Length"] = []string{formatInt(desc.Size)}
 	h["Docker-Content-Digest"] = []string{string(want)}
 	h["Etag"] = []string{etag}
-	x.hit()
+	x.outcomeIs(OutcomePassed)
 	x.begin(http.StatusOK)
 	return true
 }
