@@ -26,12 +26,10 @@ type blobKey struct {
 
 // blob answers a request for a blob.
 func (x *exchange) blob() {
-	var rng wanted
-	class, ranged := permit.Whole, false
-	if v := x.r.Header["Range"]; len(v) == 1 && x.r.Method == http.MethodGet {
-		if rng, ranged = parseRange(v[0]); ranged {
-			class = permit.Range
-		}
+	rng, ranged := x.ranged()
+	class := permit.Whole
+	if ranged && (rng.first != 0 || rng.last >= 0) {
+		class = permit.Range
 	}
 	d, ok := x.check("", class)
 	if !ok {
@@ -48,9 +46,6 @@ func (x *exchange) blob() {
 	if x.precondition(etag) {
 		return
 	}
-	if ranged && !ifRange(x.r.Header, etag) {
-		ranged = false
-	}
 	if x.res.digest == emptyBlob {
 		x.sendItem(newItem(nil, emptyBlob), octetStream, rng, ranged)
 		return
@@ -59,6 +54,16 @@ func (x *exchange) blob() {
 		return
 	}
 	x.fetchedBlob(d.Descriptor, rng, ranged)
+}
+
+// ranged returns the range of the blob that is to be answered, if it is one.
+func (x *exchange) ranged() (wanted, bool) {
+	v := x.r.Header["Range"]
+	if len(v) != 1 || x.r.Method != http.MethodGet {
+		return wanted{}, false
+	}
+	rng, ok := parseRange(v[0])
+	return rng, ok && ifRange(x.r.Header, x.res.digest)
 }
 
 // precondition answers a request whose preconditions settle it.

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"io"
 	"net/http"
 	"strconv"
 	"time"
@@ -105,6 +106,34 @@ func (x *exchange) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// ReadFrom implements io.ReaderFrom, so that what comes from a file is sent by the
+// kernel: piece by piece, each of which has the whole of WriteTimeout.
+func (x *exchange) ReadFrom(r io.Reader) (total int64, err error) {
+	// Not through a wrapper, which would hide that it can send a file.
+	to, ok := x.w.(io.ReaderFrom)
+	if !ok {
+		to = copier{x.w}
+	}
+	for {
+		part := &io.LimitedReader{R: r, N: piece}
+		all, ok := r.(*io.LimitedReader) // more than one around a file hides it too
+		if ok {
+			part.R, part.N = all.R, min(piece, all.N)
+		}
+		want := part.N
+		x.extend()
+		n, err := to.ReadFrom(part)
+		x.sent += n
+		total += n
+		if ok {
+			all.N -= n
+		}
+		if err != nil || n < want || ok && all.N == 0 {
+			return total, err
+		}
+	}
+}
+
 // abort ends an answer of which the headers are out in a way that no client
 // takes for its end: the connection is cut.
 func (x *exchange) abort() {
@@ -124,7 +153,7 @@ func (x *exchange) record() Record {
 	return Record{
 		Host: x.r.Host, Upstream: x.target.Host, Repo: x.res.repository, Kind: kind, Reference: x.res.reference,
 		Method: x.r.Method, Path: x.r.URL.EscapedPath(), Status: x.status, Bytes: x.sent, Aborted: x.aborted,
-		Start: x.start, Duration: time.Since(x.start), Outcome: x.outcome, Age: x.age,
+		Start: x.start, Duration: time.Since(x.start), Outcome: x.outcome, TagAge: x.age,
 		UserAgent: x.r.UserAgent(), RemoteAddr: x.r.RemoteAddr,
 	}
 }

@@ -196,6 +196,21 @@ func (x *exchange) check(accept string, class permit.Class) (permit.Decision, bo
 	return d, true
 }
 
+// denied ends a permission if err is the upstream's own refusal of a GET.
+func (h *Handler) denied(r permit.Resource, auth permit.Secret, err error) {
+	e, ok := errors.AsType[*statusError](err)
+	if !ok || e.host != "" {
+		return
+	}
+	switch e.status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		h.parts.Permit.Denied(r, auth, e.status)
+	}
+}
+
+// trusted reports whether upstreams are not asked for permission.
+func (h *Handler) trusted() bool { return h.parts.Permit.Policy() == permit.Trusted }
+
 // finish counts and tells the observer, also of answers that were cut off.
 func (x *exchange) finish() {
 	x.h.count.finished(x)

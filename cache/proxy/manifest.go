@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -94,8 +93,7 @@ func (x *exchange) wantedManifest(d *permit.Decision, accept string) digest.Dige
 // because of err, for callers whom nobody would have to permit it.
 func (x *exchange) lastTag(accept string, err error) (*served, error) {
 	link, ok := x.h.parts.Index.Lookup(x.key(x.res.reference, accept))
-	e, answered := errors.AsType[*statusError](err)
-	if !ok || answered && !e.Temporary() {
+	if !ok || !inTrouble(err) {
 		return nil, err
 	}
 	m, ok := x.stored(link.Descriptor.Digest, link.Descriptor.MediaType)
@@ -137,7 +135,7 @@ func (x *exchange) describe(d permit.Decision, want digest.Digest) bool {
 	h["Content-Length"] = []string{formatInt(desc.Size)}
 	h["Docker-Content-Digest"] = []string{string(want)}
 	h["Etag"] = []string{etag}
-	x.hit()
+	x.outcomeIs(OutcomePassed)
 	x.begin(http.StatusOK)
 	return true
 }
@@ -237,7 +235,11 @@ func (x *exchange) fetchManifest(accept string) (*served, error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, newStatusError(resp, x.target)
+		err := newStatusError(resp, x.target)
+		x.h.denied(permit.Resource{
+			Target: x.target, Repository: x.res.repository, Kind: KindManifest, Reference: x.res.reference, Accept: accept,
+		}, x.auth, err)
+		return nil, err
 	}
 	body, err := readBounded(resp, x.h.cfg.MaxManifest)
 	if err != nil {
