@@ -66,10 +66,15 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer body.Close()
-	defer context.AfterFunc(ctx, func() { body.Close() })()
 	buf := pieces.Get().(*[piece]byte)
-	defer pieces.Put(buf)
+	handed := false
+	defer func() {
+		if !handed {
+			body.Close()
+			pieces.Put(buf)
+		}
+	}()
+	defer context.AfterFunc(ctx, func() { body.Close() })()
 	for pos := t.Off; pos < t.End; {
 		p := buf[:min(piece, t.End-pos)]
 		n, err := io.ReadAtLeast(body, p, min(len(p), minPiece(pos-t.Off)))
@@ -79,6 +84,7 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 				t.f.g.count.background.Add(int64(n))
 			}
 			if err := t.x.Store(ctx, buf[:n], pos); err != nil {
+				handed = errors.Is(err, cache.ErrNotStored) && t.owner.take(&rest{off: pos, buf: buf, n: n, body: body})
 				return nil, err
 			}
 			if sum != nil {

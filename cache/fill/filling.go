@@ -88,7 +88,7 @@ func (f *filling) look(r *Reader, off, end int64) place {
 			gap.End = min(gap.End, t.Off)
 		}
 	}
-	if time.Since(f.refused) < refusedFor {
+	if r.refused || time.Since(f.refused) < refusedFor {
 		return place{direct: true}
 	}
 	if r.hopes > 0 && r.hopes <= f.despair {
@@ -183,6 +183,7 @@ func (f *filling) ended(t *fetch, broken, refused bool) {
 	}
 	if refused {
 		f.refused = time.Now()
+		t.owner.refused = true
 	}
 	f.wake()
 }

@@ -38,6 +38,7 @@ type Reader struct {
 	quiet    bool  // nobody waits for it
 	distrust bool  // its file can't be sent from
 	hopes    int   // filling.despair when it began to wait, plus one; under filling.mu
+	refused  bool  // the cache did not take what a fetch of its own brought; under filling.mu
 	asked    int64 // where the last fetch that was begun for it began, plus one
 	file     *os.File
 	straight *direct
@@ -46,6 +47,7 @@ type Reader struct {
 	gone   bool  // closed: nobody to tell
 	err    error // of the last fetch that was begun for it
 	failed int   // such errors in a row
+	rest   *rest // what that fetch could not store
 }
 
 // Reader returns a reader of the n bytes at off of the content's blob, which the
@@ -79,6 +81,9 @@ func (r *Reader) Close() error {
 	r.g.close(r.f)
 	if r.straight != nil {
 		r.straight.close()
+	}
+	if t := r.given(); t != nil {
+		t.close()
 	}
 	if r.file != nil {
 		return r.file.Close()
