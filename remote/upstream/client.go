@@ -183,7 +183,10 @@ func (c *Client) follow(hop *http.Request, blob bool) (*http.Response, error) {
 // send sends one request to one host.
 func (c *Client) send(through http.RoundTripper, r *http.Request, blob bool) (*http.Response, error) {
 	start := time.Now()
-	resp, err := transport.Stall(through, c.cfg.Timeout).RoundTrip(r)
+	if r.Method != http.MethodHead { // which has no body that could stall
+		through = transport.Stall(through, c.cfg.Timeout)
+	}
+	resp, err := through.RoundTrip(r)
 	seen := Observation{Host: hostOf(r.URL), Method: r.Method, Blob: blob, Took: time.Since(start)}
 	if err != nil {
 		seen.Err = fail(r.Method, r.URL, err)
