@@ -285,3 +285,13 @@ func TestConfigCommandPrintsWhatHolds(t *testing.T) {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+// References, and so containerd's ns parameter, call Docker Hub otherwise than its
+// host.
+func TestDockerHub(t *testing.T) {
+	r := &running{t: t, data: "/srv/cache"}
+	out, err := r.command("--upstream", "docker.io", "config")
+	if err != nil || !strings.Contains(out, "host: registry-1.docker.io\n") || !strings.Contains(out, "    docker.io:\n") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
