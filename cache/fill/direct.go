@@ -1,6 +1,8 @@
 package fill
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"hash"
 	"io"
@@ -15,6 +17,72 @@ type direct struct {
 	sum    hash.Hash // of what the reader has had, if it reads the whole
 	last   []byte    // the last bytes of a whole blob, once it was found right
 	failed int
+}
+
+// rest is what a fetch has left of an answer when the cache took no more of it, for
+// the reader it was begun for to go on with.
+type rest struct {
+	off  int64 // where in the blob it begins
+	buf  *[piece]byte
+	n    int // bytes in buf, which come before those of body
+	body io.ReadCloser
+}
+
+func (t *rest) close() {
+	t.body.Close()
+	pieces.Put(t.buf)
+}
+
+// take keeps t for when the reader goes on by itself, unless that is not to be.
+func (r *Reader) take(t *rest) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.gone || r.quiet || r.rest != nil {
+		return false
+	}
+	r.rest = t
+	return true
+}
+
+// given returns what take kept.
+func (r *Reader) given() *rest {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t := r.rest
+	r.rest = nil
+	return t
+}
+
+// restBody is a rest as the body of an answer.
+type restBody struct {
+	io.Reader
+	rest *rest
+	stop func() bool // ends the watch of the reader's context
+}
+
+func (b *restBody) Close() error {
+	b.stop()
+	b.rest.close()
+	return nil
+}
+
+// continued returns the rest of the answer to the reader's fetch, from off on; nil if
+// there is none.
+func (r *Reader) continued(off int64) io.ReadCloser {
+	t := r.given()
+	if t == nil {
+		return nil
+	}
+	b := &restBody{
+		Reader: io.MultiReader(bytes.NewReader(t.buf[:t.n]), t.body), rest: t,
+		stop: context.AfterFunc(r.ctx, func() { t.body.Close() }),
+	}
+	// The fetch may have begun earlier than the reader, see Config.Rounding.
+	if _, err := io.CopyN(io.Discard, b, off-t.off); off < t.off || err != nil {
+		b.Close()
+		return nil
+	}
+	return b
 }
 
 func (d *direct) close() {
@@ -91,6 +159,9 @@ func (d *direct) finish(p []byte) (int, error) {
 func (d *direct) read(p []byte, off int64) (int, error) {
 	r := d.r
 	for {
+		if d.body == nil {
+			d.body = r.continued(off)
+		}
 		if d.body == nil {
 			r.g.count.fetches.Add(1)
 			body, err := r.src.Open(r.ctx, off, r.end-off)

@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/reprise-containers/reprise/cache"
+	"github.com/reprise-containers/reprise/remote/blob"
 )
 
 // piece is how much of an answer is stored at a time at most, in bytes.
@@ -29,15 +30,22 @@ func (t *fetch) run(ctx context.Context) {
 	f.g.count.fetching.Add(1)
 	sum, err := t.receive(ctx)
 	f.g.count.fetching.Add(-1)
+	if err != nil && ctx.Err() != nil {
+		err = ErrStopped
+	}
 	refused := errors.Is(err, cache.ErrNotStored)
 	broken := err != nil && !refused && !errors.Is(err, errSkip)
 	if broken {
 		f.g.count.broken.Add(1)
 	}
-	if err == nil && sum != nil {
+	if err == nil && sum != nil && t.alone() {
 		t.judge(sum)
 	}
-	t.owner.fail(err, broken)
+	came := t.came()
+	if broken && !came && !blob.IsPermanent(err) && ctx.Err() == nil {
+		f.failing(err)
+	}
+	t.owner.fail(err, broken, came)
 	f.ended(t, broken, refused)
 	if err == nil {
 		f.verify(ctx, t.x)
@@ -58,18 +66,25 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer body.Close()
-	defer context.AfterFunc(ctx, func() { body.Close() })()
 	buf := pieces.Get().(*[piece]byte)
-	defer pieces.Put(buf)
+	handed := false
+	defer func() {
+		if !handed {
+			body.Close()
+			pieces.Put(buf)
+		}
+	}()
+	defer context.AfterFunc(ctx, func() { body.Close() })()
 	for pos := t.Off; pos < t.End; {
-		n, err := body.Read(buf[:min(piece, t.End-pos)])
+		p := buf[:min(piece, t.End-pos)]
+		n, err := io.ReadAtLeast(body, p, min(len(p), minPiece(pos-t.Off)))
 		if n > 0 {
 			t.f.g.count.bytes.Add(int64(n))
 			if t.owner.background() {
 				t.f.g.count.background.Add(int64(n))
 			}
 			if err := t.x.Store(ctx, buf[:n], pos); err != nil {
+				handed = errors.Is(err, cache.ErrNotStored) && t.owner.take(&rest{off: pos, buf: buf, n: n, body: body})
 				return nil, err
 			}
 			if sum != nil {
@@ -89,6 +104,31 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 		}
 	}
 	return sum, nil
+}
+
+// came reports whether the fetch brought anything.
+func (t *fetch) came() bool {
+	t.f.mu.Lock()
+	defer t.f.mu.Unlock()
+	return t.pos > t.Off
+}
+
+// alone reports whether all that is stored of the extent are the bytes that t was
+// sent. Whoever else had some of them to fetch may have stored its own first.
+func (t *fetch) alone() bool {
+	t.f.mu.Lock()
+	defer t.f.mu.Unlock()
+	return !t.mixed
+}
+
+// minPiece returns how much is collected before it is stored and all who wait are
+// woken, after so many bytes: what a network gives at a time is little, and the first
+// ones are waited for most.
+func minPiece(came int64) int {
+	if came < 64<<10 {
+		return 1
+	}
+	return 128 << 10
 }
 
 // skips reports whether much of what follows is in the cache.

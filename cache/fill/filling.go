@@ -15,14 +15,18 @@ type filling struct {
 	size  int64
 	users int // under Group.mu
 
-	mu        sync.Mutex
-	changed   chan struct{} // closed and replaced when something below, or the content, has changed
-	fetches   []*fetch      // under way
-	broken    int64         // where the last fetch that broke ended, plus one; 0 for none
-	verifying bool
-	wrong     bool      // the content is not what its digest says
-	right     bool      // it is; the cache may have dropped it for another copy of the same
-	refused   time.Time // when the cache last did not take bytes
+	mu         sync.Mutex
+	changed    chan struct{} // closed and replaced when something below, or the content, has changed
+	fetches    []*fetch      // under way
+	broken     int64         // where the last fetch that broke ended, plus one; 0 for none
+	failed     int           // fetches in a row that brought nothing
+	despair    int           // times there were too many of them,
+	lastErr    error         // and with what the last of them ended
+	verifying  bool
+	completing bool      // the rest is in the queue for when nobody waits
+	wrong      bool      // the content is not what its digest says
+	right      bool      // it is; the cache may have dropped it for another copy of the same
+	refused    time.Time // when the cache last did not take bytes
 }
 
 // refusedFor is how long readers go past a cache that refused bytes.
@@ -37,6 +41,7 @@ type fetch struct {
 
 	Extent       // what was asked for
 	pos    int64 // what is before it has come
+	mixed  bool  // another one was to fetch some of it too: what is stored may be its bytes
 }
 
 // wake tells all who wait to look again; f.mu is held.
@@ -51,6 +56,7 @@ type place struct {
 	fetch  *fetch        // nobody fetches them: the reader has to start this one
 	wait   chan struct{} // somebody does: closed when there is news
 	direct bool          // the cache takes nothing
+	err    error         // those for whom r waited failed too often
 	wrong  bool          // the content is not to be used
 }
 
@@ -63,6 +69,7 @@ func (f *filling) look(r *Reader, off, end int64) place {
 	}
 	here, until := r.x.Extent(off, end)
 	if here {
+		r.hopes = 0
 		return place{held: until - off}
 	}
 	gap := Extent{off, until}
@@ -72,14 +79,20 @@ func (f *filling) look(r *Reader, off, end int64) place {
 			// One that is far behind a small need goes on, and will have what
 			// is fetched here in between a second time.
 			if off-t.pos <= f.g.cfg.JoinAhead || end-off > f.g.cfg.JoinAhead {
+				if r.hopes == 0 {
+					r.hopes = f.despair + 1
+				}
 				return place{wait: f.changed}
 			}
 		case off < t.Off:
 			gap.End = min(gap.End, t.Off)
 		}
 	}
-	if time.Since(f.refused) < refusedFor {
+	if r.refused || time.Since(f.refused) < refusedFor {
 		return place{direct: true}
+	}
+	if r.hopes > 0 && r.hopes <= f.despair {
+		return place{err: f.lastErr}
 	}
 	if f.broken == off+1 {
 		f.broken = 0
@@ -87,6 +100,11 @@ func (f *filling) look(r *Reader, off, end int64) place {
 	}
 	t := &fetch{f: f, x: r.x.Clone(), src: r.src, owner: r, Extent: f.round(r.x, gap)}
 	t.pos = t.Off
+	for _, o := range f.fetches {
+		if o.Off < t.End && t.Off < o.End {
+			o.mixed, t.mixed = true, true
+		}
+	}
 	f.fetches = append(f.fetches, t)
 	return place{fetch: t}
 }
@@ -132,7 +150,27 @@ func (f *filling) arrived(t *fetch, pos int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t.pos = pos
+	f.failed = 0
 	f.wake()
+}
+
+// failures returns how many fetches in a row brought nothing.
+func (f *filling) failures() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.failed
+}
+
+// failing takes note of a fetch that brought nothing, for a reason that may pass.
+// After some of them in a row everybody who waits gives up, not each after as many
+// of its own.
+func (f *filling) failing(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.failed++; f.failed >= f.g.cfg.Attempts {
+		f.failed, f.lastErr = 0, err
+		f.despair++
+	}
 }
 
 // ended takes t out; refused says that the cache did not take its bytes.
@@ -145,6 +183,7 @@ func (f *filling) ended(t *fetch, broken, refused bool) {
 	}
 	if refused {
 		f.refused = time.Now()
+		t.owner.refused = true
 	}
 	f.wake()
 }

@@ -89,6 +89,7 @@ type Group struct {
 	cfg     Config
 	jobs    chan func(ctx context.Context)
 	wants   chan want
+	idle    chan want // those for when nothing else is fetched
 	stopped chan struct{}
 	count   counters
 
@@ -102,6 +103,7 @@ func New(cfg Config) *Group {
 		cfg:     cfg.withDefaults(),
 		jobs:    make(chan func(context.Context)),
 		wants:   make(chan want, maxWants),
+		idle:    make(chan want, maxWants),
 		stopped: make(chan struct{}),
 		blobs:   make(map[uint32]*filling),
 	}
@@ -111,7 +113,8 @@ func New(cfg Config) *Group {
 // fail with ErrStopped where they lack bytes. It is called once.
 func (g *Group) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
-	wg.Go(func() { g.background(ctx) })
+	wg.Go(func() { g.background(ctx, g.wants) })
+	wg.Go(func() { g.background(ctx, g.idle) })
 	for {
 		select {
 		case job := <-g.jobs:

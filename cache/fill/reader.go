@@ -32,9 +32,14 @@ type Reader struct {
 	src Source
 	ctx context.Context //nolint:containedctx // of the client's request, whose answer this is
 
+	start    int64
 	pos, end int64
-	whole    bool // the last bytes wait for the verdict
-	quiet    bool // nobody waits for it
+	whole    bool  // the last bytes wait for the verdict
+	quiet    bool  // nobody waits for it
+	distrust bool  // its file can't be sent from
+	hopes    int   // filling.despair when it began to wait, plus one; under filling.mu
+	refused  bool  // the cache did not take what a fetch of its own brought; under filling.mu
+	asked    int64 // where the last fetch that was begun for it began, plus one
 	file     *os.File
 	straight *direct
 
@@ -42,6 +47,7 @@ type Reader struct {
 	gone   bool  // closed: nobody to tell
 	err    error // of the last fetch that was begun for it
 	failed int   // such errors in a row
+	rest   *rest // what that fetch could not store
 }
 
 // Reader returns a reader of the n bytes at off of the content's blob, which the
@@ -55,23 +61,29 @@ func (g *Group) Reader(ctx context.Context, x *cache.Content, src Source, off, n
 	end := min(off+n, size)
 	return &Reader{
 		g: g, f: g.open(x), x: x, src: src, ctx: ctx,
-		pos: off, end: end, whole: off == 0 && end == size,
+		start: off, pos: off, end: end, whole: off == 0 && end == size,
 	}
 }
 
 // Close ends the reader. What is being fetched for it goes on.
 func (r *Reader) Close() error {
 	r.mu.Lock()
-	gone := r.gone
+	gone, failed := r.gone, r.failed > 0
 	r.gone = true
 	r.mu.Unlock()
 	if gone {
 		return nil
 	}
 	r.g.count.readers.Add(-1)
+	if r.g.cfg.Complete && !r.quiet && !failed && r.pos > r.start {
+		r.g.complete(r)
+	}
 	r.g.close(r.f)
 	if r.straight != nil {
 		r.straight.close()
+	}
+	if t := r.given(); t != nil {
+		t.close()
 	}
 	if r.file != nil {
 		return r.file.Close()
@@ -82,15 +94,17 @@ func (r *Reader) Close() error {
 // background reports whether nobody waits for what is fetched for r.
 func (r *Reader) background() bool { return r.quiet }
 
-// fail tells the reader how a fetch of its own ended. It is the only one told.
-func (r *Reader) fail(err error, broken bool) {
+// fail tells the reader how a fetch of its own ended, and whether it brought
+// anything. It is the only one told.
+func (r *Reader) fail(err error, broken, came bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if came || err == nil {
+		r.err, r.failed = nil, 0
+	}
 	if broken {
 		r.err = err
 		r.failed++
-	} else if err == nil {
-		r.err, r.failed = nil, 0
 	}
 }
 
@@ -114,11 +128,15 @@ func (r *Reader) Read(p []byte) (int, error) {
 		r.pos += n
 		return got, nil
 	}
-	if errors.Is(err, cache.ErrNotHeld) {
-		// The disk did not return it, and it is missing now.
-		return r.Read(p)
+	if !errors.Is(err, cache.ErrNotHeld) {
+		return 0, err
 	}
-	return 0, err
+	// The disk did not return it, so it is missing now, or else the cache has
+	// nothing to read from any more.
+	if held, until := r.x.Extent(r.pos, r.pos+n); held && until == r.pos+n {
+		r.goStraight()
+	}
+	return r.Read(p)
 }
 
 // WriteTo implements io.WriterTo: what is in the cache goes from its file to w
@@ -136,7 +154,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 		if err != nil {
 			return r.pos - start, err
 		}
-		if n >= sendBelow && r.straight == nil {
+		if n >= sendBelow && r.straight == nil && !r.distrust {
 			if sent, err := r.send(w, n); sent > 0 || err != nil {
 				if err != nil {
 					return r.pos - start, err
@@ -173,19 +191,25 @@ func (r *Reader) send(w io.Writer, n int64) (int64, error) {
 	sent, err := io.Copy(w, io.LimitReader(r.file, n))
 	r.pos += sent
 	r.x.Used(sent)
-	if err != nil {
-		return sent, fmt.Errorf("sending blob %s: %w", r.x.Descriptor().Digest, err)
+	if sent == n {
+		return sent, nil
 	}
-	if sent < n {
-		return sent, fmt.Errorf("sending blob %s: its file ends at %d: %w", r.x.Descriptor().Digest, r.pos, io.ErrUnexpectedEOF)
+	// It is the file, of which the cache learns when it reads it, or the client.
+	var one [1]byte
+	if _, at := r.x.ReadAt(one[:], r.pos); errors.Is(at, cache.ErrNotHeld) {
+		r.distrust = true
+		return sent, nil
 	}
-	return sent, nil
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return sent, fmt.Errorf("sending blob %s: at %d: %w", r.x.Descriptor().Digest, r.pos, err)
 }
 
 // ready waits until something of the next n bytes can be read, and returns how many.
 func (r *Reader) ready(n int64) (int64, error) {
 	for r.straight == nil {
-		if err := r.ctx.Err(); err != nil {
+		if err := r.denied(); err != nil {
 			return 0, err
 		}
 		end := r.pos + n
@@ -202,9 +226,27 @@ func (r *Reader) ready(n int64) (int64, error) {
 	return n, nil
 }
 
+// denied returns why the reader may not go on: its request has ended, or its source
+// said something for good, such as that its credentials do not do. Then it is not
+// served with what others were given either.
+func (r *Reader) denied() error {
+	if err := r.ctx.Err(); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.failed > 0 && blob.IsPermanent(r.err) {
+		return r.err
+	}
+	return nil
+}
+
 // last waits for the verdict on the whole blob, of which the last bytes are next.
 func (r *Reader) last(n int64) (int64, error) {
 	for !r.verified() && r.straight == nil {
+		if err := r.denied(); err != nil {
+			return 0, err
+		}
 		// The first missing byte of the whole, if there is one.
 		held, until := r.x.Extent(0, r.f.size)
 		if held && until == r.f.size {
@@ -247,8 +289,14 @@ func (r *Reader) verdict() error {
 	if err := r.ctx.Err(); err != nil || r.f.verifying {
 		return err
 	}
-	r.straight = &direct{r: r} // the cache lost it
+	r.goStraight() // the cache lost it
 	return nil
+}
+
+// goStraight has the rest come straight from the reader's source.
+func (r *Reader) goStraight() {
+	r.g.count.direct.Add(1)
+	r.straight = &direct{r: r}
 }
 
 // verified reports whether the blob was found to be what its digest says.
@@ -276,14 +324,15 @@ func (r *Reader) step(off, end, limit int64) (int64, error) {
 	case at.held > 0:
 		return min(at.held, end-off), nil
 	case at.direct:
-		r.g.count.direct.Add(1)
-		r.straight = &direct{r: r}
+		r.goStraight()
 		return 0, nil
+	case at.err != nil:
+		return 0, at.err
 	case at.wait != nil:
 		r.g.count.joined.Add(1)
 		return 0, r.wait(at.wait)
 	}
-	return 0, r.begin(at.fetch)
+	return 0, r.begin(at.fetch, off)
 }
 
 func (r *Reader) wait(changed <-chan struct{}) error {
@@ -300,8 +349,17 @@ func (r *Reader) wait(changed <-chan struct{}) error {
 }
 
 // begin starts a fetch, unless the reader's own source failed too often.
-func (r *Reader) begin(t *fetch) error {
-	err := r.patience()
+func (r *Reader) begin(t *fetch, off int64) error {
+	failed, err := r.patience()
+	if err == nil && !failed && r.asked == off+1 {
+		// It came and the cache did not keep it: there is a limit to the
+		// number of ranges in a block.
+		r.goStraight()
+		r.f.ended(t, false, false)
+		t.x.Release()
+		return nil
+	}
+	r.asked = off + 1
 	if err == nil {
 		r.g.open(r.x) // for the fetch
 		if err = r.g.start(r.ctx, t.run); err != nil {
@@ -315,24 +373,26 @@ func (r *Reader) begin(t *fetch) error {
 	return err
 }
 
-// patience waits before another attempt, or returns why there is none.
-func (r *Reader) patience() error {
+// patience waits before another attempt after one that failed, of the reader's or of
+// those it waited for, or returns why there is none. It reports whether one had failed.
+func (r *Reader) patience() (failed bool, err error) {
 	r.mu.Lock()
-	err, failed := r.err, r.failed
+	err, mine := r.err, r.failed
 	r.mu.Unlock()
-	if failed == 0 {
-		return nil
+	times := max(mine, r.f.failures())
+	switch {
+	case times == 0:
+		return false, nil
+	case mine >= r.g.cfg.Attempts:
+		return true, err
 	}
-	if failed >= r.g.cfg.Attempts || blob.IsPermanent(err) {
-		return err
-	}
-	timer := time.NewTimer(r.g.cfg.Backoff << (failed - 1))
+	timer := time.NewTimer(r.g.cfg.Backoff << (times - 1))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
+		return true, nil
 	case <-r.ctx.Done():
-		return r.ctx.Err()
+		return true, r.ctx.Err()
 	}
 }
 

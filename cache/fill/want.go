@@ -16,6 +16,8 @@ const (
 	// stepSize is how much is fetched in the background between two looks at
 	// whether somebody waits for something, in bytes.
 	stepSize = 1 << 20
+	// idleLook is how often it is looked whether somebody still does.
+	idleLook = 100 * time.Millisecond
 )
 
 // Wanted is what is to be fetched in the background.
@@ -32,15 +34,21 @@ type Wanted struct {
 
 type want struct {
 	Wanted
-	x   *cache.Content
-	src Source
+	x    *cache.Content
+	src  Source
+	idle *filling // to be completed, nil for what somebody wants
 }
 
 // Want has extents of the content's blob fetched when their turn comes: what is
 // wanted is fetched one after the other. The caller may release x. It fails with
 // ErrBusy when too much waits already.
 func (g *Group) Want(x *cache.Content, src Source, w Wanted) error {
-	job := want{w, x.Clone(), src}
+	// What waits until the link is idle must not be waited for by the rest.
+	queue := g.wants
+	if w.Idle {
+		queue = g.idle
+	}
+	job := want{Wanted: w, x: x.Clone(), src: src}
 	select {
 	case <-g.stopped:
 		job.x.Release()
@@ -48,7 +56,7 @@ func (g *Group) Want(x *cache.Content, src Source, w Wanted) error {
 	default:
 	}
 	select {
-	case g.wants <- job:
+	case queue <- job:
 		return nil
 	default:
 		job.x.Release()
@@ -56,28 +64,66 @@ func (g *Group) Want(x *cache.Content, src Source, w Wanted) error {
 	}
 }
 
-// background fetches what is wanted until ctx ends.
-func (g *Group) background(ctx context.Context) {
+// complete has the rest of r's content fetched when nobody waits for anything, with
+// r's source, unless that is about to happen.
+func (g *Group) complete(r *Reader) {
+	if r.x.Complete() {
+		return
+	}
+	f := r.f
+	f.mu.Lock()
+	no := f.completing || f.wrong || time.Since(f.refused) < refusedFor
+	f.completing = !no || f.completing
+	f.mu.Unlock()
+	if no {
+		return
+	}
+	job := want{
+		Wanted: Wanted{Extents: []Extent{{0, f.size}}, Idle: true},
+		x:      r.x.Clone(), src: r.src, idle: g.open(r.x),
+	}
+	select {
+	case <-g.stopped:
+		g.drop(job, ErrStopped)
+		return
+	default:
+	}
+	select {
+	case g.idle <- job:
+	default:
+		g.drop(job, ErrBusy) // another reader may find room
+	}
+}
+
+// drop ends a want.
+func (g *Group) drop(w want, err error) {
+	w.x.Release()
+	if w.idle != nil {
+		w.idle.mu.Lock()
+		w.idle.completing = false
+		w.idle.mu.Unlock()
+		g.close(w.idle)
+	}
+	if w.Done != nil {
+		w.Done(err)
+	}
+}
+
+// background fetches what is wanted in a queue until ctx ends.
+func (g *Group) background(ctx context.Context, queue chan want) {
+	for ctx.Err() == nil {
+		select {
+		case w := <-queue:
+			g.drop(w, g.serve(ctx, w))
+		case <-ctx.Done():
+		}
+	}
 	for {
 		select {
-		case w := <-g.wants:
-			err := g.serve(ctx, w)
-			w.x.Release()
-			if w.Done != nil {
-				w.Done(err)
-			}
-		case <-ctx.Done():
-			for {
-				select {
-				case w := <-g.wants:
-					w.x.Release()
-					if w.Done != nil {
-						w.Done(ErrStopped)
-					}
-				default:
-					return
-				}
-			}
+		case w := <-queue:
+			g.drop(w, ErrStopped)
+		default:
+			return
 		}
 	}
 }
@@ -108,7 +154,7 @@ func (g *Group) serve(ctx context.Context, w want) error {
 func (g *Group) permit(ctx context.Context, w want, n int) error {
 	for w.Idle && g.count.fetching.Load() > 0 {
 		select {
-		case <-time.After(100 * time.Millisecond):
+		case <-time.After(idleLook):
 		case <-ctx.Done():
 			return ctx.Err()
 		}
