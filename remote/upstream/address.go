@@ -2,25 +2,85 @@ package upstream
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
+	"slices"
 	"syscall"
 	"time"
 )
 
-// dialer returns a dialer that refuses addresses by what they are, not by what a
+// dialer makes connections, and refuses addresses by what they are, not by what a
 // name was said to lead to before: the check is between the look-up and the
 // connection, for each address tried.
-func dialer(cfg Config) *net.Dialer {
-	return &net.Dialer{
-		Timeout:   cfg.Timeout,
+type dialer struct {
+	cfg Config
+	// implied are addresses that may be dialled as well, by the host:port that
+	// is asked for.
+	implied map[string][]netip.Prefix
+}
+
+// homeDialer is for requests to registries, awayDialer for where they redirect to.
+func homeDialer(cfg Config) dialer {
+	d := awayDialer(cfg)
+	for _, text := range cfg.Upstreams {
+		if u, err := parseUpstream(text); err == nil { // was validated
+			d.implied[dialled(u)] = impliedBy(u.Hostname())
+		}
+	}
+	return d
+}
+
+func awayDialer(cfg Config) dialer { return dialer{cfg, make(map[string][]netip.Prefix)} }
+
+// parseUpstream parses one of Config.Upstreams.
+func parseUpstream(text string) (*url.URL, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return nil, errors.New("upstream is no http address")
+	}
+	return u, nil
+}
+
+// dialled returns what net/http asks a dialer for.
+func dialled(u *url.URL) string {
+	port := u.Port()
+	switch {
+	case port != "":
+	case u.Scheme == "http":
+		port = "80"
+	default:
+		port = "443"
+	}
+	return net.JoinHostPort(u.Hostname(), port)
+}
+
+// impliedBy returns the addresses that a host means by itself.
+func impliedBy(host string) []netip.Prefix {
+	if host == "localhost" {
+		return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
+	}
+	if a, err := netip.ParseAddr(host); err == nil {
+		a = a.Unmap().WithZone("")
+		return []netip.Prefix{netip.PrefixFrom(a, a.BitLen())}
+	}
+	return nil
+}
+
+// DialContext is a transport.DialFunc.
+func (d dialer) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	allowed := slices.Concat(d.cfg.AllowPrivate, d.implied[address])
+	n := net.Dialer{
+		Timeout:   d.cfg.Timeout,
 		KeepAlive: 30 * time.Second,
-		Resolver:  cfg.Resolver,
+		Resolver:  d.cfg.Resolver,
 		ControlContext: func(_ context.Context, network, address string, _ syscall.RawConn) error {
-			return checkAddress(network, address, cfg.AllowPrivate)
+			return checkAddress(network, address, allowed)
 		},
 	}
+	return n.DialContext(ctx, network, address)
 }
 
 func checkAddress(network, address string, allowed []netip.Prefix) error {

@@ -164,6 +164,64 @@ func TestRedirectToPrivate(t *testing.T) {
 	}
 }
 
+// TestUpstreams: an upstream that is configured by its address is dialled at that,
+// and nothing beside it is, least of all because it says so.
+func TestUpstreams(t *testing.T) {
+	var to atomic.Value
+	var trapped atomic.Int64
+	trap, _ := url.Parse(serve(t, func(http.ResponseWriter, *http.Request) { trapped.Add(1) }))
+	home, _ := url.Parse(serve(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/away" {
+			w.Header().Set("Location", to.Load().(string))
+			w.WriteHeader(307)
+		}
+	}))
+	none := []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}
+	r := names(t, map[string][][]string{"registry.example.": {{"127.0.0.1"}}, "localhost.": {{"127.0.0.1"}}})
+	for _, name := range []string{"127.0.0.1", "localhost"} {
+		base := "http://" + name + ":" + home.Port()
+		c := client(t, upstream.Config{AllowPrivate: none, Resolver: r, Upstreams: []string{base, "https://registry.example"}})
+		if _, _, err := do(t, c, "GET", base+"/v2/", ""); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		to.Store("/v2/")
+		if _, _, err := do(t, c, "GET", base+"/away", ""); err != nil {
+			t.Errorf("%s, redirected to itself: %v", name, err)
+		}
+		refused := func(u string) {
+			t.Helper()
+			_, _, err := do(t, c, "GET", u, "")
+			if _, ok := errors.AsType[*upstream.AddressError](err); !ok {
+				t.Errorf("%s: %v", u, err)
+			}
+		}
+		refused("http://" + name + ":" + trap.Port() + "/")
+		refused("http://registry.example:" + home.Port() + "/") // another name for it
+		refused("http://127.0.0.2:" + home.Port() + "/")
+		for _, host := range []string{"127.0.0.1", "localhost", "[::1]", "[::ffff:127.0.0.1]", "127.0.0.2"} {
+			to.Store("http://" + host + ":" + trap.Port() + "/")
+			refused(base + "/away")
+		}
+		// Not by a way round either.
+		to.Store("http://registry.example:" + home.Port() + "/")
+		refused(base + "/away")
+	}
+	if n := trapped.Load(); n != 0 {
+		t.Errorf("%d requests arrived where none should", n)
+	}
+	away := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, home.String()+"/v2/", 307) })
+	c := client(t, upstream.Config{AllowPrivate: none, Upstreams: []string{away, home.String()}})
+	_, _, err := do(t, c, "GET", away+"/", "")
+	if _, ok := errors.AsType[*upstream.AddressError](err); !ok {
+		t.Errorf("from one upstream to another: %v", err)
+	}
+	for _, bad := range []string{"127.0.0.1:5000", "ftp://x", "http://", "http://me:word@x"} {
+		if _, err := upstream.New(upstream.Config{Upstreams: []string{bad}}); err == nil || strings.Contains(err.Error(), "word") {
+			t.Errorf("upstream %q: %v", bad, err)
+		}
+	}
+}
+
 // TestNoEnvironmentProxy: a proxy is dialled if it is configured, not if somebody
 // set a variable.
 func TestNoEnvironmentProxy(t *testing.T) {

@@ -24,7 +24,22 @@ type Client struct {
 	quotas   quotas
 	counts   counts
 
-	transport atomic.Pointer[http.Transport]
+	transports atomic.Pointer[transports]
+}
+
+// transports are two because connections that one may make are not the other's.
+type transports struct {
+	home *http.Transport // to registries
+	away *http.Transport // to where they redirect to
+}
+
+func newTransports(cfg Config) *transports {
+	return &transports{newTransport(cfg, homeDialer(cfg)), newTransport(cfg, awayDialer(cfg))}
+}
+
+func (t *transports) closeIdle() {
+	t.home.CloseIdleConnections()
+	t.away.CloseIdleConnections()
 }
 
 // New returns a Client.
@@ -36,13 +51,13 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, lanes: newLanes(cfg), realms: newRealms(cfg.AuthRealms), backoffs: newBackoffs(cfg.MaxBackoff),
 	}
-	c.transport.Store(newTransport(cfg))
+	c.transports.Store(newTransports(cfg))
 	return c, nil
 }
 
-func newTransport(cfg Config) *http.Transport {
+func newTransport(cfg Config, d dialer) *http.Transport {
 	t := transport.New(transport.Options{
-		TLS: cfg.TLS, Dial: dialer(cfg).DialContext,
+		TLS: cfg.TLS, Dial: d.DialContext,
 		ConnectTimeout: cfg.Timeout, ResponseHeaderTimeout: cfg.Timeout,
 	})
 	t.Proxy = cfg.Proxy // none of the environment's
@@ -134,8 +149,10 @@ func isBlob(r *http.Request) bool {
 
 // follow sends a request and, if it is a GET, where it is redirected to.
 func (c *Client) follow(hop *http.Request, blob bool) (*http.Response, error) {
+	by := c.transports.Load()
+	through := by.home
 	for n := 0; ; n++ {
-		resp, err := c.send(hop, blob)
+		resp, err := c.send(through, hop, blob)
 		if err != nil {
 			return nil, fail(hop.Method, hop.URL, err)
 		}
@@ -152,6 +169,9 @@ func (c *Client) follow(hop *http.Request, blob bool) (*http.Response, error) {
 			return nil, fail(hop.Method, hop.URL, err)
 		}
 		c.counts.redirects.Add(1)
+		if !sameOrigin(hop.URL, to.URL) {
+			through = by.away
+		}
 		hop = to
 		if resp := c.backoffs.answer(hop); resp != nil {
 			c.counts.throttled.Add(1)
@@ -161,9 +181,12 @@ func (c *Client) follow(hop *http.Request, blob bool) (*http.Response, error) {
 }
 
 // send sends one request to one host.
-func (c *Client) send(r *http.Request, blob bool) (*http.Response, error) {
+func (c *Client) send(through http.RoundTripper, r *http.Request, blob bool) (*http.Response, error) {
 	start := time.Now()
-	resp, err := transport.Stall(c.transport.Load(), c.cfg.Timeout).RoundTrip(r)
+	if r.Method != http.MethodHead { // which has no body that could stall
+		through = transport.Stall(through, c.cfg.Timeout)
+	}
+	resp, err := through.RoundTrip(r)
 	seen := Observation{Host: hostOf(r.URL), Method: r.Method, Blob: blob, Took: time.Since(start)}
 	if err != nil {
 		seen.Err = fail(r.Method, r.URL, err)
@@ -213,12 +236,12 @@ func (c *Client) SetRoots(roots *x509.CertPool) {
 		cfg.TLS = &tls.Config{}
 	}
 	cfg.TLS.RootCAs = roots
-	c.transport.Swap(newTransport(cfg)).CloseIdleConnections()
+	c.transports.Swap(newTransports(cfg)).closeIdle()
 }
 
 // Close closes idle connections. Requests under way go on.
 func (c *Client) Close() error {
-	c.transport.Load().CloseIdleConnections()
+	c.transports.Load().closeIdle()
 	return nil
 }
 

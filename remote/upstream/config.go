@@ -43,6 +43,12 @@ type Config struct {
 	// written as such.
 	AllowPrivate []netip.Prefix
 
+	// Upstreams are registries as "scheme://host[:port]". Where host is an
+	// address or localhost, whoever configured it can only have meant that: it
+	// may be dialled by that very name, at that port, for requests to it. A
+	// redirect from elsewhere to it needs AllowPrivate.
+	Upstreams []string
+
 	// AuthRealms lists hosts (host or host:port) that a challenge may name as
 	// token server beside those of the registry's own registrable domain.
 	AuthRealms []string
@@ -88,6 +94,11 @@ func (c Config) Validate() error {
 		}
 		if p.Addr().Is4In6() {
 			return fmt.Errorf("allowed addresses %s: IPv4 is to be written as IPv4", p)
+		}
+	}
+	for _, u := range c.Upstreams {
+		if _, err := parseUpstream(u); err != nil {
+			return err
 		}
 	}
 	for _, r := range c.AuthRealms {

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"net/http"
 	"net/netip"
 	"time"
 )
@@ -44,4 +45,16 @@ func (c *Client) Backoffs() int {
 	c.backoffs.mu.Lock()
 	defer c.backoffs.mu.Unlock()
 	return len(c.backoffs.held)
+}
+
+// Lanes returns for how many hosts there is one now.
+func (c *Client) Lanes() int {
+	c.lanes.mu.Lock()
+	defer c.lanes.mu.Unlock()
+	return len(c.lanes.hosts)
+}
+
+// Next returns the request that a redirect asks for.
+func Next(r *http.Request, location string) (*http.Request, error) {
+	return next(r, &http.Response{Header: http.Header{"Location": {location}}})
 }

@@ -131,7 +131,7 @@ func TestHostThatHangs(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
-	if s := c.Stats(); s.ChecksBusy != 0 || s.ChecksWait != 0 {
-		t.Errorf("%+v", s)
+	if s := c.Stats(); s.ChecksBusy != 0 || s.ChecksWait != 0 || c.Lanes() != 0 {
+		t.Errorf("%+v, %d lanes", s, c.Lanes())
 	}
 }

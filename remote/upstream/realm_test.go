@@ -2,6 +2,7 @@ package upstream_test
 
 import (
 	"errors"
+	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
@@ -59,6 +60,7 @@ func TestRealms(t *testing.T) {
 		{"one.github.io", `Bearer realm="https://two.github.io/token"`, false}, // of another owner
 		{"single", `Bearer realm="https://other/token"`, false},
 		{"127.0.0.1", `Bearer realm="https://127.0.0.2/token"`, false},
+		{"127.0.0.1", `Bearer realm="https://10.9.0.1/token"`, false},                             // 0.1 is no domain
 		{"registry.example.com", `Bearer realm="https://evil.example／.example.com/token"`, false}, // a slash to IDNA
 		{"registry.example.com", `Bearer realm="https://evil.example\\@auth.example.com/token"`, false},
 		{"registry.example.com", `Bearer realm="https://evil.example%2f.example.com/token"`, false},
@@ -87,8 +89,18 @@ func TestRealms(t *testing.T) {
 			}
 		}
 	}
+	challenges = []string{`bearer  Realm = https://127.0.0.1/t?a=b , service="x y",`, `Basic realm=z, Negotiate`}
+	resp, _, err := do(t, c, "GET", at+"/v2/", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// As it was checked, whatever a caller would have made of how it was sent.
+	want := []string{`bearer realm="https://127.0.0.1/t?a=b",service="x y"`, `Basic realm="z"`, `Negotiate`}
+	if got := resp.Header.Values("WWW-Authenticate"); fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
+		t.Errorf("challenges %q, want %q", got, want)
+	}
 	challenges = []string{`Basic realm="x"`, `Bearer realm="https://evil.example/token?key=SECRET"`}
-	_, _, err := do(t, c, "GET", at+"/v2/", "")
+	_, _, err = do(t, c, "GET", at+"/v2/", "")
 	if err == nil || !strings.Contains(err.Error(), "https://evil.example/token, which") ||
 		!strings.Contains(err.Error(), "server.authRealms") || strings.Contains(err.Error(), "SECRET") {
 		t.Errorf("second of two: %v", err)

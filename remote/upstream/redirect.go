@@ -36,7 +36,7 @@ func next(r *http.Request, resp *http.Response) (*http.Request, error) {
 	to.User, to.Fragment, to.RawFragment = nil, "", ""
 	hop := r.Clone(r.Context())
 	hop.URL, hop.Host = to, ""
-	if r.URL.Scheme != to.Scheme || hostOf(r.URL) != hostOf(to) {
+	if !sameOrigin(r.URL, to) {
 		hop.Header = make(http.Header, len(carried))
 		for _, name := range carried {
 			if v := r.Header.Values(name); len(v) > 0 {
@@ -46,6 +46,8 @@ func next(r *http.Request, resp *http.Response) (*http.Request, error) {
 	}
 	return hop, nil
 }
+
+func sameOrigin(a, b *url.URL) bool { return a.Scheme == b.Scheme && hostOf(a) == hostOf(b) }
 
 // bare returns what of a request may be known of it: no credentials, no query.
 func bare(r *http.Request) *http.Request {

@@ -193,3 +193,39 @@ func TestRequestsRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestSameOrigin: what is one origin, in whatever spelling, and what only looks so.
+func TestSameOrigin(t *testing.T) {
+	for _, tc := range []struct {
+		from, to string
+		same     bool
+	}{
+		{"https://registry.example/a", "/b?c#d", true},
+		{"https://registry.example/a", "https://REGISTRY.example:443/b", true},
+		{"https://registry.example:443/a", "//registry.example/b", true},
+		{"http://registry.example/a", "http://registry.example:80/b", true},
+		{"http://registry.example/a", "https://registry.example/b", false},
+		{"http://registry.example:443/a", "https://registry.example/b", false},
+		{"https://registry.example/a", "https://registry.example:80/b", false},
+		{"https://registry.example/a", "https://registry.example:8443/b", false},
+		{"https://registry.example/a", "https://cdn.registry.example/b", false},
+		{"https://registry.example/a", "https://registry.example.evil.example/b", false},
+		{"https://registry.example/a", "https://registry.example@evil.example/b", false},
+		{"https://cdn.registry.example/a", "https://registry.example/b", false},
+		{"http://127.0.0.1/a", "http://[::ffff:127.0.0.1]/b", false},
+	} {
+		r := request(t, "GET", tc.from, "Bearer token")
+		r.Header.Set("Accept", "x")
+		hop, err := upstream.Next(r, tc.to)
+		if err != nil {
+			t.Errorf("%v: %v", tc, err)
+			continue
+		}
+		if got := hop.Header.Get("Authorization") != ""; got != tc.same || hop.Header.Get("Accept") != "x" {
+			t.Errorf("%v: header %v", tc, hop.Header)
+		}
+		if hop.URL.User != nil || hop.URL.Fragment != "" || hop.Host != "" {
+			t.Errorf("%v: %v", tc, hop.URL)
+		}
+	}
+}

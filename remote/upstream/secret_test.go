@@ -48,7 +48,7 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 			http.Redirect(w, r, "/circle?sig=SECRET", 307)
 		}
 	})
-	broken := rawServer(t, "HTTP/1.1 nonsense https://x.example/?sig=SECRET Bearer SECRETTOKEN\r\n\r\n")
+	broken := rawServer(t, "what https://x.example/?sig=SECRET Bearer SECRETTOKEN\r\n\r\n")
 	var to string
 	home := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Location", to)

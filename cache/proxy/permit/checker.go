@@ -50,6 +50,9 @@ func New(cfg Config, head HeadFunc) *Checker {
 	}
 }
 
+// Policy returns what counts where an upstream does not decide.
+func (c *Checker) Policy() Policy { return c.cfg.Policy }
+
 // Check returns what the upstream of r says to auth's owner. The error is head's if
 // the upstream did not answer and the policy does not allow an earlier answer, or
 // the context's.

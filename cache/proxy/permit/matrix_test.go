@@ -19,8 +19,9 @@ func TestMatrix(t *testing.T) {
 		older  // within StaleFor only
 		old    // beyond
 		refusedRecently
+		refusedBefore // says nothing any more, neither yes nor no
 	)
-	states := []string{"never asked", "allowed just now", "allowed a while ago", "allowed long ago", "refused just now"}
+	states := []string{"never asked", "allowed just now", "allowed a while ago", "allowed long ago", "refused just now", "refused a while ago"}
 	cfg := permit.Config{TTL: 20 * time.Second, RangeTTL: 20 * time.Second, ManifestTTL: 20 * time.Second,
 		NegativeTTL: 20 * time.Second, StaleFor: 10 * time.Minute}
 	upstreams := map[int]string{ // status now: the plain answer
@@ -52,9 +53,12 @@ func TestMatrix(t *testing.T) {
 						location := []string{"Location", "https://cdn.example/x?sig=SECRET"}
 						switch state {
 						case never:
-						case refusedRecently:
+						case refusedRecently, refusedBefore:
 							g.set(403)
 							c.Check(t.Context(), r, "Bearer a", permit.Whole)
+							if state == refusedBefore {
+								time.Sleep(seconds(20))
+							}
 						default:
 							g.set(200)
 							c.Check(t.Context(), r, "Bearer a", permit.Whole)

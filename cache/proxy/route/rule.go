@@ -62,6 +62,15 @@ func (r *rule) expand(name string) (host, bool, error) {
 	return h, true, nil
 }
 
+// fixed returns the upstream of a rule that has only one.
+func (r *rule) fixed() (Target, bool) {
+	if !r.host.literal() {
+		return Target{}, false
+	}
+	h, err := parseHost(r.host.expand(nil))
+	return h.target(r.scheme), err == nil
+}
+
 // lint looks for the mistakes of the expressions in circulation.
 func lint(text string, tree *syntax.Regexp) []string {
 	var out []string

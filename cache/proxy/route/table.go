@@ -21,6 +21,7 @@ type Table struct {
 	rules      []rule
 	registries map[string]Target // by name
 	fallback   *Target
+	fixed      []Target
 	warnings   []string
 }
 
@@ -38,6 +39,7 @@ func New(cfg Config) (*Table, error) {
 			return nil, fmt.Errorf("default upstream: %w", err)
 		}
 		t.fallback = &d
+		t.fixed = append(t.fixed, d)
 	}
 	for i, r := range cfg.Rules {
 		parsed, warnings, err := newRule(r)
@@ -49,6 +51,9 @@ func New(cfg Config) (*Table, error) {
 				"end it with a domain of yours, or list the registries it may lead to", i+1, r.Host)
 		}
 		t.rules = append(t.rules, parsed)
+		if to, ok := parsed.fixed(); ok {
+			t.fixed = append(t.fixed, to)
+		}
 		for _, w := range warnings {
 			t.warnings = append(t.warnings, fmt.Sprintf("upstream rule %d: %s", i+1, w))
 		}
@@ -69,6 +74,7 @@ func (t *Table) addRegistry(name string, to Target) error {
 		return errors.New("listed twice")
 	}
 	t.registries[h.String()] = target
+	t.fixed = append(t.fixed, target)
 	return nil
 }
 
@@ -175,6 +181,10 @@ func (t *Table) ruled(r *rule, to host) (Target, error) {
 	}
 	return Target{}, fmt.Errorf("%w: %q", ErrUnknown, to.String())
 }
+
+// Targets returns the upstreams that the configuration names as they are, without
+// what rules make of a client's Host. Some may be in it twice.
+func (t *Table) Targets() []Target { return slices.Clone(t.fixed) }
 
 // Warnings says what in the configuration is likely to be a mistake.
 func (t *Table) Warnings() []string { return slices.Clone(t.warnings) }

@@ -2,6 +2,7 @@ package route_test
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -158,6 +159,7 @@ func TestNamespaces(t *testing.T) {
 		{"cache:7000", "gcr.io", "https://mirror.example.com"},
 		{"cache:7000", "plain.example:5000", "http://plain.example:5000"},
 		{"cache:7000", "192.168.1.1:5000", "http://192.168.1.1:5000"},
+		{"cache:7000", "[::ffff:192.168.1.1]:5000", "http://192.168.1.1:5000"}, // one spelling for each
 		{"[::1]:7000", "ghcr.io", "https://ghcr.io"},
 		{"ghcr.io", "", "https://ghcr.io"},
 		{"ghcr.io", "docker.io", "https://registry-1.docker.io"}, // ns decides
@@ -266,5 +268,19 @@ func TestWarnings(t *testing.T) {
 		if got := tab.Warnings(); len(got) != want {
 			t.Errorf("%s: %d warnings %q, want %d", regex, len(got), got, want)
 		}
+	}
+}
+
+func TestTargets(t *testing.T) {
+	tab := table(t, route.Config{
+		Rules: []route.Rule{
+			{Regex: `^(.+)\.mirror$`, Host: "$group1.example.com"}, {Regex: `^x$`, Host: "10.0.0.1:5000", Scheme: "http"},
+		},
+		Registries: map[string]route.Target{"docker.io": {}, "b.example:443": {}},
+		Default:    &route.Target{Host: "localhost:5000", Scheme: "http"},
+	})
+	want := "[https://b.example https://registry-1.docker.io http://localhost:5000 http://10.0.0.1:5000]"
+	if got := fmt.Sprint(tab.Targets()); got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }
