@@ -81,7 +81,7 @@ func Open(cfg cacheconfig.Cache, data *DataPath, keys *certs.Keeper, watch Watch
 	for _, w := range c.Routes.Warnings() {
 		watch.Log.Warn("configuration", "server.upstreamRules", w)
 	}
-	if c.Upstream, err = client(cfg.Server, keys, watch); err != nil {
+	if c.Upstream, err = client(cfg.Server, c.Routes, keys, watch); err != nil {
 		return nil, err
 	}
 	if c.Permit, err = permissions(cfg.Permission, c.Upstream); err != nil {
@@ -148,14 +148,14 @@ func routes(s cacheconfig.Server) (*route.Table, error) {
 }
 
 // client makes the one that dials.
-func client(s cacheconfig.Server, keys *certs.Keeper, watch Watch) (*upstream.Client, error) {
+func client(s cacheconfig.Server, routes *route.Table, keys *certs.Keeper, watch Watch) (*upstream.Client, error) {
 	private, err := allowed(s)
 	if err != nil {
-		return nil, fmt.Errorf("server.allowAddresses: %w", err)
+		return nil, err
 	}
 	c, err := upstream.New(upstream.Config{
 		UserAgent: watch.UserAgent, Workers: s.Workers, Timeout: time.Duration(s.UpstreamTimeout),
-		AllowPrivate: private, AuthRealms: s.AuthRealms, Observe: watch.Upstream,
+		AllowPrivate: private, Upstreams: configured(routes), AuthRealms: s.AuthRealms, Observe: watch.Upstream,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("configuring upstream requests: %w", err)

@@ -38,7 +38,7 @@ type Server struct {
 	UpstreamRules  []Rule   `yaml:"upstreamRules" comment:"The first whose regex matches the whole of a request's Host, with its port, wins. $group1 in host is what the first group matched. Write dots of names as \\. in a regex."`
 	TLS            TLS      `yaml:"tls" comment:"Certificate and key to serve TLS with; without them plain HTTP is served. Changed files are read again."`
 	Memory         Size     `yaml:"memory" comment:"Memory for manifests and blobs up to 64KiB."`
-	AllowAddresses []string `yaml:"allowAddresses" comment:"Networks that may be dialled although they are not public, as \"10.0.0.0/8\". Upstreams given as an IP address, or as localhost, are allowed without being listed here."`
+	AllowAddresses []string `yaml:"allowAddresses" comment:"Networks that may be dialled although they are not public, as \"10.0.0.0/8\". Upstreams given as an IP address, or as localhost, may be dialled without being listed here, at their port."`
 	AuthRealms     []string `yaml:"authRealms" comment:"Hosts that an upstream may send clients to for a token, beside those of its own domain."`
 
 	Registries map[string]Backend `yaml:"registries" comment:"Registries for containerd's ns parameter, and clients that send their name as Host: by the name in references. Empty values are that name itself over https (docker.io: registry-1.docker.io)."`

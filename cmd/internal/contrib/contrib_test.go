@@ -133,21 +133,26 @@ func TestUnitKeepsMountsAlive(t *testing.T) {
 }
 
 func TestSystemdAcceptsTheUnit(t *testing.T) {
+	analyzeUnit(t, "reprise-snapshotter.service", "reprise-snapshotter.service", "ExecStart=/usr/local/bin/reprise-snapshotter ")
+}
+
+// analyzeUnit has systemd check a file in contrib as the unit name. The program in
+// its line start need not be installed.
+func analyzeUnit(t *testing.T, file, name, start string) {
+	t.Helper()
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("no systemd-analyze")
 	}
-	// The program need not be installed.
-	unit := strings.Replace(string(read(t, "reprise-snapshotter.service")),
-		"ExecStart=/usr/local/bin/reprise-snapshotter ", "ExecStart=/bin/true ", 1)
-	path := filepath.Join(t.TempDir(), "reprise-snapshotter.service")
+	unit := strings.Replace(string(read(t, file)), start, "ExecStart=/bin/true ", 1)
+	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(unit), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(analyze, "verify", "--man=no", "--generators=no", path).CombinedOutput()
 	for line := range strings.Lines(string(out)) {
 		// Other units of the machine are its own affair.
-		if strings.Contains(line, "reprise-snapshotter") {
+		if strings.Contains(line, strings.TrimSuffix(name, ".service")) {
 			t.Errorf("systemd-analyze: %s", line)
 		}
 	}
