@@ -158,8 +158,8 @@ func TestCollectSize(t *testing.T) {
 			t.Fatalf("%d bytes on disk after %d blobs, the limit is %d", sum, i+1, limit)
 		}
 	}
-	if m, err := r.cache.Scrape(r.ctx); err != nil || m.Sum("registry_cache_evictions_total", `reason="size"`) < 10 {
-		t.Errorf("evictions by size in the metrics: %v, %v; want 10 or more", m.Sum("registry_cache_evictions_total", `reason="size"`), err)
+	if m, err := r.cache.Scrape(r.ctx); err != nil || m.Sum("reprise_registry_cache_evictions_total") < 10 {
+		t.Errorf("evictions by size in the metrics: %v, %v; want 10 or more", m.Sum("reprise_registry_cache_evictions_total"), err)
 	}
 	for _, b := range blobs {
 		r.pull("", "a/b", b)
@@ -214,7 +214,7 @@ func TestScrub(t *testing.T) {
 	s.backdateVerification(s.blobs[1].Digest)
 	s.eventually("the scrub found it", func() bool {
 		m, err := s.cache.Scrape(s.ctx)
-		return err == nil && m.Sum("registry_cache_evictions_total", `reason="corrupt"`) >= 1
+		return err == nil && m.Sum("reprise_registry_cache_collected_total", `reason="corrupt"`) >= 1
 	})
 	s.all()
 }
@@ -336,7 +336,7 @@ func TestCollectOrphans(t *testing.T) {
 		t.Errorf("data without metadata is still there; the report is %v", c)
 	}
 	m, err := s.cache.Scrape(s.ctx)
-	if err != nil || c["orphans"]+int64(m.Sum("registry_cache_evictions_total", `reason="orphans"`)) < 1 {
+	if err != nil || c["orphans"]+int64(m.Sum("reprise_registry_cache_collected_total", `reason="orphan"`)) < 1 {
 		t.Errorf("the report is %v, want an orphan (%v)", c, err)
 	}
 	s.all()
