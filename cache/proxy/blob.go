@@ -37,7 +37,7 @@ func (x *exchange) blob() {
 	}
 	if x.h.memory != nil {
 		if it := x.h.memory.find(x.res.digest); it != nil {
-			x.h.used(it, x.start.Unix(), Origin(x.target))
+			x.h.used(it, x.start.Unix(), x.origin)
 			x.sendItem(it, octetStream, rng, ranged)
 			return
 		}
@@ -87,7 +87,7 @@ func (x *exchange) precondition(etag string) bool {
 
 // cachedBlob answers from the cache if all of the blob is there and verified.
 func (x *exchange) cachedBlob(rng wanted, ranged bool) bool {
-	c, ok := x.h.parts.Cache.Find(Origin(x.target), x.res.digest)
+	c, ok := x.h.parts.Cache.Find(x.origin, x.res.digest)
 	if !ok {
 		return false
 	}
@@ -213,7 +213,7 @@ func (x *exchange) stream(o *opened, ranged bool) {
 // the upstream said of it to this caller; it is believed for what belongs to the
 // upstream only.
 func (x *exchange) open(src *source, claimed int64, rng wanted, ranged bool) (*opened, error) {
-	key := blobKey{Origin(x.target), x.res.digest}
+	key := blobKey{x.origin, x.res.digest}
 	size := claimed
 	if size <= 0 {
 		size = x.h.knownSize(key)
