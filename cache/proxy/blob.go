@@ -159,6 +159,7 @@ type opened struct {
 	first   []byte       // read from it already
 	size    int64
 	win     window
+	longer  bool // the reader goes on after the window
 	none    bool // the range can not be satisfied; nothing was opened
 }
 
@@ -204,7 +205,13 @@ func (x *exchange) stream(o *opened, ranged bool) {
 	if _, err := x.Write(o.first); err != nil {
 		x.abort()
 	}
-	if _, err := o.reader.WriteTo(x); err != nil || x.sent != o.win.n {
+	var err error
+	if o.longer {
+		_, err = x.ReadFrom(io.LimitReader(o.reader, o.win.n-x.sent))
+	} else {
+		_, err = o.reader.WriteTo(x)
+	}
+	if err != nil || x.sent != o.win.n {
 		x.abort()
 	}
 }
@@ -323,12 +330,13 @@ func (o *opened) readFirst() error {
 // openWhole is for an upstream without range requests: the whole blob is
 // fetched, once for all, and the client gets its window of it.
 func (x *exchange) openWhole(src *source, key blobKey, o *opened) (*opened, error) {
-	whole := &opened{size: o.size, win: o.win}
+	whole := &opened{size: o.size, win: o.win, longer: true}
 	var err error
 	if whole.content, err = x.h.hold(key, o.size); err != nil {
 		return nil, err
 	}
-	whole.reader = x.h.parts.Fill.Reader(x.r.Context(), whole.content, src, 0, o.win.off+o.win.n)
+	src.skips = true
+	whole.reader = x.h.parts.Fill.Reader(x.r.Context(), whole.content, src, 0, o.size)
 	_, err = io.CopyN(io.Discard, whole.reader, o.win.off)
 	if err == nil {
 		err = whole.readFirst()
