@@ -37,7 +37,7 @@ func (x *exchange) blob() {
 	}
 	if x.h.memory != nil {
 		if it := x.h.memory.find(x.res.digest); it != nil {
-			x.h.used(it, x.start.Unix(), Origin(x.target))
+			x.h.used(it, x.start.Unix(), x.origin)
 			x.sendItem(it, octetStream, rng, ranged)
 			return
 		}
@@ -87,7 +87,7 @@ func (x *exchange) precondition(etag string) bool {
 
 // cachedBlob answers from the cache if all of the blob is there and verified.
 func (x *exchange) cachedBlob(rng wanted, ranged bool) bool {
-	c, ok := x.h.parts.Cache.Find(Origin(x.target), x.res.digest)
+	c, ok := x.h.parts.Cache.Find(x.origin, x.res.digest)
 	if !ok {
 		return false
 	}
@@ -159,6 +159,7 @@ type opened struct {
 	first   []byte       // read from it already
 	size    int64
 	win     window
+	longer  bool // the reader goes on after the window
 	none    bool // the range can not be satisfied; nothing was opened
 }
 
@@ -204,7 +205,13 @@ func (x *exchange) stream(o *opened, ranged bool) {
 	if _, err := x.Write(o.first); err != nil {
 		x.abort()
 	}
-	if _, err := o.reader.WriteTo(x); err != nil || x.sent != o.win.n {
+	var err error
+	if o.longer {
+		_, err = x.ReadFrom(io.LimitReader(o.reader, o.win.n-x.sent))
+	} else {
+		_, err = o.reader.WriteTo(x)
+	}
+	if err != nil || x.sent != o.win.n {
 		x.abort()
 	}
 }
@@ -213,7 +220,7 @@ func (x *exchange) stream(o *opened, ranged bool) {
 // the upstream said of it to this caller; it is believed for what belongs to the
 // upstream only.
 func (x *exchange) open(src *source, claimed int64, rng wanted, ranged bool) (*opened, error) {
-	key := blobKey{Origin(x.target), x.res.digest}
+	key := blobKey{x.origin, x.res.digest}
 	size := claimed
 	if size <= 0 {
 		size = x.h.knownSize(key)
@@ -323,12 +330,13 @@ func (o *opened) readFirst() error {
 // openWhole is for an upstream without range requests: the whole blob is
 // fetched, once for all, and the client gets its window of it.
 func (x *exchange) openWhole(src *source, key blobKey, o *opened) (*opened, error) {
-	whole := &opened{size: o.size, win: o.win}
+	whole := &opened{size: o.size, win: o.win, longer: true}
 	var err error
 	if whole.content, err = x.h.hold(key, o.size); err != nil {
 		return nil, err
 	}
-	whole.reader = x.h.parts.Fill.Reader(x.r.Context(), whole.content, src, 0, o.win.off+o.win.n)
+	src.skips = true
+	whole.reader = x.h.parts.Fill.Reader(x.r.Context(), whole.content, src, 0, o.size)
 	_, err = io.CopyN(io.Discard, whole.reader, o.win.off)
 	if err == nil {
 		err = whole.readFirst()

@@ -7,19 +7,18 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/proxy/permit"
-	"github.com/reprise-containers/reprise/cache/proxy/route"
 )
 
 // exchange is one request and its answer.
 type exchange struct {
-	h      *Handler
-	w      http.ResponseWriter
-	r      *http.Request
-	res    resource
-	target route.Target
-	ns     string // upstream that the client named, "" if it did not
-	auth   permit.Secret
-	start  time.Time
+	h   *Handler
+	w   http.ResponseWriter
+	r   *http.Request
+	res resource
+	routed
+	ns    string // upstream that the client named, "" if it did not
+	auth  permit.Secret
+	start time.Time
 
 	status  int
 	sent    int64 // bytes of the body
@@ -52,7 +51,9 @@ func (x *exchange) extend() {
 // begin writes the status and the headers that all answers have.
 func (x *exchange) begin(status int) {
 	h := x.w.Header()
-	h["Docker-Distribution-Api-Version"] = apiVersion
+	if x.res.kind != KindBlob { // where nobody looks for it
+		h["Docker-Distribution-Api-Version"] = apiVersion
+	}
 	if x.ns != "" {
 		h["Oci-Namespace"] = []string{x.ns}
 	}
@@ -150,9 +151,13 @@ func (x *exchange) record() Record {
 	if kind == "" {
 		kind = KindUnknown
 	}
+	path := x.r.URL.Path
+	if kind == KindUnknown || x.r.URL.RawPath != "" {
+		path = x.r.URL.EscapedPath()
+	}
 	return Record{
 		Host: x.r.Host, Upstream: x.target.Host, Repo: x.res.repository, Kind: kind, Reference: x.res.reference,
-		Method: x.r.Method, Path: x.r.URL.EscapedPath(), Status: x.status, Bytes: x.sent, Aborted: x.aborted,
+		Method: x.r.Method, Path: path, Status: x.status, Bytes: x.sent, Aborted: x.aborted,
 		Start: x.start, Duration: time.Since(x.start), Outcome: x.outcome, TagAge: x.age,
 		UserAgent: x.r.UserAgent(), RemoteAddr: x.r.RemoteAddr,
 	}

@@ -32,6 +32,7 @@ type source struct {
 	digest     digest.Digest
 	auth       permit.Secret
 	size       int64 // -1: not known yet
+	skips      bool  // to throw away what comes before a range, if the upstream ignores that
 
 	mu     sync.Mutex
 	primed *answer // to a request for [primedAt.off, +n), not used yet
@@ -81,11 +82,11 @@ func (s *source) fits(a *answer, off, n int64) error {
 	case off == 0:
 		a.body = &exact{a.body, n}
 		return nil
-	case off+n == s.size && n > off:
-		// The rest of a fetch that broke: most of the answer is of use.
+	case s.skips, off+n == s.size && n > off: // the rest of a fetch that broke: most of the answer is of use
 		if _, err := io.CopyN(io.Discard, a.body, off); err != nil {
 			return err
 		}
+		a.body = &exact{a.body, n}
 		return nil
 	}
 	return blob.Permanent(errNoRanges)
