@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -50,18 +53,39 @@ func (c *Cache) poke() {
 	}
 }
 
+// checkpointParallel is how many blobs are made durable at a time: journals
+// commit for all who wait.
+const checkpointParallel = 8
+
 // checkpoint makes all that is stored durable.
 func (c *Cache) checkpoint() error {
+	c.checkpointing.Lock()
+	defer c.checkpointing.Unlock()
 	c.dirty.Store(0)
-	var errs []error
+	c.settleTogether()
+	var (
+		group errgroup.Group
+		mu    sync.Mutex
+		errs  []error
+	)
+	group.SetLimit(checkpointParallel)
 	for _, e := range c.loadedEntries() {
-		if err := e.checkpoint(); err != nil {
-			err = fmt.Errorf("checkpointing blob %s: %w", e.desc.Digest, err)
-			c.count.storeErrors.Add(1)
-			c.failed(err)
-			errs = append(errs, err)
+		if o := e.now.Load(); o == nil || !o.dirty.Load() {
+			continue
 		}
+		group.Go(func() error {
+			if err := e.checkpoint(); err != nil {
+				err = fmt.Errorf("checkpointing blob %s: %w", e.desc.Digest, err)
+				c.count.storeErrors.Add(1)
+				c.failed(err)
+				mu.Lock()
+				defer mu.Unlock()
+				errs = append(errs, err)
+			}
+			return nil
+		})
 	}
+	_ = group.Wait()
 	return errors.Join(errs...)
 }
 
