@@ -79,6 +79,10 @@ func (f *filling) look(r *Reader, off, end int64) place {
 			// One that is far behind a small need goes on, and will have what
 			// is fetched here in between a second time.
 			if off-t.pos <= f.g.cfg.JoinAhead || end-off > f.g.cfg.JoinAhead {
+				if t.owner != r && r.follows != t {
+					r.follows = t
+					f.g.count.joined.Add(1)
+				}
 				if r.hopes == 0 {
 					r.hopes = f.despair + 1
 				}

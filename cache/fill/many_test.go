@@ -195,3 +195,32 @@ func TestPinhole(t *testing.T) {
 		t.Errorf("%d requests for 256 ranges", n)
 	}
 }
+
+// TestRounding asks for whole units as far as nothing is fetched twice.
+func TestRounding(t *testing.T) {
+	data := random(1<<20+100, 7)
+	r := newRig(t, fill.Config{Rounding: 64 << 10}, cache.Config{})
+	up := newUpstream(data)
+	for _, step := range []struct {
+		off, n int64
+		want   open // its request, none if n is 0
+	}{
+		{100_000, 10, open{"a", 64 << 10, 64 << 10}},
+		{64 << 10, 64 << 10, open{}},
+		{60_000, 10_000, open{"a", 0, 64 << 10}}, // the second half is there
+		{200_000, 70_000, open{"a", 192 << 10, 128 << 10}},
+		{1 << 20, 100, open{"a", 1 << 20, 100}},
+		{1<<20 - 1, 1, open{"a", 1<<20 - 64<<10, 64 << 10}},
+		{400_000, 1, open{"a", 384 << 10, 64 << 10}},
+		{320 << 10, 200_000, open{"a", 320 << 10, 64 << 10}}, // and what is behind it
+	} {
+		before := len(up.requests())
+		if err := r.check(t.Context(), data, up.by("a"), step.off, step.n); err != nil {
+			t.Fatal(err)
+		}
+		asked := up.requests()[before:]
+		if step.want.n == 0 && len(asked) > 0 || step.want.n > 0 && (len(asked) == 0 || asked[0] != step.want) {
+			t.Errorf("%d bytes at %d: asked for %v, want %v", step.n, step.off, asked, step.want)
+		}
+	}
+}

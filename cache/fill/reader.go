@@ -23,6 +23,16 @@ const tail = 64 << 10
 // sendBelow is from how many bytes on it is worth to have the kernel send a file.
 const sendBelow = 64 << 10
 
+// copyPiece is how much is copied at a time where that can't be done. A client that
+// is slow holds so much memory.
+const copyPiece = 64 << 10
+
+var copies = sync.Pool{New: func() any { return new([copyPiece]byte) }}
+
+// sendPiece is how much it is asked to send at a time, in bytes: whoever is given it
+// may want to know that the client takes some now and then.
+const sendPiece = 512 << 10
+
 // Reader reads some bytes of a blob, from the cache and from those who fetch them.
 // It is for one goroutine.
 type Reader struct {
@@ -34,12 +44,13 @@ type Reader struct {
 
 	start    int64
 	pos, end int64
-	whole    bool  // the last bytes wait for the verdict
-	quiet    bool  // nobody waits for it
-	distrust bool  // its file can't be sent from
-	hopes    int   // filling.despair when it began to wait, plus one; under filling.mu
-	refused  bool  // the cache did not take what a fetch of its own brought; under filling.mu
-	asked    int64 // where the last fetch that was begun for it began, plus one
+	whole    bool   // the last bytes wait for the verdict
+	quiet    bool   // nobody waits for it
+	distrust bool   // its file can't be sent from
+	follows  *fetch // of another's, the last it waited for; under filling.mu
+	hopes    int    // filling.despair when it began to wait, plus one; under filling.mu
+	refused  bool   // the cache did not take what a fetch of its own brought; under filling.mu
+	asked    int64  // where the last fetch that was begun for it began, plus one
 	file     *os.File
 	straight *direct
 
@@ -140,13 +151,14 @@ func (r *Reader) Read(p []byte) (int, error) {
 }
 
 // WriteTo implements io.WriterTo: what is in the cache goes from its file to w
-// without a detour, if w can do that.
+// without a detour, if w is an io.ReaderFrom, which gets at most sendPiece at a time.
 func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 	start := r.pos
-	var buf *[piece]byte
+	to, _ := w.(io.ReaderFrom)
+	var buf *[copyPiece]byte
 	defer func() {
 		if buf != nil {
-			pieces.Put(buf)
+			copies.Put(buf)
 		}
 	}()
 	for r.pos < r.end {
@@ -154,8 +166,8 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 		if err != nil {
 			return r.pos - start, err
 		}
-		if n >= sendBelow && r.straight == nil && !r.distrust {
-			if sent, err := r.send(w, n); sent > 0 || err != nil {
+		if to != nil && n >= sendBelow && r.straight == nil && !r.distrust {
+			if sent, err := r.send(to, min(n, sendPiece)); sent > 0 || err != nil {
 				if err != nil {
 					return r.pos - start, err
 				}
@@ -163,9 +175,9 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 			}
 		}
 		if buf == nil {
-			buf = pieces.Get().(*[piece]byte)
+			buf = copies.Get().(*[copyPiece]byte)
 		}
-		got, err := r.Read(buf[:min(n, piece)])
+		got, err := r.Read(buf[:min(n, copyPiece)])
 		if err != nil {
 			return r.pos - start, err
 		}
@@ -178,7 +190,7 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 
 // send sends n bytes that are in the cache from its file. It returns 0 and no error
 // if that can't be done.
-func (r *Reader) send(w io.Writer, n int64) (int64, error) {
+func (r *Reader) send(w io.ReaderFrom, n int64) (int64, error) {
 	if r.file == nil {
 		f, err := r.x.Open(r.pos)
 		if err != nil {
@@ -188,7 +200,7 @@ func (r *Reader) send(w io.Writer, n int64) (int64, error) {
 	} else if _, err := r.file.Seek(r.pos, io.SeekStart); err != nil {
 		return 0, nil
 	}
-	sent, err := io.Copy(w, io.LimitReader(r.file, n))
+	sent, err := w.ReadFrom(io.LimitReader(r.file, n))
 	r.pos += sent
 	r.x.Used(sent)
 	if sent == n {
@@ -329,7 +341,6 @@ func (r *Reader) step(off, end, limit int64) (int64, error) {
 	case at.err != nil:
 		return 0, at.err
 	case at.wait != nil:
-		r.g.count.joined.Add(1)
 		return 0, r.wait(at.wait)
 	}
 	return 0, r.begin(at.fetch, off)
