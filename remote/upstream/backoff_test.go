@@ -209,7 +209,7 @@ func TestLimitedByRedirect(t *testing.T) {
 	store, away := newLimiter(t)
 	store.set(503, "100")
 	registry, home := newLimiter(t)
-	registry.answer = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, away, 307) }
+	registry.answer = func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, away, http.StatusTemporaryRedirect) }
 	c := client(t, upstream.Config{})
 	for _, who := range []string{"Bearer a", "Bearer b"} { // the store knows neither
 		resp, err := c.Do(request(t, "GET", home+"/v2/a/blobs/b", who))

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"time"
 )
 
 // ErrBusy is in the chain of the error of a request for which there was no worker
@@ -41,6 +42,15 @@ func (e *Error) Unwrap() error { return e.Err }
 func (e *Error) Timeout() bool {
 	var n interface{ Timeout() bool } // also of transport.StallError, which is no net.Error
 	return errors.As(e.Err, &n) && n.Timeout()
+}
+
+// RetryAfter returns how long to wait before the same request is worth another try;
+// 0 if there is nothing to say. It implements blob.RetryAfter.
+func (e *Error) RetryAfter() time.Duration {
+	if errors.Is(e.Err, ErrBusy) {
+		return time.Second
+	}
+	return 0
 }
 
 // Temporary reports whether the same request may succeed later.

@@ -51,7 +51,7 @@ func TestChecksDoNotWaitForDownloads(t *testing.T) {
 		}
 	}
 	_, _, err := do(t, c, "GET", at+"/v2/a/blobs/c", "")
-	if e, ok := errors.AsType[*upstream.Error](err); !errors.Is(err, upstream.ErrBusy) || !ok || !e.Temporary() {
+	if e, ok := errors.AsType[*upstream.Error](err); !errors.Is(err, upstream.ErrBusy) || !ok || !e.Temporary() || e.RetryAfter() != time.Second {
 		t.Errorf("third download: %v", err)
 	}
 	if s := c.Stats(); s.Busy != 1 || s.WorkersBusy != 2 || s.Workers != 2 || s.WorkersWait != 0 || s.ChecksBusy != 0 {

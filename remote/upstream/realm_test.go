@@ -138,7 +138,7 @@ func TestRealmOfRedirect(t *testing.T) {
 	})
 	port := away[strings.LastIndexByte(away, ':'):]
 	home := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		http.Redirect(w, r, "http://data.cdn.example"+port, 307)
+		http.Redirect(w, r, "http://data.cdn.example"+port, http.StatusTemporaryRedirect)
 	})
 	c := client(t, upstream.Config{Resolver: names(t, map[string][][]string{"data.cdn.example.": {{"127.0.0.1"}}})})
 	_, _, err := do(t, c, "GET", home+"/v2/a/blobs/b", "Bearer token")

@@ -9,7 +9,7 @@ import (
 const maxRedirects = 5
 
 // carried are the headers that a request to another host keeps.
-var carried = []string{"Accept", "Range", "If-Range", "If-None-Match", "User-Agent"}
+var carried = []string{"Accept", "Accept-Encoding", "Range", "If-Range", "If-None-Match", "User-Agent"}
 
 func isRedirect(resp *http.Response) bool {
 	switch resp.StatusCode {

@@ -216,12 +216,14 @@ func TestSameOrigin(t *testing.T) {
 	} {
 		r := request(t, "GET", tc.from, "Bearer token")
 		r.Header.Set("Accept", "x")
+		r.Header.Set("Accept-Encoding", "identity")
 		hop, err := upstream.Next(r, tc.to)
 		if err != nil {
 			t.Errorf("%v: %v", tc, err)
 			continue
 		}
-		if got := hop.Header.Get("Authorization") != ""; got != tc.same || hop.Header.Get("Accept") != "x" {
+		if got := hop.Header.Get("Authorization") != ""; got != tc.same || hop.Header.Get("Accept") != "x" ||
+			hop.Header.Get("Accept-Encoding") != "identity" {
 			t.Errorf("%v: header %v", tc, hop.Header)
 		}
 		if hop.URL.User != nil || hop.URL.Fragment != "" || hop.Host != "" {

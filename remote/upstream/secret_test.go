@@ -45,7 +45,7 @@ func TestNothingSecretIsPrinted(t *testing.T) {
 		case "/hang":
 			<-r.Context().Done()
 		case "/circle":
-			http.Redirect(w, r, "/circle?sig=SECRET", 307)
+			http.Redirect(w, r, "/circle?sig=SECRET", http.StatusTemporaryRedirect)
 		}
 	})
 	broken := rawServer(t, "what https://x.example/?sig=SECRET Bearer SECRETTOKEN\r\n\r\n")

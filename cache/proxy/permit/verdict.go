@@ -76,13 +76,25 @@ func isRedirect(status int) bool {
 // referred returns the reference if it is a digest.
 func referred(r *Resource) digest.Digest {
 	hex, ok := strings.CutPrefix(r.Reference, "sha256:")
-	if ok && len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == "" {
+	if ok && isSHA256(hex) {
 		return digest.Digest(r.Reference) // the usual one, without a regular expression
 	}
 	if d, err := digest.Parse(r.Reference); err == nil {
 		return d
 	}
 	return ""
+}
+
+func isSHA256(hex string) bool {
+	if len(hex) != 64 {
+		return false
+	}
+	for _, c := range []byte(hex) {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
 }
 
 // allow returns what a 2xx says.

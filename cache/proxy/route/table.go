@@ -16,13 +16,15 @@ var (
 	ErrBadHost = errors.New("not a host name")
 )
 
-// Table finds the upstream of a request. It does not change.
+// Table finds the upstream of a request. It does not change, and its methods may be
+// called concurrently.
 type Table struct {
 	rules      []rule
 	registries map[string]Target // by name
 	fallback   *Target
 	fixed      []Target
 	warnings   []string
+	memo       memo
 }
 
 // New returns a Table, or says what is wrong with the configuration.
@@ -107,6 +109,18 @@ func isHub(name string) bool { return name == "docker.io" || name == "index.dock
 // empty, decides: it is the name of one of the registries, or of the very upstream
 // that Host leads to anyway.
 func (t *Table) Resolve(host, ns string) (Target, error) {
+	q := question{host, ns}
+	if to, ok := t.memo.find(q); ok {
+		return to, nil
+	}
+	to, err := t.resolve(host, ns)
+	if err == nil {
+		t.memo.add(q, to)
+	}
+	return to, err
+}
+
+func (t *Table) resolve(host, ns string) (Target, error) {
 	h, err := parseHost(host)
 	if err != nil {
 		return Target{}, err

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/reprise-containers/reprise/cache/proxy/route"
@@ -282,5 +283,30 @@ func TestTargets(t *testing.T) {
 	want := "[https://b.example https://registry-1.docker.io http://localhost:5000 http://10.0.0.1:5000]"
 	if got := fmt.Sprint(tab.Targets()); got != want {
 		t.Errorf("%s, want %s", got, want)
+	}
+}
+
+// TestMemo: what was answered is answered again, also when clients make up more names
+// than are remembered, by many at once.
+func TestMemo(t *testing.T) {
+	tab := table(t, route.Config{Rules: []route.Rule{theExample}, Registries: map[string]route.Target{"docker.io": {}}})
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for i := range 1000 {
+				zone := fmt.Sprint("z", i)
+				check(t, tab, []request{
+					{zone + ".dragonfly-local.c3.zone:7000", "", "https://" + zone + ".myregistry.com"},
+					{"cache:7000", "docker.io", "https://registry-1.docker.io"},
+					{"cache:7000", "", "unknown"},
+					{"docker.io", "", "https://registry-1.docker.io"},
+					{"docker.io", "quay.io", "unknown"},
+				})
+			}
+		})
+	}
+	wg.Wait()
+	if n := testing.AllocsPerRun(100, func() { tab.Resolve("cache:7000", "docker.io") }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
