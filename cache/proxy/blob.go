@@ -26,12 +26,10 @@ type blobKey struct {
 
 // blob answers a request for a blob.
 func (x *exchange) blob() {
-	var rng wanted
-	class, ranged := permit.Whole, false
-	if v := x.r.Header["Range"]; len(v) == 1 && x.r.Method == http.MethodGet {
-		if rng, ranged = parseRange(v[0]); ranged {
-			class = permit.Range
-		}
+	rng, ranged := x.ranged()
+	class := permit.Whole
+	if ranged && (rng.first != 0 || rng.last >= 0) {
+		class = permit.Range
 	}
 	d, ok := x.check("", class)
 	if !ok {
@@ -39,7 +37,7 @@ func (x *exchange) blob() {
 	}
 	if x.h.memory != nil {
 		if it := x.h.memory.find(x.res.digest); it != nil {
-			x.h.used(it, x.start.Unix(), Origin(x.target))
+			x.h.used(it, x.start.Unix(), x.origin)
 			x.sendItem(it, octetStream, rng, ranged)
 			return
 		}
@@ -47,9 +45,6 @@ func (x *exchange) blob() {
 	etag := etagOf(x.res.digest)
 	if x.precondition(etag) {
 		return
-	}
-	if ranged && !ifRange(x.r.Header, etag) {
-		ranged = false
 	}
 	if x.res.digest == emptyBlob {
 		x.sendItem(newItem(nil, emptyBlob), octetStream, rng, ranged)
@@ -59,6 +54,16 @@ func (x *exchange) blob() {
 		return
 	}
 	x.fetchedBlob(d.Descriptor, rng, ranged)
+}
+
+// ranged returns the range of the blob that is to be answered, if it is one.
+func (x *exchange) ranged() (wanted, bool) {
+	v := x.r.Header["Range"]
+	if len(v) != 1 || x.r.Method != http.MethodGet {
+		return wanted{}, false
+	}
+	rng, ok := parseRange(v[0])
+	return rng, ok && ifRange(x.r.Header, x.res.digest)
 }
 
 // precondition answers a request whose preconditions settle it.
@@ -82,7 +87,7 @@ func (x *exchange) precondition(etag string) bool {
 
 // cachedBlob answers from the cache if all of the blob is there and verified.
 func (x *exchange) cachedBlob(rng wanted, ranged bool) bool {
-	c, ok := x.h.parts.Cache.Find(Origin(x.target), x.res.digest)
+	c, ok := x.h.parts.Cache.Find(x.origin, x.res.digest)
 	if !ok {
 		return false
 	}
@@ -208,7 +213,7 @@ func (x *exchange) stream(o *opened, ranged bool) {
 // the upstream said of it to this caller; it is believed for what belongs to the
 // upstream only.
 func (x *exchange) open(src *source, claimed int64, rng wanted, ranged bool) (*opened, error) {
-	key := blobKey{Origin(x.target), x.res.digest}
+	key := blobKey{x.origin, x.res.digest}
 	size := claimed
 	if size <= 0 {
 		size = x.h.knownSize(key)

@@ -3,6 +3,8 @@ package proxy
 import (
 	"net/http"
 	"strings"
+
+	"github.com/opencontainers/go-digest"
 )
 
 // condition is what became of a request's preconditions.
@@ -29,9 +31,9 @@ func precondition(h http.Header, etag string) condition {
 
 // ifRange reports whether a Range header counts: it does without an If-Range,
 // and with one that names this very content. Dates never do.
-func ifRange(h http.Header, etag string) bool {
+func ifRange(h http.Header, d digest.Digest) bool {
 	v := h["If-Range"]
-	return v == nil || len(v) == 1 && strings.Trim(v[0], " \t") == etag
+	return v == nil || len(v) == 1 && strings.Trim(v[0], " \t") == etagOf(d)
 }
 
 // matches reports whether a list of entity tags has etag or is "*". Weak tags

@@ -1,24 +1,24 @@
 package proxy
 
 import (
+	"io"
 	"net/http"
 	"strconv"
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/proxy/permit"
-	"github.com/reprise-containers/reprise/cache/proxy/route"
 )
 
 // exchange is one request and its answer.
 type exchange struct {
-	h      *Handler
-	w      http.ResponseWriter
-	r      *http.Request
-	res    resource
-	target route.Target
-	ns     string // upstream that the client named, "" if it did not
-	auth   permit.Secret
-	start  time.Time
+	h   *Handler
+	w   http.ResponseWriter
+	r   *http.Request
+	res resource
+	routed
+	ns    string // upstream that the client named, "" if it did not
+	auth  permit.Secret
+	start time.Time
 
 	status  int
 	sent    int64 // bytes of the body
@@ -51,7 +51,9 @@ func (x *exchange) extend() {
 // begin writes the status and the headers that all answers have.
 func (x *exchange) begin(status int) {
 	h := x.w.Header()
-	h["Docker-Distribution-Api-Version"] = apiVersion
+	if x.res.kind != KindBlob { // where nobody looks for it
+		h["Docker-Distribution-Api-Version"] = apiVersion
+	}
 	if x.ns != "" {
 		h["Oci-Namespace"] = []string{x.ns}
 	}
@@ -105,6 +107,34 @@ func (x *exchange) Write(p []byte) (int, error) {
 	return n, err
 }
 
+// ReadFrom implements io.ReaderFrom, so that what comes from a file is sent by the
+// kernel: piece by piece, each of which has the whole of WriteTimeout.
+func (x *exchange) ReadFrom(r io.Reader) (total int64, err error) {
+	// Not through a wrapper, which would hide that it can send a file.
+	to, ok := x.w.(io.ReaderFrom)
+	if !ok {
+		to = copier{x.w}
+	}
+	for {
+		part := &io.LimitedReader{R: r, N: piece}
+		all, ok := r.(*io.LimitedReader) // more than one around a file hides it too
+		if ok {
+			part.R, part.N = all.R, min(piece, all.N)
+		}
+		want := part.N
+		x.extend()
+		n, err := to.ReadFrom(part)
+		x.sent += n
+		total += n
+		if ok {
+			all.N -= n
+		}
+		if err != nil || n < want || ok && all.N == 0 {
+			return total, err
+		}
+	}
+}
+
 // abort ends an answer of which the headers are out in a way that no client
 // takes for its end: the connection is cut.
 func (x *exchange) abort() {
@@ -121,10 +151,14 @@ func (x *exchange) record() Record {
 	if kind == "" {
 		kind = KindUnknown
 	}
+	path := x.r.URL.Path
+	if kind == KindUnknown || x.r.URL.RawPath != "" {
+		path = x.r.URL.EscapedPath()
+	}
 	return Record{
 		Host: x.r.Host, Upstream: x.target.Host, Repo: x.res.repository, Kind: kind, Reference: x.res.reference,
-		Method: x.r.Method, Path: x.r.URL.EscapedPath(), Status: x.status, Bytes: x.sent, Aborted: x.aborted,
-		Start: x.start, Duration: time.Since(x.start), Outcome: x.outcome, Age: x.age,
+		Method: x.r.Method, Path: path, Status: x.status, Bytes: x.sent, Aborted: x.aborted,
+		Start: x.start, Duration: time.Since(x.start), Outcome: x.outcome, TagAge: x.age,
 		UserAgent: x.r.UserAgent(), RemoteAddr: x.r.RemoteAddr,
 	}
 }

@@ -56,6 +56,7 @@ type Handler struct {
 
 	memory    *memory // nil: none
 	streamers *streamers
+	routes    routes
 	accepts   accepts
 	sizes     sizes
 	manifests flights[manifestKey, *served]
@@ -77,6 +78,7 @@ func New(cfg Config, parts Parts) (*Handler, error) {
 	}
 	cfg = cfg.withDefaults()
 	h := &Handler{cfg: cfg, parts: parts, streamers: newStreamers(cfg.Streamers, cfg.QueueFor)}
+	h.routes.table = parts.Routes
 	if cfg.MemoryBytes > 0 {
 		h.memory = newMemory(cfg.MemoryBytes)
 	}
@@ -141,15 +143,18 @@ func (x *exchange) parse() *apiError {
 		path = x.r.URL.RawPath
 	}
 	var err error
-	x.res, err = parsePath(path)
+	if x.res, err = parsePath(path); err != nil {
+		x.res = resource{kind: KindUnknown} // nothing of it gets into a record unescaped
+	}
 	switch {
+	case err == nil:
 	case errors.Is(err, errBadRepository):
 		return apiErrorf(http.StatusBadRequest, codeNameInvalid, "%v", err)
 	case errors.Is(err, errBadReference):
 		return apiErrorf(http.StatusBadRequest, codeManifestInvalid, "%v", err)
 	case errors.Is(err, errBadDigest):
 		return apiErrorf(http.StatusBadRequest, codeDigestInvalid, "%v", err)
-	case err != nil:
+	default:
 		return apiErrorf(http.StatusNotFound, codeUnsupported, "%v", err)
 	}
 	if x.r.URL.RawQuery != "" {
@@ -159,7 +164,7 @@ func (x *exchange) parse() *apiError {
 		}
 		x.ns = q.Get("ns")
 	}
-	if x.target, err = x.h.parts.Routes.Resolve(x.r.Host, x.ns); err != nil {
+	if x.routed, err = x.h.routes.resolve(x.r.Host, x.ns); err != nil {
 		x.ns = "" // not repeated to the client
 		if errors.Is(err, route.ErrUnknown) {
 			return apiErrorf(http.StatusNotFound, codeNameUnknown, "%v", err)
@@ -195,6 +200,21 @@ func (x *exchange) check(accept string, class permit.Class) (permit.Decision, bo
 	}
 	return d, true
 }
+
+// denied ends a permission if err is the upstream's own refusal of a GET.
+func (h *Handler) denied(r permit.Resource, auth permit.Secret, err error) {
+	e, ok := errors.AsType[*statusError](err)
+	if !ok || e.host != "" {
+		return
+	}
+	switch e.status {
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
+		h.parts.Permit.Denied(r, auth, e.status)
+	}
+}
+
+// trusted reports whether upstreams are not asked for permission.
+func (h *Handler) trusted() bool { return h.parts.Permit.Policy() == permit.Trusted }
 
 // finish counts and tells the observer, also of answers that were cut off.
 func (x *exchange) finish() {

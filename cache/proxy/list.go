@@ -125,6 +125,13 @@ func (x *exchange) sendPage(p *page) {
 // upstream's own answer to the same caller. What it answered last is kept for
 // when it does not, for callers who may see the subject then.
 func (x *exchange) referrers() {
+	if x.h.trusted() {
+		if p := x.keptReferrers(); p != nil && x.age < x.h.cfg.TrustedTagTTL {
+			x.sendPage(p)
+			return
+		}
+		x.age = 0
+	}
 	path := "/v2/" + x.res.repository + "/referrers/" + string(x.res.digest)
 	p, err := x.list(path, ocispec.MediaTypeImageIndex)
 	if err == nil {
@@ -132,8 +139,11 @@ func (x *exchange) referrers() {
 	}
 	if err == nil {
 		x.keepReferrers(p)
-	} else if kept := x.keptReferrers(err); kept != nil {
-		p, err = kept, nil
+	} else if inTrouble(err) {
+		if kept := x.keptReferrers(); kept != nil {
+			kept.stale = true
+			p, err = kept, nil
+		}
 	}
 	if err != nil {
 		x.fail(answerTo(err, KindReferrers))
@@ -206,12 +216,18 @@ func (x *exchange) keepReferrers(p *page) {
 	}
 }
 
-// keptReferrers returns the kept page if the upstream is in trouble, which err
-// says, and the caller may see the subject all the same; else nil.
-func (x *exchange) keptReferrers(err error) *page {
-	if e, ok := errors.AsType[*statusError](err); ok && !e.Temporary() {
-		return nil
+// inTrouble reports whether err, of a request to an upstream, says nothing about
+// what was asked for but that the upstream does not answer.
+func inTrouble(err error) bool {
+	if _, ok := errors.AsType[*apiError](err); ok {
+		return false
 	}
+	e, ok := errors.AsType[*statusError](err)
+	return !ok || e.Temporary()
+}
+
+// keptReferrers returns the kept page if the caller may see the subject; else nil.
+func (x *exchange) keptReferrers() *page {
 	link, ok := x.h.parts.Index.Lookup(x.referrersKey())
 	if !ok {
 		return nil
@@ -222,7 +238,7 @@ func (x *exchange) keptReferrers(err error) *page {
 	if err != nil || d.Status != http.StatusOK {
 		return nil
 	}
-	c, ok := x.h.parts.Cache.Find(Origin(x.target), link.Descriptor.Digest)
+	c, ok := x.h.parts.Cache.Find(x.origin, link.Descriptor.Digest)
 	if !ok {
 		return nil
 	}
@@ -236,7 +252,7 @@ func (x *exchange) keptReferrers(err error) *page {
 	}
 	x.age = max(time.Since(link.CheckedAt), 0)
 	return &page{
-		body: it.body, contentType: ocispec.MediaTypeImageIndex, stale: true,
+		body: it.body, contentType: ocispec.MediaTypeImageIndex,
 		filters: link.Header[filtersApplied], next: link.Header["next"],
 	}
 }

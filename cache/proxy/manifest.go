@@ -2,7 +2,6 @@ package proxy
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -94,8 +93,7 @@ func (x *exchange) wantedManifest(d *permit.Decision, accept string) digest.Dige
 // because of err, for callers whom nobody would have to permit it.
 func (x *exchange) lastTag(accept string, err error) (*served, error) {
 	link, ok := x.h.parts.Index.Lookup(x.key(x.res.reference, accept))
-	e, answered := errors.AsType[*statusError](err)
-	if !ok || answered && !e.Temporary() {
+	if !ok || !inTrouble(err) {
 		return nil, err
 	}
 	m, ok := x.stored(link.Descriptor.Digest, link.Descriptor.MediaType)
@@ -137,7 +135,7 @@ func (x *exchange) describe(d permit.Decision, want digest.Digest) bool {
 	h["Content-Length"] = []string{formatInt(desc.Size)}
 	h["Docker-Content-Digest"] = []string{string(want)}
 	h["Etag"] = []string{etag}
-	x.hit()
+	x.outcomeIs(OutcomePassed)
 	x.begin(http.StatusOK)
 	return true
 }
@@ -185,11 +183,11 @@ func (x *exchange) stored(d digest.Digest, claimedType string) (*served, bool) {
 	var it *item
 	if x.h.memory != nil {
 		if it = x.h.memory.find(d); it != nil {
-			x.h.used(it, x.start.Unix(), Origin(x.target))
+			x.h.used(it, x.start.Unix(), x.origin)
 		}
 	}
 	if it == nil {
-		c, ok := x.h.parts.Cache.Find(Origin(x.target), d)
+		c, ok := x.h.parts.Cache.Find(x.origin, d)
 		if !ok {
 			return nil, false
 		}
@@ -237,7 +235,11 @@ func (x *exchange) fetchManifest(accept string) (*served, error) {
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode != http.StatusOK {
-		return nil, newStatusError(resp, x.target)
+		err := newStatusError(resp, x.target)
+		x.h.denied(permit.Resource{
+			Target: x.target, Repository: x.res.repository, Kind: KindManifest, Reference: x.res.reference, Accept: accept,
+		}, x.auth, err)
+		return nil, err
 	}
 	body, err := readBounded(resp, x.h.cfg.MaxManifest)
 	if err != nil {
@@ -294,7 +296,7 @@ func (x *exchange) keep(m *served, accept string) {
 func (x *exchange) storeItem(m *served) error {
 	ctx := context.WithoutCancel(x.r.Context())
 	desc := ocispec.Descriptor{MediaType: m.mediaType, Digest: m.item.digest, Size: int64(len(m.item.body))}
-	c, err := x.h.hold(blobKey{Origin(x.target), desc.Digest}, desc.Size)
+	c, err := x.h.hold(blobKey{x.origin, desc.Digest}, desc.Size)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,10 @@ import (
 // ping answers a request for /v2/ with what the upstream says to the same
 // caller, so that a client finds out where to get a token.
 func (x *exchange) ping() {
+	if x.h.trusted() {
+		x.pong(&pong{})
+		return
+	}
 	if x.auth == "" {
 		if p, ok := x.h.pings.get(x.target); ok {
 			x.pong(p)

@@ -43,7 +43,7 @@ type Record struct {
 	Start      time.Time
 	Duration   time.Duration
 	Outcome    Outcome
-	Age        time.Duration // since the upstream was last asked about a tag that was served without asking
+	TagAge     time.Duration // since the upstream was last asked about a tag, if it was served without asking
 	UserAgent  string
 	RemoteAddr string
 }

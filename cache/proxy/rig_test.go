@@ -115,6 +115,9 @@ func (r *rig) start(t testing.TB) *rig {
 		r.client.CloseIdleConnections()
 		cancel()
 		wg.Wait()
+		if err := r.index.Close(); err != nil {
+			t.Error(err)
+		}
 		if err := r.cache.Close(); err != nil {
 			t.Error(err)
 		}

@@ -24,11 +24,10 @@ func (x *exchange) sendItem(it *item, contentType []string, rng wanted, ranged b
 	if x.precondition(it.etag[0]) {
 		return
 	}
-	x.hit()
 	h := x.w.Header()
 	body, length := it.body, it.length
 	status := http.StatusOK
-	if ranged && ifRange(x.r.Header, it.etag[0]) {
+	if ranged {
 		win, ok := x.window(int64(len(it.body)), rng, true)
 		if !ok {
 			return
@@ -37,6 +36,7 @@ func (x *exchange) sendItem(it *item, contentType []string, rng wanted, ranged b
 		h["Content-Range"] = []string{contentRange(win, int64(len(it.body)))}
 		status = http.StatusPartialContent
 	}
+	x.hit()
 	h["Content-Type"] = contentType
 	h["Content-Length"] = length
 	h["Docker-Content-Digest"] = it.digestHeader
@@ -67,19 +67,8 @@ func (x *exchange) sendContent(c *cache.Content, win window, ranged bool) bool {
 	x.hit()
 	x.beginBlob(c.Descriptor().Size, win, ranged)
 	defer func() { c.Used(x.sent) }()
-	// Not through a wrapper, which would hide that it can send a file.
-	to, ok := x.w.(io.ReaderFrom)
-	if !ok {
-		to = copier{x.w}
-	}
-	for left := win.n; left > 0; {
-		x.extend()
-		n, err := to.ReadFrom(io.LimitReader(f, min(left, piece)))
-		x.sent += n
-		left -= n
-		if err != nil || n == 0 {
-			x.abort()
-		}
+	if n, err := x.ReadFrom(io.LimitReader(f, win.n)); err != nil || n < win.n {
+		x.abort()
 	}
 	return true
 }
