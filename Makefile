@@ -71,12 +71,14 @@ demo: ## build, convert, lazily pull and run an image (root); cleans up after it
 	@$(TOOLS) demo >/dev/null
 	$(GO) run ./integration/demo
 
-install: build ## binaries, systemd unit and configuration examples
+install: build ## binaries, systemd units and configuration examples
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/reprise
-	install -m 0755 $(BINDIR)/reprise-snapshotter $(BINDIR)/reprise $(BINDIR)/ctr $(DESTDIR)$(PREFIX)/bin/
-	sed 's#/usr/local/bin#$(PREFIX)/bin#g' contrib/reprise-snapshotter.service \
-		>$(DESTDIR)$(PREFIX)/lib/systemd/system/reprise-snapshotter.service
-	install -m 0644 contrib/* $(DESTDIR)$(PREFIX)/share/reprise/
+	install -m 0755 $(BINDIR)/reprise-snapshotter $(BINDIR)/registry-cache $(BINDIR)/reprise $(BINDIR)/ctr $(DESTDIR)$(PREFIX)/bin/
+	for unit in contrib/reprise-snapshotter.service contrib/registry-cache/registry-cache.service; do \
+		sed 's#/usr/local/bin#$(PREFIX)/bin#g' $$unit >$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}; done
+	install -m 0644 contrib/*.* $(DESTDIR)$(PREFIX)/share/reprise/
+	install -d $(DESTDIR)$(PREFIX)/share/reprise/registry-cache
+	install -m 0644 contrib/registry-cache/* $(DESTDIR)$(PREFIX)/share/reprise/registry-cache/
 	install -d $(DESTDIR)$(PREFIX)/share/reprise/bin
 	for tool in create commit merge; do ln -sfn ../../../bin/reprise $(DESTDIR)$(PREFIX)/share/reprise/bin/overlaybd-$$tool; done
 

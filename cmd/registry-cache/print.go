@@ -12,7 +12,7 @@ import (
 	"github.com/reprise-containers/reprise/cmd/internal/cacheadmin"
 )
 
-func bytes(n int64) string { return units.BytesSize(float64(n)) }
+func human(n int64) string { return units.BytesSize(float64(n)) }
 
 func printStat(w io.Writer, s cacheadmin.Stat) {
 	scanned := ""
@@ -21,12 +21,12 @@ func printStat(w io.Writer, s cacheadmin.Stat) {
 	}
 	fmt.Fprintf(w, "registry-cache\t%s, since %s, at %s\n", s.Version, s.Started.Local().Format(time.DateTime), s.Address)
 	fmt.Fprintf(w, "data path\t%s\n", s.DataPath)
-	fmt.Fprintf(w, "disk\t%s of %s, %d blobs, %d links%s\n", bytes(s.Bytes), bytes(s.MaxBytes), s.Blobs, s.Links, scanned)
+	fmt.Fprintf(w, "disk\t%s of %s, %d blobs, %d links%s\n", human(s.Bytes), human(s.MaxBytes), s.Blobs, s.Links, scanned)
 	if s.DiskError != "" {
 		fmt.Fprintf(w, "disk error\t%s\n", s.DiskError)
 	}
-	fmt.Fprintf(w, "memory\t%s\n", bytes(s.Memory))
-	fmt.Fprintf(w, "requests\t%d, %d now; %s sent\n", s.Requests, s.InFlight, bytes(int64(s.BytesSent)))
+	fmt.Fprintf(w, "memory\t%s\n", human(s.Memory))
+	fmt.Fprintf(w, "requests\t%d, %d now; %s sent\n", s.Requests, s.InFlight, human(int64(s.BytesSent)))
 	for _, o := range slices.Sorted(maps.Keys(s.Outcomes)) {
 		if n := s.Outcomes[o]; n > 0 {
 			fmt.Fprintf(w, "  %s\t%d\n", o, n)
@@ -36,10 +36,10 @@ func printStat(w io.Writer, s cacheadmin.Stat) {
 	fmt.Fprintf(w, "waiting\t%d for what somebody else has fetched\n", s.Waiting)
 	fmt.Fprintf(w, "permissions\t%d asked for, %d known\n", s.PermissionHeads, s.PermissionHits)
 	fmt.Fprintf(w, "upstreams\t%d requests, %s, %d errors, %d told to wait\n",
-		s.UpstreamRequests, bytes(s.UpstreamBytes), s.UpstreamErrors, s.UpstreamLimited)
+		s.UpstreamRequests, human(s.UpstreamBytes), s.UpstreamErrors, s.UpstreamLimited)
 	fmt.Fprintf(w, "workers\t%d of %d\n", s.WorkersBusy, s.Workers)
 	fmt.Fprintf(w, "wrong content\t%d\n", s.Mismatches)
-	fmt.Fprintf(w, "fetched ahead\t%d images, %s\n", s.Warmed, bytes(s.WarmedBytes))
+	fmt.Fprintf(w, "fetched ahead\t%d images, %s\n", s.Warmed, human(s.WarmedBytes))
 	for _, name := range slices.Sorted(maps.Keys(s.Collected)) {
 		if n := s.Collected[name]; n > 0 {
 			fmt.Fprintf(w, "collected %s\t%d\n", name, n)
@@ -54,7 +54,7 @@ func printBlobs(w io.Writer, blobs []cacheadmin.Blob, now time.Time) {
 		if b.Origin != "" {
 			state = "of " + b.Origin
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s ago\t%s ago\n", b.Digest, bytes(b.Size), bytes(b.Bytes), state,
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s ago\t%s ago\n", b.Digest, human(b.Size), human(b.Bytes), state,
 			age(now, b.Fetched), age(now, b.Used))
 	}
 }

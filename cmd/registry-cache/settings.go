@@ -40,6 +40,9 @@ func load(c *cli.Command) (cacheconfig.Cache, error) {
 		if cfg.Server.DefaultBackend, err = parseUpstream(v); err != nil {
 			return cfg, err
 		}
+		if cfg.Server.DefaultBackend.Host == hubHost { // which references call otherwise
+			cfg.Server.Registries["docker.io"] = cacheconfig.Backend{}
+		}
 	}
 	if v := c.String("data"); v != "" {
 		if cfg.DataPath, err = filepath.Abs(v); err != nil {
@@ -81,6 +84,9 @@ func serves(cfg cacheconfig.Cache) bool {
 	return s.DefaultBackend.Host != "" || len(s.UpstreamRules) > 0 || len(s.Registries) > 0
 }
 
+// hubHost is the registry of Docker Hub.
+const hubHost = "registry-1.docker.io"
+
 // parseUpstream parses the value of --upstream. Registries on this machine speak
 // HTTP if nothing else is said, others HTTPS.
 func parseUpstream(text string) (cacheconfig.Backend, error) {
@@ -94,7 +100,7 @@ func parseUpstream(text string) (cacheconfig.Backend, error) {
 	host = strings.TrimSuffix(host, "/")
 	switch host {
 	case "docker.io", "index.docker.io":
-		host = "registry-1.docker.io"
+		host = hubHost
 	case "":
 		return cacheconfig.Backend{}, fmt.Errorf("--upstream %q: there is no host", text)
 	}
