@@ -8,6 +8,10 @@
 //	d  resident memory of the daemon
 //	f  read latency while another image's registry hangs
 //	h  hits of the registry cache, against nginx, net/http and distribution
+//	m  its memory with many blobs and connections
+//	n  cold starts through it, the registry far away, against a registry on the spot
+//	r  its engine's hits on recorded requests, against a simulator
+//	s  bytes from the upstream per byte that 150 clients at once asked for
 //	g  conversion, against mkfs.erofs and eStargz; the memory it takes
 //	p  reads that somebody waits for while a replay keeps the line full
 //	l  bytes of a start by file system,
@@ -80,7 +84,8 @@ func run(ctx context.Context, chosen []string) error {
 		{"l", b.layouts}, {"t", b.chunkTables}, {"z", b.compressions},
 		{"v", b.library("Verify", "./cmd/internal/chain/tamper")},
 		{"w", b.writes},
-		{"h", b.hits},
+		{"h", b.hits}, {"m", b.cacheMemory}, {"n", b.near},
+		{"r", b.trial("ReplayEngine")}, {"s", b.trial("^TestSwarm")},
 		{"k", b.library("Commit$", "./backstore", "-benchtime", "20x")},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {
@@ -115,6 +120,24 @@ func (b bench) onNode(ctx context.Context, o node.Options, f func(*node.Node) er
 		err = end
 	}
 	return err
+}
+
+// trial runs tests of the registry cache by name, in the sizes that are too large
+// for a test that is run often.
+func (b bench) trial(name string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		fmt.Printf("\n%s, in full size\n", name)
+		cmd := exec.CommandContext(ctx, "go", "test", "-count=1", "-v", "-run", name, "./integration/registrycache")
+		cmd.Dir = b.tools.Module
+		cmd.Env = append(os.Environ(), "TRIAL=full")
+		out, err := cmd.CombinedOutput()
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, "_test.go:") || strings.HasPrefix(line, "--- ") || err != nil {
+				fmt.Print(line)
+			}
+		}
+		return err
+	}
 }
 
 // library runs Go benchmarks by name, which print their ratios themselves, with

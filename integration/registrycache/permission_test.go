@@ -147,7 +147,7 @@ func TestEveryHitIsAsked(t *testing.T) {
 
 // TestRevocation takes rights and content away upstream while the cache has all.
 func TestRevocation(t *testing.T) {
-	p := beginPrivate(t, http.StatusForbidden, values{"permission": values{"rangeTTL": "0s"}})
+	p := beginPrivate(t, http.StatusForbidden, values{"permission": values{"rangeTTL": "0s", "negativeTTL": "0s"}})
 	p.readAll()
 	p.up.SetReaders("team/alice", "carol")
 	p.shut(p.alice, http.StatusForbidden)
