@@ -194,7 +194,8 @@ func (s served) Present(off, n int64) bool {
 }
 
 // images returns the vector as a remote image with its registry, the same with
-// one local layer, and what the device holds.
+// one local layer, and what the device holds. It is not called in a bubble of
+// synctest.
 func images(t *testing.T) (remote, mixed backstore.Image, r *registry, want []byte) {
 	t.Helper()
 	r = &registry{layers: map[digest.Digest]blob.Blob{}}
@@ -221,6 +222,12 @@ func images(t *testing.T) (remote, mixed backstore.Image, r *registry, want []by
 		want, err = io.ReadAll(z)
 	}
 	if err != nil {
+		t.Fatal(err)
+	}
+	// All readers of zstd share a decoder that the first of them makes. If that were
+	// in a bubble, it would belong to it, and readers outside would panic.
+	zstd := remote.Layers[1].Digest
+	if _, err := backstore.OpenLayer(t.Context(), r.layers[zstd]); err != nil {
 		t.Fatal(err)
 	}
 	return remote, mixed, r, want

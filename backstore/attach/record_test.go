@@ -199,42 +199,60 @@ func TestRecordLocal(t *testing.T) {
 	})
 }
 
+// far is a registry that takes simulated time to answer: a request 20 ms, and a
+// second for 10 MB.
+type far struct{ blob.Blob }
+
+func (f far) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
+	time.Sleep(20*time.Millisecond + time.Duration(len(p))*100*time.Nanosecond)
+	return f.Blob.ReadAt(ctx, p, off)
+}
+
+// startCold reads img in pages, of which nothing is cached, and returns how many
+// requests that took after opening it, and what was recorded if record is set.
+// It runs in a bubble of synctest: how much is read ahead of a read depends on how
+// long those before it took.
+func startCold(t *testing.T, img backstore.Image, r *registry, want []byte, record bool) (int, tracelayer.Trace) {
+	t.Helper()
+	c, err := cache.Open(cache.Config{Dir: filepath.Join(t.TempDir(), "cache"), MaxBytes: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	open := func(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
+		b, err := r.open(ref, desc)
+		return c.Blob(far{b}), err
+	}
+	k := newKernel()
+	a := attach.New(k, open, attach.Config{Readahead: readahead.DefaultConfig})
+	rec := tracelayer.NewRecorder(0)
+	if record {
+		err = a.Record(t.Context(), "1", img, "/mnt", rec)
+	} else {
+		err = a.Attach(t.Context(), "1", img, "/mnt")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.opened = 0
+	readPages(t, k.devices["1"], want)
+	return r.opened, rec.Stop()
+}
+
 // TestRecordCold records a start that finds nothing cached: it asks the registry
 // for no more than one that is not recorded, and what is read ahead for that is
 // not in the recording.
 func TestRecordCold(t *testing.T) {
 	remote, _, r, want := images(t)
-	requests := func(record bool) (int, tracelayer.Trace) {
-		c, err := cache.Open(cache.Config{Dir: filepath.Join(t.TempDir(), "cache"), MaxBytes: 64 << 20})
-		if err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		plain, _ := startCold(t, remote, r, want, false)
+		cold, trace := startCold(t, remote, r, want, true)
+		t.Logf("%d requests when recorded, %d when not", cold, plain)
+		if cold > plain {
+			t.Errorf("%d requests when recorded, %d when not", cold, plain)
 		}
-		defer c.Close()
-		open := func(ref string, desc ocispec.Descriptor) (blob.Blob, error) {
-			b, err := r.open(ref, desc)
-			return c.Blob(b), err
+		if got, want := order(trace), order(recorded(t, remote, r, want)); !slices.Equal(got, want) {
+			t.Errorf("recorded are %d reads, want %d", len(got), len(want))
 		}
-		k := newKernel()
-		a := attach.New(k, open, attach.Config{Readahead: readahead.DefaultConfig})
-		rec := tracelayer.NewRecorder(0)
-		if record {
-			err = a.Record(t.Context(), "1", remote, "/mnt", rec)
-		} else {
-			err = a.Attach(t.Context(), "1", remote, "/mnt")
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.opened = 0
-		readPages(t, k.devices["1"], want)
-		return r.opened, rec.Stop()
-	}
-	plain, _ := requests(false)
-	cold, trace := requests(true)
-	if cold > plain*11/10 {
-		t.Errorf("%d requests when recorded, %d when not", cold, plain)
-	}
-	if got, want := order(trace), order(recorded(t, remote, r, want)); !slices.Equal(got, want) {
-		t.Errorf("recorded are %d reads, want %d", len(got), len(want))
-	}
+	})
 }
