@@ -108,15 +108,16 @@ func (c comparison) start(ctx context.Context, command []string, out io.Writer) 
 		return fmt.Errorf("starting a process to compare: %w", err)
 	}
 	defer context.AfterFunc(ctx, func() { feed.Close() })()
-	if _, err := feed.Write(job); err != nil {
+	_, err = feed.Write(job)
+	if err != nil {
 		feed.Close()
-		return errors.Join(fmt.Errorf("telling a process what to compare: %w", err), cmd.Wait())
+		err = fmt.Errorf("telling a process what to compare: %w", err)
 	}
-	if err := cmd.Wait(); err != nil {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		return fmt.Errorf("comparing: %w: %s", err, bytes.TrimSpace(complaint.Bytes()))
+	if ended := cmd.Wait(); ended != nil {
+		err = errors.Join(err, fmt.Errorf("comparing: %w: %s", ended, bytes.TrimSpace(complaint.Bytes())))
 	}
-	return nil
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
 }

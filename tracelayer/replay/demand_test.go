@@ -345,7 +345,9 @@ func TestSkipPresent(t *testing.T) {
 }
 
 // Two replays at one host share what may be in flight, and both end.
-func TestTwoReplays(t *testing.T) {
+func TestTwoReplays(t *testing.T) { synctest.Test(t, testTwoReplays) }
+
+func testTwoReplays(t *testing.T) {
 	w := newWorld(t, 900, true)
 	other := newWorld(t, 900, true)
 	other.line = w.line

@@ -81,9 +81,10 @@ func (n *node) replay(ctx context.Context) (replay.Stats, error) {
 
 // sample is a read of a blob that no plan has.
 type sample struct {
-	took     time.Duration
-	inFlight int64 // bytes, when it began
-	window   int64 // bytes that might be, by then
+	took      time.Duration
+	inFlight  int64         // bytes, when it began
+	window    int64         // bytes that might be, by then
+	roundTrip time.Duration // of the line, when it began
 }
 
 // unrelated reads count times, with pauses, from a blob that no plan has, or
@@ -108,12 +109,13 @@ func (n *node) unrelated(t testing.TB, count int, done <-chan struct{}) (samples
 		if err != nil {
 			t.Fatal(err)
 		}
-		window = max(window, int64(n.chain.Line(n.ref()).Window))
+		line := n.chain.Line(n.ref())
+		window = max(window, int64(line.Window))
 		start := time.Now()
 		if _, err := b.ReadAt(t.Context(), p, int64(i)*(20<<10)); err != nil {
 			t.Fatal(err)
 		}
-		samples = append(samples, sample{time.Since(start), flight, window})
+		samples = append(samples, sample{time.Since(start), flight, window, line.RoundTrip})
 	}
 	return samples
 }

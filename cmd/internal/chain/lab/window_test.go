@@ -9,16 +9,33 @@ import (
 	"github.com/reprise-containers/reprise/remote/registry"
 )
 
-// slack is bytes that are counted as in flight and are none of the window: heads
-// of answers, and packets that were put together better than those before.
-const slack = 8 << 10
+const (
+	// looks is how often a window is looked at, with twice of it read in between, and
+	// steady how often in a row what is in flight must be as it should. The kernel
+	// bounds the memory that packets take: one look may find more when they were put
+	// together better than those before, and less when worse, which differs a lot on
+	// a busy machine, and a window gets smaller step by step.
+	looks, steady = 24, 3
+	// still is how often in a row nothing may have come before nothing will.
+	still = 5
+)
 
+<<<<<<< HEAD
 // What a stream that nobody reads has in flight stays within its window, whatever
 // packets are like, and it is not so much less that the line is not filled. A busy
 // machine puts packets together now better and now worse, which the window is told
 // of only when that has happened: it may be off now and then, but not by much.
+=======
+// within returns how many bytes may be in flight in a window: there are heads of
+// answers, too, and packets of no fixed weight.
+func within(window int64) int64 { return window + window/8 }
+
+// TestWindow has a stream that nobody reads: what it has in flight comes to be
+// within its window and stays there, whatever packets are like, and it is not so
+// much less that the line is not filled.
+>>>>>>> refs/heads/flaky
 func TestWindow(t *testing.T) {
-	image, err := lab.NewImage(48<<20, 1)
+	image, err := lab.NewImage(72<<20, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,18 +53,27 @@ func TestWindow(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer s.Close()
+<<<<<<< HEAD
 			for _, window := range []int{64 << 10, 256 << 10, 1 << 20, 128 << 10} {
 				s.SetWindow(window)
 				off := 0
 				for range 5 {
 					if _, err := io.CopyN(io.Discard, s, int64(max(4*window, 1<<20))); err != nil {
+=======
+			for _, window := range []int64{64 << 10, 256 << 10, 1 << 20, 128 << 10} {
+				s.SetWindow(int(window))
+				var seen []int64
+				for held := 0; held < steady && len(seen) < looks; {
+					if _, err := io.CopyN(io.Discard, s, 2*window); err != nil {
+>>>>>>> refs/heads/flaky
 						t.Fatal(err)
 					}
-					time.Sleep(300 * time.Millisecond) // until nothing comes any more
-					n, err := client.InFlight(r)
-					if err != nil {
-						t.Fatal(err)
+					n := settled(t, client, r)
+					seen = append(seen, n)
+					if held++; n > within(window) || n < window/2 {
+						held = 0
 					}
+<<<<<<< HEAD
 					t.Logf("window of %d KiB, %d in flight", window>>10, n>>10)
 					if n > int64(window)+slack || n < int64(window)/2 {
 						off++
@@ -58,14 +84,38 @@ func TestWindow(t *testing.T) {
 				}
 				if off > 2 {
 					t.Errorf("%d times of 5 what is in flight is not a window of %d", off, window)
+=======
+					if held == steady {
+						t.Logf("of a window of %d bytes, in flight are %d", window, seen)
+					} else if len(seen) == looks {
+						t.Errorf("of a window of %d bytes, in flight are %d, time after time", window, seen)
+					}
+>>>>>>> refs/heads/flaky
 				}
 			}
 		})
 	}
 }
 
-// While a replay has the line, a read that has nothing to do with it finds no more
-// in flight than 64 KiB, or about one round trip's worth if that is more.
+// settled returns how many bytes are in flight once no more come.
+func settled(t *testing.T, client *lab.Client, r *lab.Registry) int64 {
+	t.Helper()
+	last := int64(-1)
+	for same := 0; same < still; time.Sleep(20 * time.Millisecond) {
+		n, err := client.InFlight(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if same++; n != last {
+			last, same = n, 0
+		}
+	}
+	return last
+}
+
+// TestInFlight has a replay use the line: reads that have nothing to do with it find
+// no more in flight than 64 KiB, or about one round trip's worth if that is more, but
+// for one in ten of them: see TestWindow.
 func TestInFlight(t *testing.T) {
 	const rate = 25e6 / 8
 	image, err := lab.NewImage(20<<20, 0.8)
@@ -87,16 +137,22 @@ func TestInFlight(t *testing.T) {
 			time.Sleep(2500 * time.Millisecond) // it has measured the line by then
 			reads := n.unrelated(t, 50, done)
 			<-done
-			for i, one := range reads {
-				if one.inFlight > one.window+slack {
-					t.Errorf("read %d: %d bytes in flight, with a window of at most %d so far", i, one.inFlight, one.window)
+			var over int
+			var longest time.Duration
+			for _, one := range reads {
+				longest = max(longest, one.roundTrip)
+				if one.inFlight > within(one.window) {
+					over++
 				}
+			}
+			if over > len(reads)/10 {
+				t.Errorf("%d of %d reads found more in flight than the largest window so far: %+v", over, len(reads), reads)
 			}
 			// A window is a seventh more than one round trip carries, and may be
 			// twice that while it is found out whether the line carries more.
 			// Round trips take longer on a busy machine.
 			line := n.chain.Line(n.ref())
-			most := int(max(64<<10, 2*1.15*rate*max(roundTrip, line.RoundTrip).Seconds()))
+			most := int(max(64<<10, 2*1.15*rate*max(roundTrip, longest, line.RoundTrip).Seconds()))
 			if line.Window > most || len(reads) == 0 {
 				t.Errorf("after %d reads: %+v, want a window of at most %d", len(reads), line, most)
 			}
