@@ -50,7 +50,7 @@ func (o *opened) draft() {
 	}
 	defer e.persisting.Unlock()
 	e.mu.Lock()
-	p, known, metadata, fetchedAt := e.path, e.known && !e.dead, e.metadata, e.fetchedAt
+	p, known, metadata, fetchedAt := e.path(), e.known && !e.dead, e.metadata, e.fetchedAt
 	settled := e.verified.Load() && (metadata || e.stored == e.desc.Digest)
 	e.mu.Unlock()
 	o.undrafted.Store(0)
@@ -87,7 +87,7 @@ func (e *entry) readDraft(inode uint64) *presence.Map {
 	if !e.c.cfg.WholeBlobs {
 		return nil
 	}
-	data, err := e.c.fs.ReadFile(e.path.draft, presence.FileLimit(e.desc.Size))
+	data, err := e.c.fs.ReadFile(e.path().draft, presence.FileLimit(e.desc.Size))
 	if err != nil {
 		return nil
 	}
