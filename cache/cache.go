@@ -36,7 +36,7 @@ const allRuns = -1
 // Cache is a disk cache for ranges of blobs. All its methods and those of the
 // blobs it makes may be called in parallel.
 //
-// Locks, outermost first: evicting, opened.writing, entry.persisting,
+// Locks, outermost first: checkpointing, evicting, opened.writing, entry.persisting,
 // entry.mu, mu, policyMu; queue.mu and opened.queueing are innermost. None of
 // them is held while the network is waited for, and the hit path takes none
 // (it tries policyMu).
@@ -55,6 +55,8 @@ type Cache struct {
 
 	policyMu sync.Mutex
 	policy   policy.Policy[runKey]
+
+	checkpointing sync.Mutex // so that one who waits for a checkpoint finds everything durable
 
 	evicting sync.Mutex // one eviction at a time
 	cold     *entry     // whole blob being evicted piece by piece; under evicting
@@ -231,7 +233,7 @@ func (c *Cache) lookup(key digest.Digest) *entry {
 func (c *Cache) addLocked(origin string, desc ocispec.Descriptor) *entry {
 	c.lastID++
 	key := keyOf(origin, desc.Digest)
-	e := &entry{c: c, id: c.lastID, rank: rankOf(desc.Digest), origin: origin, source: origin, desc: desc, key: key, stored: key, path: pathOf(key)}
+	e := &entry{c: c, id: c.lastID, rank: rankOf(desc.Digest), origin: origin, source: origin, desc: desc, key: key, stored: key}
 	e.lastUsed.Store(c.clock.Load())
 	c.blobs[key] = e
 	for c.ranked[e.rank] != nil {

@@ -50,12 +50,13 @@ func (o *opened) draft() {
 	}
 	defer e.persisting.Unlock()
 	e.mu.Lock()
-	p, known, metadata, fetchedAt := e.path, e.known && !e.dead, e.metadata, e.fetchedAt
+	p, known, metadata, fetchedAt := e.path(), e.known && !e.dead, e.metadata, e.fetchedAt
+	settled := e.verified.Load() && (metadata || e.stored == e.desc.Digest)
 	e.mu.Unlock()
-	if e.now.Load() != o || !known || e.verified.Load() && metadata {
+	o.undrafted.Store(0)
+	if e.now.Load() != o || !known || settled {
 		return
 	}
-	o.undrafted.Store(0)
 	if !metadata {
 		data, err := json.Marshal(metadataFile(e, fetchedAt))
 		if err != nil || c.fs.WriteDraft(p.meta+extTemp, data) != nil || c.fs.Rename(p.meta+extTemp, p.meta) != nil {
@@ -86,7 +87,7 @@ func (e *entry) readDraft(inode uint64) *presence.Map {
 	if !e.c.cfg.WholeBlobs {
 		return nil
 	}
-	data, err := e.c.fs.ReadFile(e.path.draft, presence.FileLimit(e.desc.Size))
+	data, err := e.c.fs.ReadFile(e.path().draft, presence.FileLimit(e.desc.Size))
 	if err != nil {
 		return nil
 	}

@@ -73,6 +73,34 @@ type failingFile struct {
 	fault func(kind string) error
 }
 
+func (f failing) SyncDir(dir string) error {
+	if err := f.fault("SyncDir"); err != nil {
+		return err
+	}
+	return f.FS.SyncDir(dir)
+}
+
+func (f failing) Sync() error {
+	if err := f.fault("Sync"); err != nil {
+		return err
+	}
+	return f.FS.Sync()
+}
+
+func (f failing) WriteFile(name string, data []byte) error {
+	if err := f.fault("WriteFile"); err != nil {
+		return err
+	}
+	return f.FS.WriteFile(name, data)
+}
+
+func (f failingFile) Datasync() error {
+	if err := f.fault("Datasync"); err != nil {
+		return err
+	}
+	return f.File.Datasync()
+}
+
 func (f failingFile) ReadAt(p []byte, off int64) (int, error) {
 	if err := f.fault("ReadAt"); err != nil {
 		return 0, err

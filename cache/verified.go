@@ -2,7 +2,6 @@ package cache
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -111,61 +110,6 @@ func (o *opened) promote(now time.Time) error {
 	return nil
 }
 
-// settle makes a verified blob durable and gives its files the name of the digest;
-// e.persisting is held. The metadata names the inode, so that whatever a crash
-// leaves under that name is either this file or nothing:
-//
-//	data durable -> metadata durable -> data renamed -> names durable
-func (o *opened) settle() error {
-	e, c := o.e, o.e.c
-	if err := o.syncData(); err != nil {
-		return err
-	}
-	e.mu.Lock()
-	from, old := e.path, e.stored
-	m := metadata{
-		Version: metadataVersion, Descriptor: e.desc, FetchedAt: e.fetchedAt,
-		VerifiedAt: e.verifiedAt, Inode: o.inode,
-	}
-	e.mu.Unlock()
-	to := pathOf(e.desc.Digest)
-	data, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	if err := c.fs.MkdirAll(to.dir); err != nil {
-		return err
-	}
-	if err := c.replace(to.meta, data); err != nil {
-		return err
-	}
-	if from != to {
-		if err := c.fs.Rename(from.data, to.data); err != nil {
-			return err
-		}
-	}
-	if err := c.fs.SyncDir(to.dir); err != nil {
-		return err
-	}
-	c.count.checkpoints.Add(1)
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.path, e.stored, e.metadata = to, e.desc.Digest, true
-	if from == to {
-		return nil
-	}
-	// Without its data a map or metadata says nothing, should they stay.
-	_ = c.remove(from.ranges)
-	_ = c.remove(from.meta)
-	_ = c.remove(from.draft)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.blobs[old] == e {
-		delete(c.blobs, old)
-	}
-	return nil
-}
-
 // Drop removes the content from the cache, durably; who holds it goes on to read
 // it. With quarantine its bytes are kept aside, within limits, for somebody to
 // look at.
@@ -176,7 +120,7 @@ func (x *Content) Drop(quarantine bool) error {
 		e.quarantine()
 	}
 	e.mu.Lock()
-	dir, known := e.path.dir, e.known
+	dir, known := e.path().dir, e.known
 	e.mu.Unlock()
 	err := e.expel()
 	if err == nil && known {
@@ -215,7 +159,7 @@ func (e *entry) quarantine() {
 		return // what lies there is another's
 	}
 	name := strconv.FormatInt(time.Now().UnixNano(), 10) + "-" + e.desc.Digest.Encoded()
-	_ = c.fs.Rename(e.path.data, path.Join(quarantineDir, name))
+	_ = c.fs.Rename(e.path().data, path.Join(quarantineDir, name))
 }
 
 // nameOf returns the key of the files whose names begin with base in the folder

@@ -26,6 +26,9 @@ type FS interface {
 	// SyncDir makes creations, renames and removals in dir durable.
 	SyncDir(dir string) error
 
+	// Sync makes everything written so far durable, names too. It fails if
+	// anything could not be written since the call before.
+	Sync() error
 	// Open opens the file name for reading and writing, or for reading only
 	// where the file system is read-only. create makes it when missing.
 	Open(name string, create bool) (File, error)

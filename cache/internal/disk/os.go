@@ -14,7 +14,10 @@ import (
 
 // OS is the FS of the operating system, rooted at a folder: names are
 // relative to it.
-type OS struct{ root *os.Root }
+type OS struct {
+	root *os.Root
+	dir  *os.File // of the root, open all the time: Sync tells it what failed since
+}
 
 // OpenOS returns the file system below the folder dir, which must exist.
 func OpenOS(dir string) (*OS, error) {
@@ -22,7 +25,12 @@ func OpenOS(dir string) (*OS, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &OS{root: root}, nil
+	f, err := root.Open(".")
+	if err != nil {
+		root.Close()
+		return nil, err
+	}
+	return &OS{root: root, dir: f}, nil
 }
 
 // MkdirAll implements FS.
@@ -163,4 +171,7 @@ func (o *OS) Free() (int64, error) {
 }
 
 // Close implements FS.
-func (o *OS) Close() error { return o.root.Close() }
+func (o *OS) Close() error { return errors.Join(o.dir.Close(), o.root.Close()) }
+
+// Sync implements FS. It syncs the whole file system, whoever wrote to it.
+func (o *OS) Sync() error { return osFile{o.dir}.control(unix.Syncfs) }

@@ -140,6 +140,16 @@ func (f *FS) SyncDir(dir string) error {
 	return nil
 }
 
+// Sync implements disk.FS.
+func (f *FS) Sync() error {
+	if err := f.begin("Sync", "."); err != nil {
+		return err
+	}
+	f.mu.Unlock()
+	f.Settle()
+	return nil
+}
+
 // Open implements disk.FS.
 func (f *FS) Open(name string, create bool) (disk.File, error) {
 	if err := f.begin("Open", name); err != nil {
