@@ -110,7 +110,9 @@ func (b *cached) open() *opened {
 	for {
 		e := b.e.Load()
 		if e == nil {
-			if e = b.c.find(b.origin, b.desc); e == nil {
+			// With another size one of two descriptors lies, and the cache
+			// can't tell which.
+			if e = b.c.find(b.origin, b.desc); e == nil || e.desc.Size != b.desc.Size {
 				return nil
 			}
 			b.e.Store(e)

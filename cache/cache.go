@@ -43,6 +43,7 @@ const allRuns = -1
 type Cache struct {
 	cfg  Config
 	fs   disk.FS
+	boot string // disk.FS.Boot
 	lock io.Closer
 
 	mu      sync.Mutex               // guards the fields below
@@ -109,6 +110,7 @@ func open(cfg Config, files disk.FS) (*Cache, error) {
 		policy: rules,
 		wake:   make(chan struct{}, 1),
 		stop:   make(chan struct{}),
+		boot:   files.Boot(),
 	}
 	c.clock.Store(time.Now().UnixNano())
 	c.queue.init(cfg.QueueBytes)
@@ -131,6 +133,9 @@ func open(cfg Config, files disk.FS) (*Cache, error) {
 	c.measureSpace()
 	if cfg.ScanInBackground {
 		c.wg.Go(c.scanBehind)
+	}
+	if cfg.WholeBlobs {
+		c.wg.Go(c.draftAll)
 	}
 	c.wg.Go(c.storeAll)
 	c.wg.Go(c.maintain)
@@ -173,16 +178,18 @@ func (c *Cache) BlobFrom(origin string, b blob.Blob) blob.Blob {
 	if desc.Digest.Validate() != nil || b.Size() <= 0 || b.Size() > presence.MaxSize {
 		return b
 	}
+	if c.cfg.WholeBlobs && origin == "" {
+		return b // that is the place of what is verified
+	}
 	return &cached{c: c, inner: b, desc: desc, origin: origin}
 }
 
-// find returns the entry of desc from origin, made if need be; nil when the
-// cache is closing or knows the digest with another size, because then one of
-// the two descriptors lies and the cache can't tell which.
+// find returns the entry of desc from origin, made if need be, or one that has
+// another size than desc says; nil when the cache is closing.
 func (c *Cache) find(origin string, desc ocispec.Descriptor) *entry {
 	key := keyOf(origin, desc.Digest)
 	if e := c.lookup(key); e != nil {
-		return e.sized(desc.Size)
+		return e
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -192,14 +199,6 @@ func (c *Cache) find(origin string, desc ocispec.Descriptor) *entry {
 	e := c.blobs[key]
 	if e == nil {
 		e = c.addLocked(origin, desc)
-	}
-	return e.sized(desc.Size)
-}
-
-// sized returns e if its blob has so many bytes.
-func (e *entry) sized(size int64) *entry {
-	if e.desc.Size != size {
-		return nil
 	}
 	return e
 }
@@ -232,7 +231,7 @@ func (c *Cache) lookup(key digest.Digest) *entry {
 func (c *Cache) addLocked(origin string, desc ocispec.Descriptor) *entry {
 	c.lastID++
 	key := keyOf(origin, desc.Digest)
-	e := &entry{c: c, id: c.lastID, rank: rankOf(desc.Digest), origin: origin, desc: desc, key: key, stored: key, path: pathOf(key)}
+	e := &entry{c: c, id: c.lastID, rank: rankOf(desc.Digest), origin: origin, source: origin, desc: desc, key: key, stored: key, path: pathOf(key)}
 	e.lastUsed.Store(c.clock.Load())
 	c.blobs[key] = e
 	for c.ranked[e.rank] != nil {

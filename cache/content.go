@@ -46,16 +46,24 @@ func (c *Cache) Hold(origin string, desc ocispec.Descriptor) (*Content, error) {
 	if err := c.checkHold(origin, desc); err != nil {
 		return nil, fmt.Errorf("holding blob %s: %w", desc.Digest, err)
 	}
+	desc = ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size}
 	for {
 		e := c.lookup(desc.Digest)
 		if e == nil {
 			e = c.find(origin, desc)
 		}
-		if e == nil && c.closed() {
+		if e == nil {
 			return nil, ErrClosed
 		}
-		if e == nil || e.desc.Size != desc.Size {
-			return nil, fmt.Errorf("holding blob %s: it is known with another size than %d bytes", desc.Digest, desc.Size)
+		if e.desc.Size != desc.Size {
+			if e.verified.Load() || e.inUse() {
+				return nil, fmt.Errorf("holding blob %s: it is known with %d bytes, not %d", desc.Digest, e.desc.Size, desc.Size)
+			}
+			// Its origin says something else now.
+			if err := e.expel(); err != nil {
+				return nil, fmt.Errorf("holding blob %s: %w", desc.Digest, err)
+			}
+			continue
 		}
 		x, err := e.hold()
 		if !errors.Is(err, errDead) {
@@ -263,6 +271,9 @@ func (o *opened) add(p []byte, off int64) error {
 	err := o.addMissing(p, off)
 	switch {
 	case err == nil:
+		if o.undrafted.Load() >= draftBytes {
+			o.draft()
+		}
 		return nil
 	case errors.Is(err, errForget):
 		o.lose()
@@ -298,6 +309,9 @@ func (o *opened) addMissing(p []byte, off int64) error {
 	for x, end := off, off+int64(len(p)); x < end; {
 		here, until := o.held.Extent(x, end)
 		if !here {
+			if o.e.verified.Load() {
+				return errRemoved // or what p says would pass for verified
+			}
 			if err := o.write(&task{o: o, off: x, buf: p[x-off : until-off]}); err != nil {
 				return err
 			}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
@@ -430,5 +431,49 @@ func TestContentChurn(t *testing.T) {
 			t.Fatalf("after everything is gone: %+v", s)
 		}
 		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// A process that is killed loses no more than what it stored last; after a power
+// cut nothing is believed that was not durable.
+func TestContentKilled(t *testing.T) {
+	files := disktest.New(1 << 30)
+	c, err := cache.OpenOn(cache.Config{WholeBlobs: true, CheckpointEvery: time.Hour}, files)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	data, desc := blobOf(6<<20, 90)
+	x := hold(t, c, "a", desc)
+	for off := 0; off < 5<<20; off += 64 << 10 {
+		if err := x.Store(t.Context(), data[off:off+64<<10], int64(off)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	killed, err := cache.OpenOn(cache.Config{WholeBlobs: true}, files.Kill())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer killed.Close()
+	y, ok := killed.Find("a", desc.Digest)
+	if !ok {
+		t.Fatal("everything is lost")
+	}
+	defer y.Release()
+	held, until := y.Extent(0, desc.Size)
+	if !held || until < 4<<20 {
+		t.Errorf("after a kill there is %v up to %d of %d", held, until, 5<<20)
+	}
+	p := make([]byte, until)
+	if _, err := y.ReadAt(p, 0); err != nil || !bytes.Equal(p, data[:until]) {
+		t.Errorf("what is left is wrong: %v", err)
+	}
+	cut, err := cache.OpenOn(cache.Config{WholeBlobs: true}, files.Crash(rand.New(rand.NewPCG(1, 1))))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cut.Close()
+	if _, ok := cut.Find("a", desc.Digest); ok {
+		t.Error("after a power cut there is something, although no checkpoint was made")
 	}
 }

@@ -34,6 +34,7 @@ type entry struct {
 	id     uint32
 	rank   uint64 // what the policy knows it as, see rankOf
 	origin string
+	source string // origin, also once it is verified
 	desc   ocispec.Descriptor
 	key    digest.Digest // of both, see keyOf; under c.mu and mu once it is verified
 
@@ -82,6 +83,8 @@ type opened struct {
 	users atomic.Int64
 	dirty atomic.Bool // held has changed since the last checkpoint
 
+	undrafted atomic.Int64 // bytes stored since the last draft
+
 	// evicted is set once the blob was removed as a whole. Whoever is the last
 	// to release it buries it: the file is closed, its space, mourned, counts
 	// no more.
@@ -128,7 +131,7 @@ var errRetryLater = errors.New("blob's cache files could not be opened a moment 
 func (e *entry) load() (*opened, error) {
 	c := e.c
 	now := c.clock.Load()
-	if now < e.retryAt {
+	if wait := e.retryAt - now; wait > 0 && wait <= int64(loadRetry) { // unless the clock was set back
 		return nil, errRetryLater
 	}
 	o := &opened{e: e, queued: make(map[int][]*task)}
@@ -137,7 +140,11 @@ func (e *entry) load() (*opened, error) {
 		err = o.openFiles()
 		if errors.Is(err, errForget) {
 			c.count.forgotten.Add(1)
-			err = e.removeFiles()
+			if err = e.removeFiles(); err == nil && e.verified.Load() {
+				// What comes next under its digest was not verified.
+				e.unlist()
+				return nil, errDead
+			}
 		}
 	}
 	if err == nil && o.held == nil {
@@ -180,6 +187,9 @@ func (o *opened) openFiles() error {
 		return err
 	}
 	o.file, o.held, o.inode = file, held, info.Inode
+	if !e.metadata && !e.verified.Load() {
+		o.dirty.Store(true) // readDraft has found more than is durable
+	}
 	e.sweep(o, info)
 	return nil
 }
@@ -199,6 +209,9 @@ func (e *entry) readMap(file disk.File) (*presence.Map, disk.Info, error) {
 		}
 		held := presence.New(e.desc.Size)
 		held.Set(0, e.desc.Size)
+		return held, info, nil
+	}
+	if held := e.readDraft(info.Inode); held != nil {
 		return held, info, nil
 	}
 	data, err := e.c.fs.ReadFile(e.path.ranges, presence.FileLimit(e.desc.Size))

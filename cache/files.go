@@ -22,6 +22,7 @@ import (
 //	blobs/sha256/ab/abcd.json  metadata; its modification time is the last use
 //	blobs/sha256/ab/abcd.data  the bytes, sparse, at their own offsets
 //	blobs/sha256/ab/abcd.map   which of them are valid (package presence)
+//	blobs/sha256/ab/abcd.now   the same, later, until the machine is started anew
 //	                    ....tmp  a file being replaced
 //
 // where sha256:abcd is the key of the blob, see keyOf.
@@ -30,6 +31,7 @@ const (
 	extMeta   = ".json"
 	extData   = ".data"
 	extRanges = ".map"
+	extDraft  = ".now"
 	extTemp   = ".tmp"
 
 	// metadataVersion changes when any of the files changes incompatibly;
@@ -38,8 +40,10 @@ const (
 	metadataLimit   = 64 << 10
 )
 
+var extensions = []string{extMeta, extData, extRanges, extDraft}
+
 // paths are the names of one blob's files.
-type paths struct{ dir, meta, data, ranges string }
+type paths struct{ dir, meta, data, ranges, draft string }
 
 // keyOf returns what the blob d from origin is kept under.
 func keyOf(origin string, d digest.Digest) digest.Digest {
@@ -59,7 +63,7 @@ func rankOf(d digest.Digest) uint64 {
 func pathOf(key digest.Digest) paths {
 	dir := path.Join(blobsDir, key.Algorithm().String(), key.Encoded()[:2])
 	base := path.Join(dir, key.Encoded())
-	return paths{dir: dir, meta: base + extMeta, data: base + extData, ranges: base + extRanges}
+	return paths{dir: dir, meta: base + extMeta, data: base + extData, ranges: base + extRanges, draft: base + extDraft}
 }
 
 // metadata is what must be known of a blob without opening it.
@@ -114,12 +118,7 @@ func (e *entry) writeMetadata() error {
 	if done {
 		return nil
 	}
-	data, err := json.Marshal(metadata{
-		Version:    metadataVersion,
-		Origin:     e.origin,
-		Descriptor: e.desc,
-		FetchedAt:  fetchedAt,
-	})
+	data, err := json.Marshal(metadataFile(e, fetchedAt))
 	if err != nil {
 		return err
 	}
@@ -154,6 +153,9 @@ func (e *entry) touchMetadata() {
 func (e *entry) removeFiles() error {
 	c := e.c
 	if err := c.removeMap(e.path); err != nil {
+		return err
+	}
+	if err := c.remove(e.path.draft); err != nil {
 		return err
 	}
 	if err := c.remove(e.path.data); err != nil {

@@ -119,6 +119,9 @@ func (o *opened) writeMap(syncDir bool) error {
 		return err
 	}
 	c.count.checkpoints.Add(1)
+	if c.cfg.WholeBlobs {
+		_ = c.remove(e.path.draft) // it is not the latest any more
+	}
 	if syncDir {
 		return c.fs.SyncDir(e.path.dir)
 	}
@@ -143,8 +146,17 @@ func (o *opened) syncData() error {
 }
 
 // lose forgets the content of an open blob whose files were lost. Reads under
-// way are not disturbed: the open file lives on until they are done.
+// way are not disturbed: the open file lives on until they are done. A verified
+// blob goes as a whole, name and all: what comes next under its digest must not
+// pass for verified.
 func (o *opened) lose() {
+	if o.e.verified.Load() {
+		o.e.c.count.forgotten.Add(1)
+		if err := o.e.expel(); err != nil {
+			o.e.c.failed(fmt.Errorf("removing damaged blob %s: %w", o.e.desc.Digest, err))
+		}
+		return
+	}
 	o.writing.Lock()
 	o.gone = true
 	o.writing.Unlock()
@@ -167,7 +179,7 @@ func (o *opened) lose() {
 func (c *Cache) refreshUse(now time.Time) {
 	for _, e := range c.loadedEntries() {
 		e.mu.Lock()
-		if now.UnixNano()-e.touched > int64(touchEvery) {
+		if age := now.UnixNano() - e.touched; age > int64(touchEvery) || age < 0 {
 			e.touchMetadata()
 		}
 		e.mu.Unlock()
@@ -178,6 +190,11 @@ func (c *Cache) refreshUse(now time.Time) {
 // too many are open.
 func (c *Cache) closeIdle(now time.Time) {
 	list := c.loadedEntries()
+	for _, e := range list {
+		if last := e.lastUsed.Load(); last > now.UnixNano() { // the clock was set back
+			e.lastUsed.CompareAndSwap(last, now.UnixNano())
+		}
+	}
 	slices.SortFunc(list, func(a, b *entry) int {
 		return time.Unix(0, a.lastUsed.Load()).Compare(time.Unix(0, b.lastUsed.Load()))
 	})

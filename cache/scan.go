@@ -31,8 +31,12 @@ type found struct {
 	inode                 uint64
 }
 
+// adoptBatch bounds what is adopted in one go, while others wait for Cache.mu.
+const adoptBatch = 256
+
 // scan reads the metadata of all blobs: for each one file and two stats, maps
-// and data stay unread. Leftovers of a crash are removed.
+// and data stay unread. Leftovers of a crash are removed. After an error it may be
+// called again.
 func (c *Cache) scan() error {
 	if err := c.fs.MkdirAll(blobsDir); err != nil {
 		return err
@@ -67,9 +71,7 @@ func (c *Cache) scan() error {
 			})
 		}
 	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
+	err = group.Wait()
 	// Oldest first, so that the policy sees them in the order of their use.
 	slices.SortFunc(all, func(a, b found) int {
 		if a.lastUsed != b.lastUsed {
@@ -77,23 +79,38 @@ func (c *Cache) scan() error {
 		}
 		return strings.Compare(string(a.desc.Digest), string(b.desc.Digest))
 	})
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, f := range all {
-		if c.blobs[keyOf(f.origin, f.desc.Digest)] == nil && !c.closing {
-			c.adoptLocked(f)
+	for batch := range slices.Chunk(all, adoptBatch) {
+		c.mu.Lock()
+		for _, f := range batch {
+			if c.blobs[keyOf(f.origin, f.desc.Digest)] == nil && !c.closing {
+				c.adoptLocked(f)
+			}
 		}
+		c.mu.Unlock()
 	}
-	c.scanned.Store(true)
-	return nil
+	if err == nil {
+		c.scanned.Store(true)
+	}
+	return err
 }
 
-// scanBehind scans while the cache is used. What could not be read is not known
-// then, and replaced when it is stored again.
+// scanRetry is how long a scan that failed waits before it is tried again.
+const scanRetry = time.Minute
+
+// scanBehind scans while the cache is used, again and again until everything could
+// be read: what was not seen is looked for by its name until then.
 func (c *Cache) scanBehind() {
-	if err := c.scan(); err != nil {
+	for {
+		err := c.scan()
+		if err == nil || errors.Is(err, ErrClosed) {
+			return
+		}
 		c.failed(fmt.Errorf("scanning the cache: %w", err))
-		c.scanned.Store(true)
+		select {
+		case <-time.After(scanRetry):
+		case <-c.stop:
+			return
+		}
 	}
 }
 
@@ -103,7 +120,7 @@ func (c *Cache) adoptLocked(f found) *entry {
 	e.known, e.metadata = true, true
 	e.fetchedAt, e.verifiedAt, e.inode = f.fetchedAt, f.verifiedAt, f.inode
 	e.verified.Store(!f.verifiedAt.IsZero())
-	e.lastUsed.Store(f.lastUsed)
+	e.lastUsed.Store(min(f.lastUsed, c.clock.Load()))
 	e.touched = f.lastUsed
 	e.charge(f.allocated + blobOverhead)
 	c.policyMu.Lock()
@@ -121,7 +138,7 @@ func (c *Cache) forget(key digest.Digest) bool {
 		return false
 	}
 	p := pathOf(key)
-	if c.removeMap(p) != nil || c.remove(p.data) != nil {
+	if c.removeMap(p) != nil || c.remove(p.draft) != nil || c.remove(p.data) != nil {
 		return false
 	}
 	_ = c.remove(p.meta)
@@ -141,7 +158,7 @@ func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 	for _, name := range names {
 		if strings.HasSuffix(name, extTemp) {
 			c.removeTemp(alg, dir, name)
-		} else if ext := path.Ext(name); ext == extMeta || ext == extData || ext == extRanges {
+		} else if ext := path.Ext(name); slices.Contains(extensions, ext) {
 			bases[strings.TrimSuffix(name, ext)] = true
 		}
 	}

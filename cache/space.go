@@ -99,7 +99,7 @@ func (f *faults) failed(err error) {
 	f.mu.Lock()
 	first := f.delay == 0
 	now := time.Now().UnixNano()
-	if now >= f.until.Load() { // one step for the errors of one moment
+	if !f.waits(now) { // one step for the errors of one moment
 		f.delay = min(max(2*f.delay, firstPause), maxPause)
 		f.until.Store(now + int64(f.delay))
 	}
@@ -117,16 +117,20 @@ func (f *faults) worked() {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if time.Now().UnixNano() >= f.until.Load() {
+	if !f.paused() {
 		f.delay = 0
 		f.until.Store(0)
 	}
 }
 
 // paused reports whether storing waits for the disk to recover.
-func (f *faults) paused() bool {
-	until := f.until.Load()
-	return until != 0 && time.Now().UnixNano() < until
+func (f *faults) paused() bool { return f.until.Load() != 0 && f.waits(time.Now().UnixNano()) }
+
+// waits reports whether storing waits at the time now. A pause that is longer than
+// any was begun before the clock was set back.
+func (f *faults) waits(now int64) bool {
+	left := f.until.Load() - now
+	return left > 0 && left <= int64(maxPause)
 }
 
 func (f *faults) lastError() string {

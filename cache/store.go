@@ -49,7 +49,7 @@ func (t *task) store() error {
 	defer c.used.Add(-need) // what it really took is charged on top
 	o.writing.Lock()
 	defer o.writing.Unlock()
-	if o.gone || !o.waits(t) {
+	if o.gone || !o.waits(t) || o.e.verified.Load() {
 		return nil
 	}
 	if o.file == nil {
@@ -105,6 +105,7 @@ func (o *opened) write(t *task) error {
 	c.policyMu.Unlock()
 	c.worked()
 	c.count.bytesStored.Add(n)
+	o.undrafted.Add(n)
 	if c.dirty.Add(n) > checkpointBytes {
 		c.poke()
 	}
@@ -123,6 +124,9 @@ func (e *entry) create(o *opened) error {
 		return err
 	}
 	if err := c.removeMap(e.path); err != nil {
+		return err
+	}
+	if err := c.remove(e.path.draft); err != nil {
 		return err
 	}
 	f, err := c.fs.Open(e.path.data, true)
@@ -152,6 +156,11 @@ func (e *entry) create(o *opened) error {
 func (o *opened) discard(off, n int64) {
 	e, c := o.e, o.e.c
 	o.writing.Lock()
+	if e.verified.Load() {
+		o.writing.Unlock()
+		o.lose()
+		return
+	}
 	defer o.writing.Unlock()
 	o.unqueueRange(off, off+n)
 	if o.gone {

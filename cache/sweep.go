@@ -135,7 +135,7 @@ func (w *sweeper) shard(alg, dir string) error {
 		base := strings.TrimSuffix(name, extTemp)
 		ext := path.Ext(base)
 		key, ok := nameOf(alg, dir, strings.TrimSuffix(base, ext))
-		if !ok || ext != extMeta && ext != extData && ext != extRanges {
+		if !ok || !slices.Contains(extensions, ext) {
 			w.remove(full, &w.swept.Undesired)
 			continue
 		}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"path"
 	"slices"
 	"strconv"
@@ -31,9 +32,6 @@ const (
 // and to no origin, unless it was removed meanwhile. That is durable after the next
 // checkpoint; a crash before that costs the content.
 func (x *Content) MarkVerified() error {
-	if !x.Complete() {
-		return fmt.Errorf("marking blob %s as verified: %w", x.o.e.desc.Digest, ErrNotHeld)
-	}
 	if err := x.o.promote(time.Now().UTC()); err != nil {
 		return fmt.Errorf("marking blob %s as verified: %w", x.o.e.desc.Digest, err)
 	}
@@ -61,7 +59,9 @@ func (x *Content) Verify(ctx context.Context, throttle func(ctx context.Context,
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if _, err := o.file.ReadAt(p, off); err != nil {
+		if _, err := o.file.ReadAt(p, off); errors.Is(err, fs.ErrClosed) {
+			return fmt.Errorf("verifying blob %s: %w", o.e.desc.Digest, ErrClosed)
+		} else if err != nil {
 			// As good as damaged: nobody can have it.
 			o.e.c.count.readErrors.Add(1)
 			return errors.Join(fmt.Errorf("verifying blob %s: %w", o.e.desc.Digest, err), x.Drop(false))
@@ -87,6 +87,9 @@ func (o *opened) promote(now time.Time) error {
 	defer o.writing.Unlock()
 	if o.gone {
 		return nil // removed meanwhile; who holds it has the right bytes
+	}
+	if !o.held.Has(0, e.desc.Size) {
+		return ErrNotHeld
 	}
 	e.persisting.Lock()
 	defer e.persisting.Unlock()
@@ -154,6 +157,7 @@ func (o *opened) settle() error {
 	// Without its data a map or metadata says nothing, should they stay.
 	_ = c.remove(from.ranges)
 	_ = c.remove(from.meta)
+	_ = c.remove(from.draft)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.blobs[old] == e {
@@ -207,6 +211,9 @@ func (e *entry) quarantine() {
 	defer e.persisting.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.dead || !e.known {
+		return // what lies there is another's
+	}
 	name := strconv.FormatInt(time.Now().UnixNano(), 10) + "-" + e.desc.Digest.Encoded()
 	_ = c.fs.Rename(e.path.data, path.Join(quarantineDir, name))
 }

@@ -19,6 +19,7 @@ type BlobInfo struct {
 	LastUsed   time.Time // about a second exact
 	VerifiedAt time.Time // when its digest was last checked, zero if never
 	Bytes      int64     // disk space in use, with metadata
+	Complete   bool      // all bytes are there, as far as that is known without looking at the disk
 	Holders    int64     // reads and Contents that use it now
 }
 
@@ -31,10 +32,11 @@ func (c *Cache) Blobs() []BlobInfo {
 		if !e.dead {
 			b := BlobInfo{
 				Key: e.key, Origin: e.origin, Descriptor: e.desc, FetchedAt: e.fetchedAt, VerifiedAt: e.verifiedAt,
-				LastUsed: time.Unix(0, e.lastUsed.Load()), Bytes: e.cost.Load(),
+				LastUsed: time.Unix(0, e.lastUsed.Load()), Bytes: e.cost.Load(), Complete: e.verified.Load(),
 			}
 			if o := e.now.Load(); o != nil {
 				b.Holders = o.users.Load()
+				b.Complete = o.held.Has(0, e.desc.Size)
 			}
 			list = append(list, b)
 		}

@@ -213,3 +213,23 @@ func BenchmarkReplace(b *testing.B) {
 		})
 	}
 }
+
+// What was given up and comes again is known, also if it was removed in between, as
+// a cache does that settles what it gave up.
+func TestGhosts(t *testing.T) {
+	p := policy.NewS3FIFO[int]()
+	for k := range 20 {
+		p.Add(k, 1)
+	}
+	victim, _, _ := p.Victim()
+	p.Remove(victim)
+	p.Add(victim, 1) // straight to the main queue
+	for k := range 40 {
+		p.Add(100+k, 1)
+	}
+	for range 40 {
+		if k, _, _ := p.Victim(); k == victim {
+			t.Fatal("an entry that came again goes before those that were never used")
+		}
+	}
+}

@@ -76,9 +76,10 @@ func (e *node[K]) uses() int64 {
 	return (e.read + e.size/4) / e.size
 }
 
-// Remove implements Policy.
+// Remove implements Policy. A ghost stays: it is no entry, and the cache settles
+// what it gave up with this too.
 func (s *S3FIFO[K]) Remove(key K) {
-	if e := s.nodes[key]; e != nil {
+	if e := s.nodes[key]; e != nil && e.home != s.ghost {
 		e.remove()
 		delete(s.nodes, key)
 	}

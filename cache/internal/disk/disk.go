@@ -34,6 +34,12 @@ type FS interface {
 	// WriteFile replaces the file name with data, durable when it returns.
 	// It is not atomic.
 	WriteFile(name string, data []byte) error
+	// WriteDraft replaces the file name with data for whoever reads it while
+	// the machine runs on, see Boot. It is neither durable nor atomic.
+	WriteDraft(name string, data []byte) error
+	// Boot names the time since the machine was started: what was written
+	// within it can be read whatever became of the process.
+	Boot() string
 	// Rename replaces to with from, atomically.
 	Rename(from, to string) error
 	// Remove removes the file name.

@@ -1,10 +1,12 @@
 package disk
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,6 +94,20 @@ func (o *OS) WriteFile(name string, data []byte) error {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
+}
+
+// WriteDraft implements FS.
+func (o *OS) WriteDraft(name string, data []byte) error {
+	return o.root.WriteFile(name, data, 0o600)
+}
+
+// Boot implements FS. Where the kernel does not tell, it never is the same.
+func (o *OS) Boot() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return rand.Text()
+	}
+	return strings.TrimSpace(string(id))
 }
 
 // Rename implements FS.

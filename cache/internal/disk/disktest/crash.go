@@ -28,10 +28,12 @@ func (f *FS) Kill() *FS {
 // each file, each size and each name is by itself the old or the new one, as
 // rng says. This is worse than what file systems with a journal do.
 func (f *FS) Crash(rng *rand.Rand) *FS {
-	return f.after(
+	g := f.after(
 		func(i *inode) content { return mix(rng, i.synced, i.now) },
 		func(string) bool { return rng.IntN(2) == 0 },
 	)
+	g.boot++
+	return g
 }
 
 // after copies f with the content of files as state says, and the present name
@@ -40,7 +42,7 @@ func (f *FS) after(state func(*inode) content, keep func(name string) bool) *FS 
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	g := New(f.capacity)
-	g.foreign = f.foreign
+	g.foreign, g.boot = f.foreign, f.boot
 	g.dirs = maps.Clone(f.dirs)
 	copies := make(map[*inode]*inode)
 	names := maps.Clone(f.names)

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"path"
 	"slices"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -38,6 +39,7 @@ type FS struct {
 	capacity int64
 	foreign  int64 // bytes taken by others
 	locked   bool
+	boot     int
 }
 
 // New returns an empty file system of capacity bytes.
@@ -219,6 +221,26 @@ func (f *FS) WriteFile(name string, data []byte) error {
 	i.synced = i.now.clone()
 	return nil
 }
+
+// WriteDraft implements disk.FS.
+func (f *FS) WriteDraft(name string, data []byte) error {
+	if err := f.begin("WriteDraft", name); err != nil {
+		return err
+	}
+	defer f.mu.Unlock()
+	i := f.names[name]
+	if i == nil {
+		if !f.dirs[path.Dir(name)] {
+			return missing("WriteDraft", name)
+		}
+		i = f.create(name)
+	}
+	i.now = content{}
+	return f.write(i, data, 0)
+}
+
+// Boot implements disk.FS.
+func (f *FS) Boot() string { return strconv.Itoa(f.boot) }
 
 // write puts data into i as far as there is room.
 func (f *FS) write(i *inode, data []byte, off int64) error {
