@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -122,10 +123,11 @@ func TestInterval(t *testing.T) {
 func TestLowSpace(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t, cache.Config{MaxBytes: 1_000_000, Policy: "lru"})
-		free := int64(1 << 30)
+		var free atomic.Int64
+		free.Store(1 << 30)
 		g := gc.New(s.cache, s.index, gc.Config{
 			Interval: 1000 * time.Hour, MaxBytes: 1_000_000, LowMark: 0.5, MinFree: 1 << 20, Grace: time.Second,
-			Free: func() (int64, error) { return free, nil },
+			Free: func() (int64, error) { return free.Load(), nil },
 		})
 		defer running(t, g)()
 		time.Sleep(time.Minute)
@@ -147,7 +149,7 @@ func TestLowSpace(t *testing.T) {
 		if err := os.Chtimes(junk, old, old); err != nil {
 			t.Fatal(err)
 		}
-		free = 1 << 10
+		free.Store(1 << 10)
 		time.Sleep(65 * time.Second)
 		if st := g.Stats(); st.Undesired != 1 || st.Collections != 1 && st.Collections != 2 {
 			t.Errorf("%+v: want one collection, and no other before a minute is over", st)
