@@ -30,6 +30,7 @@ func TestCorruptFile(t *testing.T) {
 				continue // who has it open has the right bytes
 			}
 			t.Run(name, func(t *testing.T) {
+				t.Parallel() // it waits for files to be closed
 				cfg := cache.Config{}
 				if !isOpen {
 					cfg.IdleAfter = time.Nanosecond
