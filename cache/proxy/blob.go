@@ -37,7 +37,7 @@ func (x *exchange) blob() {
 	}
 	if x.h.memory != nil {
 		if it := x.h.memory.find(x.res.digest); it != nil {
-			x.h.used(it, x.start.Unix(), x.origin)
+			x.used(it)
 			x.sendItem(it, octetStream, rng, ranged)
 			return
 		}
@@ -87,7 +87,7 @@ func (x *exchange) precondition(etag string) bool {
 
 // cachedBlob answers from the cache if all of the blob is there and verified.
 func (x *exchange) cachedBlob(rng wanted, ranged bool) bool {
-	c, ok := x.h.parts.Cache.Find(x.origin, x.res.digest)
+	c, ok := x.h.parts.Cache.Find(x.origin(), x.res.digest)
 	if !ok {
 		return false
 	}
@@ -220,7 +220,7 @@ func (x *exchange) stream(o *opened, ranged bool) {
 // the upstream said of it to this caller; it is believed for what belongs to the
 // upstream only.
 func (x *exchange) open(src *source, claimed int64, rng wanted, ranged bool) (*opened, error) {
-	key := blobKey{x.origin, x.res.digest}
+	key := blobKey{x.origin(), x.res.digest}
 	size := claimed
 	if size <= 0 {
 		size = x.h.knownSize(key)
@@ -434,13 +434,13 @@ func (s *sizes) drop(key blobKey) {
 
 // used tells the engine, now and then, that what is served from memory is in
 // use.
-func (h *Handler) used(it *item, now int64, origin string) {
+func (x *exchange) used(it *item) {
 	const every = 10 // seconds
-	last := it.touched.Load()
+	now, last := x.start.Unix(), it.touched.Load()
 	if now-last < every && now >= last || !it.touched.CompareAndSwap(last, now) {
 		return
 	}
-	if c, ok := h.parts.Cache.Find(origin, it.digest); ok {
+	if c, ok := x.h.parts.Cache.Find(x.origin(), it.digest); ok {
 		c.Used(int64(len(it.body)))
 		c.Release()
 	}
