@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cache/fill"
 	"github.com/reprise-containers/reprise/cache/proxy/permit"
@@ -230,6 +231,13 @@ func (c *canceling) Close() error {
 	err := c.ReadCloser.Close()
 	c.cancel()
 	return err
+}
+
+// sourceOf returns where a blob comes from by a caller's credentials.
+func (x *exchange) sourceOf(desc ocispec.Descriptor) fill.Source {
+	return &source{
+		h: x.h, target: x.target, repository: x.res.repository, digest: desc.Digest, auth: x.auth, size: desc.Size,
+	}
 }
 
 func blobPath(repository string, d digest.Digest) string {
