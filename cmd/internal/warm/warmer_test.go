@@ -4,13 +4,18 @@ import (
 	"bytes"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/reprise-containers/reprise/backstore"
+	"github.com/reprise-containers/reprise/backstore/files"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheconfig"
+	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/snapshot/labels"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
@@ -64,32 +69,48 @@ func TestPlan(t *testing.T) {
 	}
 }
 
-// A trace without a plan is mapped through the layers' jump tables, and of a list the
-// files are read.
-func TestSlot(t *testing.T) {
-	for _, what := range []string{"trace", "list"} {
-		w := newWorld(t, nil)
-		w.image()
-		c, plan := w.contents()
-		slot := c.Slot
-		if what == "list" {
-			slot = []byte("/none\n")
-		}
-		m := w.manifest(ocispec.Manifest{Layers: append(w.layers[:2:2], w.trace(tracelayer.Contents{Slot: slot}))})
-		w.get("manifests/"+m.Digest.String(), "")
-		s := w.settle(1)
-		if what == "list" && s.Failed+s.Warmed != 1 { // of layers that have no ext4
-			t.Errorf("%s came to %+v", what, s)
-		}
-		if what == "trace" {
-			if s.Warmed != 1 {
-				t.Errorf("%s came to %+v", what, s)
-			}
-			full := w.start(plan)
-			if full >= len(plan.Extents) {
-				t.Errorf("the start had %d bodies fetched for %d extents", full, len(plan.Extents))
-			}
-		}
+// A trace without a plan is mapped through the layers' jump tables.
+func TestTraceWithoutPlan(t *testing.T) {
+	w := newWorld(t, nil)
+	w.image()
+	c, plan := w.contents()
+	m := w.manifest(ocispec.Manifest{Layers: append(w.layers[:2:2], w.trace(tracelayer.Contents{Slot: c.Slot}))})
+	w.get("manifests/"+m.Digest.String(), "")
+	if s := w.settle(1); s.Warmed != 1 || s.Partial != 0 {
+		t.Fatalf("came to %+v", s)
+	}
+	// What verifies layers is in no trace, so some of the plan is not there.
+	if n := w.start(plan); n >= len(plan.Extents)/2 {
+		t.Errorf("the start had %d bodies fetched for %d extents", n, len(plan.Extents))
+	}
+}
+
+// Of a list in place of a trace the files are read.
+func TestList(t *testing.T) {
+	w := newWorld(t, nil)
+	w.golden("busybox-obd")
+	list := []string{"/bin/busybox", "/no such file"}
+	slot := []byte(strings.Join(list, "\n") + "\n")
+	m := w.manifest(ocispec.Manifest{Layers: append(slices.Clip(w.layers), w.trace(tracelayer.Contents{Slot: slot}))})
+	w.get("manifests/"+m.Digest.String(), "")
+	if s := w.settle(1); s.Warmed != 1 || s.Partial != 1 {
+		t.Fatalf("came to %+v", s)
+	}
+	before := w.fetches()
+	var layers []blob.ReaderAt
+	for _, d := range w.layers {
+		layers = append(layers, remote{w, d})
+	}
+	dev, err := backstore.Open(t.Context(), layers)
+	w.must(err)
+	ranges, _, err := files.Ranges(t.Context(), dev, list)
+	w.must(err)
+	for _, r := range ranges {
+		_, err := dev.ReadAt(t.Context(), make([]byte, r.Size), r.Off)
+		w.must(err)
+	}
+	if n := w.fetches() - before; len(ranges) == 0 || n != 0 {
+		t.Errorf("%d ranges of the files had %d bodies fetched", len(ranges), n)
 	}
 }
 
