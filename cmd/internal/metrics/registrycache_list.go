@@ -126,7 +126,7 @@ func diskMetrics() []cacheMetric {
 			}
 		}),
 		counter("collections_total", "Garbage collections.", func(s S) int64 { return s.GC.Collections }),
-		cacheMetric{"collected_last_seconds", "When the last one ended, Unix seconds.", prometheus.GaugeValue, "",
+		{"collected_last_seconds", "When the last one ended, Unix seconds.", prometheus.GaugeValue, "",
 			func(s S, emit func(float64, ...string)) {
 				if !s.GC.Last.IsZero() {
 					emit(seconds(s.GC.Last))
