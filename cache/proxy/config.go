@@ -24,7 +24,7 @@ const (
 // off what they bound where that is said.
 type Config struct {
 	// Streamers is how many bodies are sent at a time, those from memory
-	// apart, which are small. Whoever comes on top of it waits for QueueFor
+	// apart that are small. Whoever comes on top of it waits for QueueFor
 	// and is then told to come again later (429 with Retry-After).
 	Streamers int
 	QueueFor  time.Duration

@@ -93,9 +93,32 @@ func (x *exchange) write(p []byte) {
 	if x.r.Method == http.MethodHead {
 		return
 	}
-	n, err := x.w.Write(p)
-	x.sent += int64(n)
-	x.aborted = x.aborted || err != nil
+	for first := true; len(p) > 0; first = false {
+		if !first { // begin has given time for it
+			x.extend()
+		}
+		n, err := x.w.Write(p[:min(len(p), piece)])
+		x.sent += int64(n)
+		if err != nil {
+			x.aborted = true
+			return
+		}
+		p = p[n:]
+	}
+}
+
+// admit gives an answer of n bytes from memory its place among the bodies that are
+// sent at a time, unless it is a small one. If there is none it answers so and
+// returns nil; else leave must be called.
+func (x *exchange) admit(n int) (leave func()) {
+	switch {
+	case n <= SmallBlob, x.r.Method == http.MethodHead:
+		return func() {}
+	case x.h.streamers.enter(x.r.Context()):
+		return x.h.streamers.leave
+	}
+	x.fail(tooMany(x.h.cfg.QueueFor))
+	return nil
 }
 
 // Write implements io.Writer for bodies that come bit by bit: each bit has the

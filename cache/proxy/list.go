@@ -104,6 +104,11 @@ func (x *exchange) fetchPage(path, query, accept string) (*page, error) {
 }
 
 func (x *exchange) sendPage(p *page) {
+	leave := x.admit(len(p.body))
+	if leave == nil {
+		return
+	}
+	defer leave()
 	if p.stale {
 		x.outcome = OutcomeStale
 	}

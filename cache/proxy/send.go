@@ -36,6 +36,13 @@ func (x *exchange) sendItem(it *item, contentType []string, rng wanted, ranged b
 		h["Content-Range"] = []string{contentRange(win, int64(len(it.body)))}
 		status = http.StatusPartialContent
 	}
+	if len(body) > SmallBlob { // a large manifest
+		leave := x.admit(len(body))
+		if leave == nil {
+			return
+		}
+		defer leave()
+	}
 	x.hit()
 	h["Content-Type"] = contentType
 	h["Content-Length"] = length
