@@ -8,12 +8,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/reprise-containers/reprise/cache/internal/disk"
 )
 
 // scanParallel is how many folders are read at a time at the start, when
@@ -52,10 +53,11 @@ func (c *Cache) scan() error {
 	)
 	group.SetLimit(scanParallel)
 	for _, alg := range algorithms {
-		shards, err := c.fs.ReadDir(path.Join(blobsDir, alg))
-		if errors.Is(err, syscall.ENOTDIR) {
+		if !c.isFolder(path.Join(blobsDir, alg)) {
 			continue // not ours
-		} else if err != nil {
+		}
+		shards, err := c.fs.ReadDir(path.Join(blobsDir, alg))
+		if err != nil {
 			return errors.Join(err, group.Wait())
 		}
 		for _, shard := range shards {
@@ -145,13 +147,21 @@ func (c *Cache) forget(key digest.Digest) bool {
 	return true
 }
 
+// isFolder reports whether name is a folder. A pipe in its place must not be opened:
+// that may never end.
+func (c *Cache) isFolder(name string) bool {
+	_, err := c.fs.Stat(name)
+	return errors.Is(err, disk.ErrFolder)
+}
+
 // scanShard returns the blobs of one folder and removes what belongs to none.
 func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 	dir := path.Join(blobsDir, alg, shard)
-	names, err := c.fs.ReadDir(dir)
-	if errors.Is(err, syscall.ENOTDIR) {
+	if !c.isFolder(dir) {
 		return nil, nil // not ours
-	} else if err != nil {
+	}
+	names, err := c.fs.ReadDir(dir)
+	if err != nil {
 		return nil, err
 	}
 	bases := make(map[string]bool)
