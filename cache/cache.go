@@ -233,7 +233,7 @@ func (c *Cache) lookup(key digest.Digest) *entry {
 func (c *Cache) addLocked(origin string, desc ocispec.Descriptor) *entry {
 	c.lastID++
 	key := keyOf(origin, desc.Digest)
-	e := &entry{c: c, id: c.lastID, rank: rankOf(desc.Digest), origin: origin, source: origin, desc: desc, key: key, stored: key, path: pathOf(key)}
+	e := &entry{c: c, id: c.lastID, rank: rankOf(desc.Digest), origin: origin, source: origin, desc: desc, key: key, stored: key}
 	e.lastUsed.Store(c.clock.Load())
 	c.blobs[key] = e
 	for c.ranked[e.rank] != nil {

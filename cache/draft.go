@@ -12,7 +12,7 @@ import (
 // there is a draft of it, which is good as long as the machine runs. It is written
 // after so many bytes, and after so long.
 const (
-	draftBytes = 1 << 20
+	draftBytes = 256 << 10
 	draftEvery = 100 * time.Millisecond
 )
 
@@ -50,8 +50,9 @@ func (o *opened) draft() {
 	}
 	defer e.persisting.Unlock()
 	e.mu.Lock()
-	p, known, metadata, fetchedAt := e.path, e.known && !e.dead, e.metadata, e.fetchedAt
-	settled := e.verified.Load() && (metadata || e.stored == e.desc.Digest)
+	p, known, metadata, fetchedAt := e.path(), e.known && !e.dead, e.metadata, e.fetchedAt
+	// A small blob is settled soon, and soon fetched again.
+	settled := e.verified.Load() && (metadata || e.stored == e.desc.Digest || e.desc.Size < draftBytes)
 	e.mu.Unlock()
 	o.undrafted.Store(0)
 	if e.now.Load() != o || !known || settled {
@@ -87,7 +88,7 @@ func (e *entry) readDraft(inode uint64) *presence.Map {
 	if !e.c.cfg.WholeBlobs {
 		return nil
 	}
-	data, err := e.c.fs.ReadFile(e.path.draft, presence.FileLimit(e.desc.Size))
+	data, err := e.c.fs.ReadFile(e.path().draft, presence.FileLimit(e.desc.Size))
 	if err != nil {
 		return nil
 	}

@@ -38,10 +38,9 @@ type entry struct {
 	desc   ocispec.Descriptor
 	key    digest.Digest // of both, see keyOf; under c.mu and mu once it is verified
 
-	// stored is what the files are named after. It and path change under
+	// stored is what the files are named after, see path. It changes under
 	// persisting and mu, when the files of a verified blob are renamed.
 	stored digest.Digest
-	path   paths
 
 	now      atomic.Pointer[opened] // nil while idle; changes under mu
 	lastUsed atomic.Int64           // Unix nanoseconds, coarse
@@ -64,6 +63,9 @@ type entry struct {
 	inode      uint64    // of the data file, as the metadata of a verified blob has it
 	verified   atomic.Bool
 }
+
+// path returns the names of the entry's files.
+func (e *entry) path() paths { return pathOf(e.stored) }
 
 // opened is the open state of an entry.
 type opened struct {
@@ -175,7 +177,7 @@ var errForget = errors.New("cache files are missing or damaged")
 // openFiles opens data and map. errForget says that they are not to be used.
 func (o *opened) openFiles() error {
 	e := o.e
-	file, err := e.c.fs.Open(e.path.data, false)
+	file, err := e.c.fs.Open(e.path().data, false)
 	if errors.Is(err, fs.ErrNotExist) {
 		return errForget
 	} else if err != nil {
@@ -214,7 +216,7 @@ func (e *entry) readMap(file disk.File) (*presence.Map, disk.Info, error) {
 	if held := e.readDraft(info.Inode); held != nil {
 		return held, info, nil
 	}
-	data, err := e.c.fs.ReadFile(e.path.ranges, presence.FileLimit(e.desc.Size))
+	data, err := e.c.fs.ReadFile(e.path().ranges, presence.FileLimit(e.desc.Size))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, info, errForget
 	} else if err != nil {

@@ -253,5 +253,5 @@ func (o *opened) persistEviction() error {
 	}
 	o.e.persisting.Lock()
 	defer o.e.persisting.Unlock()
-	return o.e.c.removeMap(o.e.path)
+	return o.e.c.removeMap(o.e.path())
 }

@@ -122,17 +122,17 @@ func (e *entry) writeMetadata() error {
 	if err != nil {
 		return err
 	}
-	if err := e.c.replace(e.path.meta, data); err != nil {
+	if err := e.c.replace(e.path().meta, data); err != nil {
 		return err
 	}
 	// The data file is as new as this one. Its name must be durable before a
 	// map speaks of it: a power cut could bring back a predecessor of the
 	// same name and inode number.
-	if err := e.c.fs.SyncDir(e.path.dir); err != nil {
+	if err := e.c.fs.SyncDir(e.path().dir); err != nil {
 		return err
 	}
 	e.mu.Lock()
-	e.metadata = true
+	e.metadata, e.touched = true, 0 // the file's time is that of its writing
 	e.mu.Unlock()
 	return nil
 }
@@ -141,7 +141,7 @@ func (e *entry) writeMetadata() error {
 // eviction that is a little less clever after the next start.
 func (e *entry) touchMetadata() {
 	if last := e.lastUsed.Load(); e.metadata && last != e.touched {
-		if e.c.fs.SetModTime(e.path.meta, time.Unix(0, last)) == nil {
+		if e.c.fs.SetModTime(e.path().meta, time.Unix(0, last)) == nil {
 			e.touched = last
 		}
 	}
@@ -152,16 +152,16 @@ func (e *entry) touchMetadata() {
 // of the data file to its successor, and then the old map must not come back.
 func (e *entry) removeFiles() error {
 	c := e.c
-	if err := c.removeMap(e.path); err != nil {
+	if err := c.removeMap(e.path()); err != nil {
 		return err
 	}
-	if err := c.remove(e.path.draft); err != nil {
+	if err := c.remove(e.path().draft); err != nil {
 		return err
 	}
-	if err := c.remove(e.path.data); err != nil {
+	if err := c.remove(e.path().data); err != nil {
 		return err
 	}
-	if err := c.remove(e.path.meta); err != nil {
+	if err := c.remove(e.path().meta); err != nil {
 		return err
 	}
 	e.known, e.metadata = false, false

@@ -62,17 +62,19 @@ func (c *Cache) checkpoint() error {
 	c.checkpointing.Lock()
 	defer c.checkpointing.Unlock()
 	c.dirty.Store(0)
-	c.settleTogether()
+	// What changes from now on is the next one's, or this one would not end.
+	list := slices.DeleteFunc(c.loadedEntries(), func(e *entry) bool {
+		o := e.now.Load()
+		return o == nil || !o.dirty.Load()
+	})
+	c.settleTogether(list)
 	var (
 		group errgroup.Group
 		mu    sync.Mutex
 		errs  []error
 	)
 	group.SetLimit(checkpointParallel)
-	for _, e := range c.loadedEntries() {
-		if o := e.now.Load(); o == nil || !o.dirty.Load() {
-			continue
-		}
+	for _, e := range list {
 		group.Go(func() error {
 			if err := e.checkpoint(); err != nil {
 				err = fmt.Errorf("checkpointing blob %s: %w", e.desc.Digest, err)
@@ -139,15 +141,15 @@ func (o *opened) writeMap(syncDir bool) error {
 	if err := e.writeMetadata(); err != nil {
 		return err
 	}
-	if err := c.replace(e.path.ranges, snapshot); err != nil {
+	if err := c.replace(e.path().ranges, snapshot); err != nil {
 		return err
 	}
 	c.count.checkpoints.Add(1)
 	if c.cfg.WholeBlobs {
-		_ = c.remove(e.path.draft) // it is not the latest any more
+		_ = c.remove(e.path().draft) // it is not the latest any more
 	}
 	if syncDir {
-		return c.fs.SyncDir(e.path.dir)
+		return c.fs.SyncDir(e.path().dir)
 	}
 	return nil
 }
@@ -162,7 +164,7 @@ func (o *opened) syncData() error {
 		c.failed(fmt.Errorf("storing blob %s: %w", e.desc.Digest, err))
 		return errForget
 	}
-	info, err := c.fs.Stat(e.path.data)
+	info, err := c.fs.Stat(e.path().data)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && info.Inode != o.inode {
 		return errForget // somebody removed or replaced it
 	}
@@ -223,6 +225,14 @@ func (c *Cache) closeIdle(now time.Time) {
 		return time.Unix(0, a.lastUsed.Load()).Compare(time.Unix(0, b.lastUsed.Load()))
 	})
 	excess := len(list) - c.cfg.MaxOpen
+	if excess > 0 {
+		excess += c.cfg.MaxOpen / 8 // not one at a time
+		if !c.paused() {
+			c.checkpointing.Lock()
+			c.settleTogether(list)
+			c.checkpointing.Unlock()
+		}
+	}
 	for _, e := range list {
 		if excess <= 0 && now.UnixNano()-e.lastUsed.Load() < int64(c.cfg.IdleAfter) {
 			return

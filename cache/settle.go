@@ -1,6 +1,9 @@
 package cache
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"slices"
+)
 
 // How many blobs are settled with two syncs of the whole file system instead of
 // three of files and folders each.
@@ -23,7 +26,7 @@ func (o *opened) settle() error {
 		return err
 	}
 	e.mu.Lock()
-	dir := e.path.dir
+	dir := e.path().dir
 	e.mu.Unlock()
 	if err := c.fs.SyncDir(dir); err != nil {
 		return err
@@ -37,7 +40,7 @@ func (o *opened) settle() error {
 func (o *opened) rename(write func(name string, data []byte) error) error {
 	e, c := o.e, o.e.c
 	e.mu.Lock()
-	from, old := e.path, e.stored
+	from, old := e.path(), e.stored
 	m := metadata{
 		Version: metadataVersion, Descriptor: e.desc, FetchedAt: e.fetchedAt,
 		VerifiedAt: e.verifiedAt, Inode: o.inode,
@@ -62,7 +65,7 @@ func (o *opened) rename(write func(name string, data []byte) error) error {
 	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.path, e.stored = to, e.desc.Digest
+	e.stored = e.desc.Digest
 	// Without its data a map or metadata says nothing, should they stay.
 	_ = c.remove(from.ranges)
 	_ = c.remove(from.meta)
@@ -80,6 +83,7 @@ func (o *opened) settled(done bool) {
 	o.e.mu.Lock()
 	defer o.e.mu.Unlock()
 	o.e.metadata = done && o.e.known
+	o.e.touched = 0 // the file is as new as its name
 	if done {
 		o.e.c.count.checkpoints.Add(1)
 	} else {
@@ -87,20 +91,24 @@ func (o *opened) settled(done bool) {
 	}
 }
 
-// settleTogether settles blobs that were verified since the last checkpoint, if
-// there are enough of them. Those it does not settle stay dirty.
-func (c *Cache) settleTogether() {
+// settleTogether settles those of list that were verified since the last
+// checkpoint, if there are enough of them; c.checkpointing is held. Those it does
+// not settle stay dirty.
+func (c *Cache) settleTogether(list []*entry) {
 	if !c.cfg.WholeBlobs {
 		return
 	}
+	for batch := range slices.Chunk(list, settleMax) {
+		c.settleBatch(batch)
+	}
+}
+
+func (c *Cache) settleBatch(batch []*entry) {
 	var all []*opened
-	for _, e := range c.loadedEntries() {
+	for _, e := range batch {
 		if o := e.unsettled(); o != nil {
 			defer o.release()
 			all = append(all, o)
-		}
-		if len(all) == settleMax {
-			break
 		}
 	}
 	// An error is found again, and told of the right blob, when each is settled
@@ -142,7 +150,7 @@ func (o *opened) renameDurable() bool {
 	if e.now.Load() != o || e.stored == e.desc.Digest {
 		return false
 	}
-	info, err := c.fs.Stat(e.path.data)
+	info, err := c.fs.Stat(e.path().data)
 	if err != nil || info.Inode != o.inode || info.Size != e.desc.Size {
 		return false
 	}

@@ -120,16 +120,16 @@ func (e *entry) create(o *opened) error {
 	defer e.persisting.Unlock()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if err := c.fs.MkdirAll(e.path.dir); err != nil {
+	if err := c.fs.MkdirAll(e.path().dir); err != nil {
 		return err
 	}
-	if err := c.removeMap(e.path); err != nil {
+	if err := c.removeMap(e.path()); err != nil {
 		return err
 	}
-	if err := c.remove(e.path.draft); err != nil {
+	if err := c.remove(e.path().draft); err != nil {
 		return err
 	}
-	f, err := c.fs.Open(e.path.data, true)
+	f, err := c.fs.Open(e.path().data, true)
 	if err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func (w *sweeper) empty() error {
 			return err
 		}
 		e.mu.Lock()
-		known, o, name := e.known && !e.dead, e.now.Load(), e.path.data
+		known, o, name := e.known && !e.dead, e.now.Load(), e.path().data
 		e.mu.Unlock()
 		if !known {
 			continue
@@ -77,7 +77,7 @@ func (w *sweeper) empty() error {
 func (e *entry) storedAs(name string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.known && !e.dead && e.path.data == name
+	return e.known && !e.dead && e.path().data == name
 }
 
 // top looks at the names beside the folder of the blobs.

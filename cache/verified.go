@@ -120,7 +120,7 @@ func (x *Content) Drop(quarantine bool) error {
 		e.quarantine()
 	}
 	e.mu.Lock()
-	dir, known := e.path.dir, e.known
+	dir, known := e.path().dir, e.known
 	e.mu.Unlock()
 	err := e.expel()
 	if err == nil && known {
@@ -159,7 +159,7 @@ func (e *entry) quarantine() {
 		return // what lies there is another's
 	}
 	name := strconv.FormatInt(time.Now().UnixNano(), 10) + "-" + e.desc.Digest.Encoded()
-	_ = c.fs.Rename(e.path.data, path.Join(quarantineDir, name))
+	_ = c.fs.Rename(e.path().data, path.Join(quarantineDir, name))
 }
 
 // nameOf returns the key of the files whose names begin with base in the folder

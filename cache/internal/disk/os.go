@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -17,6 +18,8 @@ import (
 type OS struct {
 	root *os.Root
 	dir  *os.File // of the root, open all the time: Sync tells it what failed since
+
+	shards shards
 }
 
 // OpenOS returns the file system below the folder dir, which must exist.
@@ -30,15 +33,15 @@ func OpenOS(dir string) (*OS, error) {
 		root.Close()
 		return nil, err
 	}
-	return &OS{root: root, dir: f}, nil
+	return &OS{root: root, dir: f, shards: shards{open: make(map[string]*os.Root)}}, nil
 }
 
 // MkdirAll implements FS.
 func (o *OS) MkdirAll(dir string) error { return o.root.MkdirAll(dir, 0o700) }
 
-// ReadDir implements FS.
+// ReadDir implements FS. It opens nothing but folders: a pipe could block it.
 func (o *OS) ReadDir(dir string) ([]string, error) {
-	f, err := o.root.Open(dir)
+	f, err := o.root.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -62,10 +65,13 @@ func (o *OS) Open(name string, create bool) (File, error) {
 	if create {
 		flag |= os.O_CREATE
 	}
-	f, err := o.root.OpenFile(name, flag, 0o600)
-	if errors.Is(err, unix.EROFS) {
-		f, err = o.root.Open(name)
-	}
+	var f *os.File
+	err := o.at(name, func(r *os.Root, name string) (err error) {
+		if f, err = r.OpenFile(name, flag, 0o600); errors.Is(err, unix.EROFS) {
+			f, err = r.Open(name)
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +80,11 @@ func (o *OS) Open(name string, create bool) (File, error) {
 
 // ReadFile implements FS.
 func (o *OS) ReadFile(name string, limit int64) ([]byte, error) {
-	f, err := o.root.Open(name)
+	var f *os.File
+	err := o.at(name, func(r *os.Root, name string) (err error) {
+		f, err = r.Open(name)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +103,11 @@ func (o *OS) ReadFile(name string, limit int64) ([]byte, error) {
 
 // WriteFile implements FS.
 func (o *OS) WriteFile(name string, data []byte) error {
-	f, err := o.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	var f *os.File
+	err := o.at(name, func(r *os.Root, name string) (err error) {
+		f, err = r.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -106,7 +120,7 @@ func (o *OS) WriteFile(name string, data []byte) error {
 
 // WriteDraft implements FS.
 func (o *OS) WriteDraft(name string, data []byte) error {
-	return o.root.WriteFile(name, data, 0o600)
+	return o.at(name, func(r *os.Root, name string) error { return r.WriteFile(name, data, 0o600) })
 }
 
 // Boot implements FS. Where the kernel does not tell, it never is the same.
@@ -119,14 +133,30 @@ func (o *OS) Boot() string {
 }
 
 // Rename implements FS.
-func (o *OS) Rename(from, to string) error { return o.root.Rename(from, to) }
+func (o *OS) Rename(from, to string) error {
+	if path.Dir(from) != path.Dir(to) {
+		return o.root.Rename(from, to)
+	}
+	return o.at(from, func(r *os.Root, name string) error {
+		if name == from {
+			return r.Rename(from, to)
+		}
+		return r.Rename(name, path.Base(to))
+	})
+}
 
 // Remove implements FS.
-func (o *OS) Remove(name string) error { return o.root.Remove(name) }
+func (o *OS) Remove(name string) error {
+	return o.at(name, func(r *os.Root, name string) error { return r.Remove(name) })
+}
 
 // Stat implements FS.
 func (o *OS) Stat(name string) (Info, error) {
-	st, err := o.root.Lstat(name)
+	var st os.FileInfo
+	err := o.at(name, func(r *os.Root, name string) (err error) {
+		st, err = r.Lstat(name)
+		return err
+	})
 	if err != nil {
 		return Info{}, err
 	}
@@ -134,7 +164,9 @@ func (o *OS) Stat(name string) (Info, error) {
 }
 
 // SetModTime implements FS.
-func (o *OS) SetModTime(name string, t time.Time) error { return o.root.Chtimes(name, t, t) }
+func (o *OS) SetModTime(name string, t time.Time) error {
+	return o.at(name, func(r *os.Root, name string) error { return r.Chtimes(name, t, t) })
+}
 
 // Lock implements FS.
 func (o *OS) Lock(name string) (io.Closer, error) {
@@ -171,7 +203,7 @@ func (o *OS) Free() (int64, error) {
 }
 
 // Close implements FS.
-func (o *OS) Close() error { return errors.Join(o.dir.Close(), o.root.Close()) }
+func (o *OS) Close() error { return errors.Join(o.shards.close(), o.dir.Close(), o.root.Close()) }
 
 // Sync implements FS. It syncs the whole file system, whoever wrote to it.
 func (o *OS) Sync() error { return osFile{o.dir}.control(unix.Syncfs) }
