@@ -6,6 +6,7 @@ import (
 	"errors"
 	"hash"
 	"io"
+	"time"
 
 	"github.com/reprise-containers/reprise/remote/blob"
 )
@@ -16,7 +17,8 @@ type direct struct {
 	body   io.ReadCloser
 	sum    hash.Hash // of what the reader has had, if it reads the whole
 	last   []byte    // the last bytes of a whole blob, once it was found right
-	failed int
+	came   int       // bytes of body
+	failed int       // answers in a row that brought too little
 }
 
 // rest is what a fetch has left of an answer when the cache took no more of it, for
@@ -166,17 +168,19 @@ func (d *direct) read(p []byte, off int64) (int, error) {
 			r.g.count.fetches.Add(1)
 			body, err := r.src.Open(r.ctx, off, r.end-off)
 			if err != nil {
-				if d.failed++; d.failed >= r.g.cfg.Attempts || blob.IsPermanent(err) || r.ctx.Err() != nil {
+				if err := d.failing(err); err != nil {
 					return 0, err
 				}
 				continue
 			}
-			d.body = body
+			d.body, d.came = body, 0
 		}
 		n, err := d.body.Read(p)
 		r.g.count.bytes.Add(int64(n))
 		if n > 0 {
-			d.failed = 0
+			if d.came += n; d.came >= enough {
+				d.failed = 0
+			}
 			return n, nil
 		}
 		if err == nil {
@@ -187,8 +191,25 @@ func (d *direct) read(p []byte, off int64) (int, error) {
 		if errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
-		if d.failed++; d.failed >= r.g.cfg.Attempts || r.ctx.Err() != nil {
+		if err := d.failing(err); err != nil {
 			return 0, err
 		}
+	}
+}
+
+// failing waits before another attempt after one that ended with err, or returns why
+// there is none.
+func (d *direct) failing(err error) error {
+	r := d.r
+	if d.failed++; d.failed >= r.g.cfg.Attempts || blob.IsPermanent(err) {
+		return err
+	}
+	timer := time.NewTimer(r.g.cfg.Backoff << (d.failed - 1))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-r.ctx.Done():
+		return r.ctx.Err()
 	}
 }

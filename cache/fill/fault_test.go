@@ -86,6 +86,55 @@ func TestCutAgain(t *testing.T) {
 	up.cheap(t, int64(len(data)))
 }
 
+// TestDrip has a source that gives one byte with every answer, which comes to no end.
+func TestDrip(t *testing.T) {
+	for _, room := range []int64{0, 16 << 10} {
+		t.Run(fmt.Sprint(room), func(t *testing.T) { drip(t, room) })
+	}
+}
+
+func drip(t *testing.T, room int64) {
+	data := random(1<<20, 24)
+	r := newRig(t, quick, cache.Config{MaxBytes: room})
+	up := newUpstream(data)
+	up.hook = func(_ context.Context, o *openedBody) error {
+		if o.pos > o.off {
+			return errCut
+		}
+		return nil
+	}
+	src := &dripSource{up.by("a")}
+	var group errgroup.Group
+	for range 5 {
+		group.Go(func() error {
+			if got, err := r.read(t.Context(), describe(data), data, src, 0, int64(len(data))); !errors.Is(err, errCut) {
+				return fmt.Errorf("%d bytes and %w", got, err)
+			}
+			return nil
+		})
+	}
+	if err := group.Wait(); err != nil {
+		t.Error(err)
+	}
+	if n := len(up.requests()); n > 5*2*3 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+type dripSource struct{ *caller }
+
+func (s *dripSource) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) {
+	b, err := s.caller.Open(ctx, off, n)
+	if err != nil {
+		return nil, err
+	}
+	return &dripBody{b}, nil
+}
+
+type dripBody struct{ io.ReadCloser }
+
+func (b *dripBody) Read(p []byte) (int, error) { return b.ReadCloser.Read(p[:min(1, len(p))]) }
+
 // TestLeaderLeaves ends the request of the reader whose fetch it is, when some of
 // it came and others wait.
 func TestLeaderLeaves(t *testing.T) {

@@ -106,11 +106,15 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 	return sum, nil
 }
 
-// came reports whether the fetch brought anything.
+// enough is how many bytes an answer must bring so that the source does not count as
+// one that fails although it broke off. Less would never come to an end.
+const enough = 64 << 10
+
+// came reports whether the fetch brought something worth its request.
 func (t *fetch) came() bool {
 	t.f.mu.Lock()
 	defer t.f.mu.Unlock()
-	return t.pos > t.Off
+	return t.pos-t.Off >= enough
 }
 
 // alone reports whether all that is stored of the extent are the bytes that t was

@@ -154,7 +154,9 @@ func (f *filling) arrived(t *fetch, pos int64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t.pos = pos
-	f.failed = 0
+	if pos-t.Off >= enough {
+		f.failed = 0
+	}
 	f.wake()
 }
 
