@@ -22,6 +22,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	"golang.org/x/time/rate"
 
 	"github.com/reprise-containers/reprise/cache"
@@ -57,6 +58,11 @@ type Config struct {
 	ScrubEvery time.Duration
 	// Grace is how old a file that looks lost has to be; 10 minutes if 0.
 	Grace time.Duration
+	// Free returns the bytes that are free on the disk, and is looked at every
+	// 10 seconds: below MinFree a collection runs at once. Both are optional; the
+	// cache itself gives up content when told what to leave free.
+	Free    func() (int64, error)
+	MinFree int64
 	// Logger is told what a collection in the background could not do. Default
 	// slog.Default().
 	Logger *slog.Logger
@@ -115,10 +121,16 @@ func (r *Report) add(o Report) {
 type Stats struct {
 	Report
 	Collections int64
+	Collecting  bool      // one runs now
 	Last        time.Time // when the last collection ended
 	Took        time.Duration
-	ScrubDue    int64 // verified blobs whose comparison is due, as last counted
+	LowSpace    int64 // collections, whole or for size alone, because of little space
+	ClockJumps  int64 // collections that left ages alone because the clock had been set
 	LastError   string
+
+	// What is left of the comparisons that are due, as last counted.
+	ScrubDue      int64 // verified blobs
+	ScrubDueBytes int64 // of these
 }
 
 // Collector does the duties. Its methods may be called in parallel.
@@ -128,7 +140,11 @@ type Collector struct {
 	cfg   Config
 	rate  *rate.Limiter
 
-	collecting sync.Mutex
+	// collecting is full while a collection runs; what follows belongs to it.
+	collecting chan struct{}
+	clock      reading
+	future     future
+	manifests  map[digest.Digest]struct{} // that a link led to, now or before
 
 	mu    sync.Mutex
 	stats Stats
@@ -139,44 +155,132 @@ func New(c *cache.Cache, i *index.Index, cfg Config) *Collector {
 	cfg = cfg.withDefaults()
 	return &Collector{
 		cache: c, index: i, cfg: cfg,
-		rate: rate.NewLimiter(rate.Limit(cfg.ScrubRate), int(max(cfg.ScrubRate, 1<<20))),
+		rate:       rate.NewLimiter(rate.Limit(cfg.ScrubRate), int(max(cfg.ScrubRate, 1<<20))),
+		collecting: make(chan struct{}, 1),
+		clock:      readClock(),
+		manifests:  make(map[digest.Digest]struct{}),
 	}
 }
 
-// Run collects at its intervals and scrubs in between, until ctx ends.
+const (
+	spaceLook = 10 * time.Second
+	spaceWait = time.Minute // between two collections for want of free space
+)
+
+// Run collects at its intervals and when space is low, and scrubs in between, until
+// ctx ends.
 func (g *Collector) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	if g.cfg.CheckSHA {
 		wg.Go(func() { g.scrubAll(ctx) })
 	}
+	space := time.NewTicker(spaceLook)
+	defer space.Stop()
+	next := time.NewTimer(g.wait())
+	defer next.Stop()
+	var lastLow time.Time
 	for {
-		wait := time.Duration(float64(g.cfg.Interval) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // no secret
+		var err error
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(wait):
+		case <-next.C:
+			_, err = g.Collect(ctx)
+			next.Reset(g.wait())
+		case now := <-space.C:
+			if lastLow.IsZero() || now.Sub(lastLow) >= spaceWait {
+				var low bool
+				if low, err = g.makeFree(ctx); low {
+					lastLow = now
+					break
+				}
+			}
+			err = errors.Join(err, g.makeRoom(ctx))
 		}
-		if _, err := g.Collect(ctx); err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			g.cfg.Logger.Error("collecting garbage", "error", err)
 		}
 	}
 }
 
+// wait returns the time until the next collection.
+func (g *Collector) wait() time.Duration {
+	return time.Duration(float64(g.cfg.Interval) * (0.9 + 0.2*rand.Float64())) //nolint:gosec // no secret
+}
+
+// makeFree collects if too little is free on the disk, and reports whether it is.
+func (g *Collector) makeFree(ctx context.Context) (low bool, err error) {
+	if g.cfg.Free == nil {
+		return false, nil
+	}
+	free, err := g.cfg.Free()
+	if err != nil {
+		return false, fmt.Errorf("looking for free space: %w", err)
+	}
+	if free >= g.cfg.MinFree {
+		return false, nil
+	}
+	g.note(Report{}, func(s *Stats) { s.LowSpace++ })
+	_, err = g.Collect(ctx)
+	return true, err
+}
+
+// makeRoom does the duty of size alone, if there is need.
+func (g *Collector) makeRoom(ctx context.Context) error {
+	if !g.crowded() {
+		return nil
+	}
+	if err := g.begin(ctx); err != nil {
+		return err
+	}
+	defer g.end()
+	before := g.cache.Stats().Bytes
+	var r Report
+	err := g.size(ctx, &r)
+	r.Bytes = max(0, before-g.cache.Stats().Bytes)
+	g.note(r, func(s *Stats) { s.LowSpace++ })
+	return err
+}
+
+// begin waits for the collection that runs.
+func (g *Collector) begin(ctx context.Context) error {
+	select {
+	case g.collecting <- struct{}{}:
+		g.note(Report{}, func(s *Stats) { s.Collecting = true })
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (g *Collector) end() {
+	g.note(Report{}, func(s *Stats) { s.Collecting = false })
+	<-g.collecting
+}
+
 // Collect does all duties but scrubbing, now. One runs at a time.
 func (g *Collector) Collect(ctx context.Context) (Report, error) {
-	g.collecting.Lock()
-	defer g.collecting.Unlock()
+	if err := g.begin(ctx); err != nil {
+		return Report{}, err
+	}
+	defer g.end()
 	start := time.Now()
-	before := g.cache.Stats()
+	before := g.cache.Stats().Bytes
 	var r Report
-	err := errors.Join(
-		g.sweep(ctx, &r),
-		g.links(ctx, &r),
-		g.ages(ctx, &r),
-		g.size(ctx, &r),
-	)
-	r.Bytes += max(0, before.Bytes-g.cache.Stats().Bytes)
+	err := g.sweep(ctx, &r)
+	jumped := false
+	if g.index.Scanned() && g.cache.Scanned() {
+		// Before that a blob may look unlinked or unused that is not.
+		jumped = g.jumped()
+		err = errors.Join(err, g.links(ctx, &r, jumped))
+		if !jumped {
+			err = errors.Join(err, g.ages(ctx, &r))
+			g.future.turn()
+		}
+	}
+	err = errors.Join(err, g.size(ctx, &r))
+	r.Bytes += max(0, before-g.cache.Stats().Bytes)
 	if err != nil {
 		err = fmt.Errorf("collecting garbage: %w", err)
 	}
@@ -184,6 +288,9 @@ func (g *Collector) Collect(ctx context.Context) (Report, error) {
 		s.Collections++
 		s.Last, s.Took = time.Now(), time.Since(start)
 		s.LastError = ""
+		if jumped {
+			s.ClockJumps++
+		}
 		if err != nil {
 			s.LastError = err.Error()
 		}
@@ -204,122 +311,4 @@ func (g *Collector) Stats() Stats {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	return g.stats
-}
-
-// sweep is duties c, d and e as far as they are about files.
-func (g *Collector) sweep(ctx context.Context, r *Report) error {
-	s, err := g.cache.Sweep(ctx, g.cfg.Grace)
-	r.Undesired += int64(s.Undesired)
-	r.Orphans += int64(s.Orphans)
-	r.Empty += int64(s.Empty)
-	r.Bytes += s.Bytes
-	t, err2 := g.index.Sweep(ctx, g.cfg.Grace)
-	r.Undesired += int64(t.Undesired)
-	return errors.Join(err, err2)
-}
-
-// size evicts down to the low mark when little is left of the limit.
-func (g *Collector) size(ctx context.Context, r *Report) error {
-	limit := g.cfg.MaxBytes
-	low := int64(float64(limit) * g.cfg.LowMark)
-	before := g.cache.Stats()
-	if limit == 0 || before.Bytes <= limit-(limit-low)/10 {
-		return ctx.Err()
-	}
-	err := g.cache.EvictTo(ctx, low)
-	r.Size += g.cache.Stats().Evictions - before.Evictions
-	return err
-}
-
-// age returns how long ago t was. What lies in the future is as of now: a clock
-// was put back, and nothing should go because of that.
-func age(now, t time.Time) time.Duration { return max(0, now.Sub(t)) }
-
-// over reports which bound is passed by what was fetched and used then.
-func (a Ages) over(now, fetched, used time.Time) (tooOld, unused bool) {
-	tooOld = a.MaxAge > 0 && age(now, fetched) > a.MaxAge
-	unused = a.MaxUnused > 0 && age(now, used) > a.MaxUnused
-	return tooOld, unused
-}
-
-// links drops links that are old or unused, and those whose manifest is gone.
-func (g *Collector) links(ctx context.Context, r *Report) error {
-	if !g.index.Scanned() || !g.cache.Scanned() {
-		return ctx.Err()
-	}
-	now := time.Now()
-	for _, l := range g.index.Links() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		ages := g.cfg.Manifests
-		if l.Key.Kind == index.KindBlobs {
-			ages = g.cfg.Layers
-		}
-		switch tooOld, unused := ages.over(now, l.FetchedAt, l.LastUsed); {
-		case tooOld:
-			g.index.Remove(l.Key)
-			r.Age++
-		case unused:
-			g.index.Remove(l.Key)
-			r.Unused++
-		case g.isEmpty(l, now):
-			g.index.Remove(l.Key)
-			r.Empty++
-		}
-	}
-	return nil
-}
-
-// isEmpty reports whether l leads to a content that is not there. One that is just
-// being stored counts as there.
-func (g *Collector) isEmpty(l index.Link, now time.Time) bool {
-	if l.Descriptor.Digest == "" || age(now, l.CheckedAt) < g.cfg.Grace {
-		return false
-	}
-	x, ok := g.cache.Find(l.Key.Scheme+"://"+l.Key.Host, l.Descriptor.Digest)
-	if !ok {
-		x, ok = g.cache.Find(l.Key.Host, l.Descriptor.Digest)
-	}
-	if ok {
-		x.Release()
-	}
-	return !ok
-}
-
-// ages drops blobs that are old or unused. A manifest is used when one of its
-// links is: it may be served from memory.
-func (g *Collector) ages(ctx context.Context, r *Report) error {
-	now := time.Now()
-	for _, b := range g.cache.Blobs() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		ages, used := g.cfg.Layers, b.LastUsed
-		for _, l := range g.index.To(b.Descriptor.Digest) {
-			if l.Key.Kind != index.KindBlobs {
-				ages = g.cfg.Manifests
-			}
-			if l.LastUsed.After(used) {
-				used = l.LastUsed
-			}
-		}
-		tooOld, unused := ages.over(now, b.FetchedAt, used)
-		switch {
-		case b.FetchedAt.IsZero(), !tooOld && !unused:
-			continue
-		case b.Holders > 0 && (!tooOld || b.VerifiedAt.IsZero()):
-			continue // in use, or still being fetched
-		}
-		removed, err := g.cache.Remove(b.Key)
-		switch {
-		case err != nil:
-			return err
-		case removed && tooOld:
-			r.Age++
-		case removed:
-			r.Unused++
-		}
-	}
-	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/reprise-containers/reprise/cache"
 )
 
@@ -55,7 +57,11 @@ func (g *Collector) Verify(ctx context.Context, progress func(done, all int)) (R
 // scrub compares the blobs that were last compared longer ago than every.
 func (g *Collector) scrub(ctx context.Context, every time.Duration, throttle func(context.Context, int) error) (Report, error) {
 	due := g.due(every)
-	g.note(Report{}, func(s *Stats) { s.ScrubDue = int64(len(due)) })
+	var bytes int64
+	for _, b := range due {
+		bytes += b.Descriptor.Size
+	}
+	g.left(len(due), bytes)
 	var total Report
 	var errs []error
 	for i, b := range due {
@@ -67,9 +73,15 @@ func (g *Collector) scrub(ctx context.Context, every time.Duration, throttle fun
 		if err != nil {
 			errs = append(errs, err)
 		}
-		g.note(Report{}, func(s *Stats) { s.ScrubDue = int64(len(due) - i - 1) })
+		bytes -= b.Descriptor.Size
+		g.left(len(due)-i-1, bytes)
 	}
 	return total, errors.Join(errs...)
+}
+
+// left notes what is still due.
+func (g *Collector) left(blobs int, bytes int64) {
+	g.note(Report{}, func(s *Stats) { s.ScrubDue, s.ScrubDueBytes = int64(blobs), bytes })
 }
 
 // due returns the blobs whose last comparison was longer ago than every, the oldest
@@ -83,12 +95,16 @@ func (g *Collector) due(every time.Duration) []cache.BlobInfo {
 	return list
 }
 
-// compare reads one blob. A damaged one is quarantined by the cache, and fetched
-// again by whoever needs it.
+// compare reads one blob. A damaged one is dropped by the cache, and fetched again
+// by whoever needs it; that it can't be read, or was cut, is damage too.
 func (g *Collector) compare(ctx context.Context, b cache.BlobInfo, throttle func(context.Context, int) error) (Report, error) {
+	forgotten := g.cache.Stats().Forgotten
 	x, ok := g.cache.Find("", b.Descriptor.Digest)
 	if !ok {
-		return Report{}, nil // gone meanwhile
+		// Gone meanwhile, or found to be no more what it was when it was opened.
+		r := Report{Corrupt: min(1, g.cache.Stats().Forgotten-forgotten)}
+		g.note(r, func(*Stats) {})
+		return r, nil
 	}
 	defer x.Release()
 	if !x.Verified() || !x.Complete() {
@@ -101,7 +117,17 @@ func (g *Collector) compare(ctx context.Context, b cache.BlobInfo, throttle func
 	r := Report{Scrubbed: 1, ScrubBytes: b.Descriptor.Size}
 	if errors.Is(err, cache.ErrMismatch) {
 		r.Corrupt, err = 1, nil
+	} else if err != nil && !g.has(b.Descriptor.Digest) {
+		r.Corrupt = 1
 	}
 	g.note(r, func(*Stats) {})
 	return r, err
+}
+
+func (g *Collector) has(d digest.Digest) bool {
+	x, ok := g.cache.Find("", d)
+	if ok {
+		x.Release()
+	}
+	return ok
 }

@@ -3,9 +3,11 @@ package index
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"path"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -19,18 +21,118 @@ import (
 //	ab/abcd....json   the link of that ID; its modification time is the last use
 //	          ...tmp  one that is being replaced
 const (
-	extLink = ".json"
-	extTemp = ".tmp"
+	lockFile = "lock"
+	extLink  = ".json"
+	extTemp  = ".tmp"
 
-	scanParallel = 16
-	touchEvery   = time.Minute
+	scanParallel  = 16
+	flushParallel = 16
+	touchEvery    = time.Minute
 )
 
-func name(id string) string { return path.Join(id[:2], id+extLink) }
+func name(key id) string { return path.Join(key.String()[:2], key.String()+extLink) }
 
-// save brings the link of id to the disk, or its absence if n is nil.
-func (i *Index) save(id string, n *node) error {
-	file := name(id)
+// idIn returns the ID of the link whose file in the folder shard has that name.
+func idIn(shard, file string) (id, bool) {
+	text, ok := strings.CutSuffix(file, extLink)
+	if !ok {
+		return id{}, false
+	}
+	key, ok := idOf(text)
+	return key, ok && text[:2] == shard
+}
+
+// change is a link that the disk is to be told of.
+type change struct {
+	key    id
+	number uint64 // of Index.dirty
+	node   *node  // nil: remove the file
+}
+
+// Flush brings what changed to the disk. What fails is tried again with the next
+// call.
+func (i *Index) Flush() error {
+	i.flushing.Lock()
+	defer i.flushing.Unlock()
+	i.mu.RLock()
+	todo := make(map[string][]change) // by folder
+	count := 0
+	for key, number := range i.dirty {
+		dir := path.Dir(name(key))
+		todo[dir] = append(todo[dir], change{key, number, i.links[key]})
+		count++
+	}
+	i.mu.RUnlock()
+	var mu sync.Mutex
+	var first error
+	left := 0
+	note := func(n int, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		left += n
+		if first == nil {
+			first = err
+		}
+	}
+	var group errgroup.Group
+	group.SetLimit(flushParallel) // file systems make durable together what is asked for together
+	for dir, list := range todo {
+		group.Go(func() error {
+			n, err := i.flushShard(dir, list)
+			note(n, err)
+			return nil
+		})
+	}
+	_ = group.Wait()
+	if first != nil {
+		first = fmt.Errorf("saving %d of %d links: %w", left, count, first)
+	}
+	i.report(first)
+	return first
+}
+
+// flushShard brings changes in one folder to the disk and returns how many remain
+// to be made, and why.
+func (i *Index) flushShard(dir string, list []change) (left int, err error) {
+	made := false
+	switch _, err := i.fs.Stat(dir); {
+	case errors.Is(err, fs.ErrNotExist):
+		if err := i.fs.MkdirAll(dir); err != nil {
+			return len(list), err
+		}
+		made = true
+	case !errors.Is(err, disk.ErrFolder):
+		// Not ours, until Sweep removes it; a pipe would keep us waiting.
+		return len(list), errors.Join(fmt.Errorf("%s is not a folder", dir), err)
+	}
+	saved := make([]change, 0, len(list))
+	for _, c := range list {
+		if e := i.save(c.key, c.node); e != nil {
+			left, err = left+1, e
+			continue
+		}
+		saved = append(saved, c)
+	}
+	e := i.fs.SyncDir(dir)
+	if e == nil && made {
+		e = i.fs.SyncDir(".")
+	}
+	if e != nil {
+		return len(list), e
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, c := range saved {
+		if i.dirty[c.key] == c.number {
+			delete(i.dirty, c.key)
+		}
+	}
+	return left, err
+}
+
+// save brings the link of key to the disk, or its absence if n is nil.
+func (i *Index) save(key id, n *node) error {
+	file := name(key)
 	if n == nil {
 		if err := i.fs.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -39,9 +141,6 @@ func (i *Index) save(id string, n *node) error {
 	}
 	data, err := encode(n.link)
 	if err != nil {
-		return err
-	}
-	if err := i.fs.MkdirAll(path.Dir(file)); err != nil {
 		return err
 	}
 	if err := i.fs.WriteFile(file+extTemp, data); err != nil {
@@ -58,69 +157,73 @@ func (i *Index) saveUse() {
 	i.flushing.Lock()
 	defer i.flushing.Unlock()
 	i.mu.RLock()
-	stale := make(map[string]*node)
-	for id, n := range i.links {
-		if n.lastUsed.Load() != n.touched {
-			stale[id] = n
+	stale := make(map[id]*node)
+	for key, n := range i.links {
+		if _, dirty := i.dirty[key]; !dirty && n.lastUsed.Load() != n.touched {
+			stale[key] = n
 		}
 	}
 	i.mu.RUnlock()
-	for id, n := range stale {
+	for key, n := range stale {
 		used := n.lastUsed.Load()
-		if i.fs.SetModTime(name(id), time.Unix(0, used)) == nil {
+		if i.fs.SetModTime(name(key), time.Unix(0, used)) == nil {
 			n.touched = used
 		}
 	}
 }
 
-// read reads the link of id from its file, while the scan has not come to it.
-func (i *Index) read(id string) *node {
-	n, err := i.load(id)
+// read reads the link of key from its file, while the scan has not come to it.
+func (i *Index) read(key id) *node {
+	n, err := i.load(key)
 	if err != nil {
 		return nil
 	}
-	return i.adopt(id, n)
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.adopt(key, n)
 }
 
-// load returns what the file of id says. An error that is not the disk's says that
-// it can't be used.
-func (i *Index) load(id string) (*node, error) {
-	info, err := i.fs.Stat(name(id))
+// load returns what the file of key says. errDamaged says that it can't be used;
+// other errors are the disk's.
+func (i *Index) load(key id) (*node, error) {
+	file := name(key)
+	info, err := i.fs.Stat(file)
 	if err != nil {
 		return nil, err
 	}
-	data, err := i.fs.ReadFile(name(id), fileLimit)
+	if info.Size > fileLimit {
+		return nil, fmt.Errorf("%d bytes long: %w", info.Size, errDamaged)
+	}
+	data, err := i.fs.ReadFile(file, fileLimit)
 	if err != nil {
 		return nil, err
 	}
-	l, err := parse(data, id)
+	l, err := parse(data, key)
 	if err != nil {
 		return nil, errors.Join(errDamaged, err)
 	}
-	n := &node{link: l, touched: info.ModTime.UnixNano()}
+	n := &node{link: interned(l), touched: info.ModTime.UnixNano()}
 	n.lastUsed.Store(n.touched)
 	return n, nil
 }
 
 var errDamaged = errors.New("the file is damaged")
 
-// adopt enters what was read, unless something newer is known, and returns what is.
-func (i *Index) adopt(id string, n *node) *node {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if known := i.links[id]; known != nil || i.dirty[id] {
+// adopt enters what was read before the scan was done, unless something newer is
+// known, and returns what is; i.mu is held.
+func (i *Index) adopt(key id, n *node) *node {
+	known := i.links[key]
+	_, removed := i.removed[key]
+	if known != nil || removed || i.scanned.Load() {
 		return known
 	}
-	i.set(id, n)
+	i.set(key, n)
 	return n
 }
 
-// scan reads all files. Damaged ones are removed.
+// scan reads all files. Damaged ones are removed, and links beyond MaxLinks.
 func (i *Index) scan(ctx context.Context) error {
 	shards, err := i.fs.ReadDir(".")
-	if err != nil {
-		return err
-	}
 	var group errgroup.Group
 	group.SetLimit(scanParallel)
 	for _, shard := range shards {
@@ -129,7 +232,16 @@ func (i *Index) scan(ctx context.Context) error {
 		}
 		group.Go(func() error { return i.scanShard(ctx, shard) })
 	}
-	return group.Wait()
+	err = errors.Join(err, group.Wait())
+	if ctx.Err() != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	i.scanned.Store(true)
+	i.removed = nil
+	i.bound(id{})
+	return err
 }
 
 func (i *Index) scanShard(ctx context.Context, shard string) error {
@@ -141,98 +253,27 @@ func (i *Index) scanShard(ctx context.Context, shard string) error {
 		return err
 	}
 	for _, file := range names {
-		id := strings.TrimSuffix(file, extLink)
-		if ctx.Err() != nil || !valid(id) || id[:2] != shard || id == file {
+		key, ok := idIn(shard, file)
+		if !ok || ctx.Err() != nil {
 			continue
 		}
-		n, err := i.load(id)
-		switch {
-		case err == nil:
-			i.adopt(id, n)
-		case errors.Is(err, errDamaged):
-			i.mu.Lock()
-			if i.links[id] == nil {
-				i.dirty[id] = true // to be removed
-			}
-			i.mu.Unlock()
+		n, err := i.load(key)
+		i.mu.Lock()
+		if err == nil {
+			i.adopt(key, n)
+		} else if errors.Is(err, errDamaged) {
+			i.discard(key)
 		}
+		i.mu.Unlock()
 	}
 	return nil
 }
 
-// Swept is what Sweep found.
-type Swept struct {
-	Undesired int // files removed that are none of the index's
-	Restored  int // links whose file was gone
-}
-
-// Sweep removes files that are not the index's and were not changed within grace,
-// and has links saved again whose file is gone. It stays in the folder and follows
-// no links of the file system. Before the scan is done it does nothing.
-func (i *Index) Sweep(ctx context.Context, grace time.Duration) (Swept, error) {
-	var s Swept
-	if !i.Scanned() {
-		return s, nil
-	}
-	present, err := i.sweepFiles(ctx, grace, &s)
-	if err != nil {
-		return s, err
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for id, n := range i.links {
-		if !present[id] && !i.dirty[id] && time.Since(time.Unix(0, n.lastUsed.Load())) > grace {
-			i.dirty[id] = true
-			s.Restored++
-		}
-	}
-	return s, nil
-}
-
-// sweepFiles returns the IDs of the links that have a file.
-func (i *Index) sweepFiles(ctx context.Context, grace time.Duration, s *Swept) (map[string]bool, error) {
-	present := make(map[string]bool)
-	top, err := i.fs.ReadDir(".")
-	if err != nil {
-		return nil, err
-	}
-	for _, shard := range top {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		if _, err := i.fs.Stat(shard); len(shard) != 2 || !errors.Is(err, disk.ErrFolder) {
-			if shard != "lock" {
-				i.removeForeign(shard, grace, s)
-			}
-			continue
-		}
-		names, err := i.fs.ReadDir(shard)
-		if err != nil {
-			return nil, err
-		}
-		for _, file := range names {
-			id := strings.TrimSuffix(file, extLink)
-			if _, err := i.fs.Stat(path.Join(shard, file)); err == nil && id != file && valid(id) && id[:2] == shard {
-				present[id] = true
-				continue
-			}
-			i.removeForeign(path.Join(shard, file), grace, s)
-		}
-	}
-	return present, nil
-}
-
-// removeForeign removes a file that is old enough, or a link. A time in the far
-// future is not young: the clock was wrong, then or now.
-func (i *Index) removeForeign(file string, grace time.Duration, s *Swept) {
-	info, err := i.fs.Stat(file)
-	if age := time.Since(info.ModTime); err == nil && age < grace && age > -24*time.Hour || errors.Is(err, fs.ErrNotExist) {
-		return
-	}
-	// Not while a link is being saved, whose temporary file this may be.
-	i.flushing.Lock()
-	defer i.flushing.Unlock()
-	if i.fs.Remove(file) == nil {
-		s.Undesired++
+// discard has a file removed that was found damaged, unless it is about to be
+// replaced; i.mu is held.
+func (i *Index) discard(key id) {
+	if _, changing := i.dirty[key]; !changing && i.links[key] == nil {
+		i.changed(key)
+		i.damaged++
 	}
 }

@@ -5,11 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
-	"maps"
 	"os"
-	"path"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,9 +42,11 @@ func (c Config) withDefaults() Config {
 
 // node is a link in memory. What the disk has yet to be told is in Index.dirty.
 type node struct {
-	link     Link
+	link     Link         // never changed: a new link has a new node
 	lastUsed atomic.Int64 // Unix nanoseconds
 	touched  int64        // lastUsed as the file has it; under flushing
+
+	before, after *node // that lead to the same digest; under Index.mu
 }
 
 func (n *node) get() Link {
@@ -64,15 +62,23 @@ type Index struct {
 	cfg     Config
 	fs      disk.FS
 	lock    io.Closer
-	scanned atomic.Bool
+	scanned atomic.Bool // set under mu
 
 	flushing sync.Mutex // one writer of files; before mu
 
 	mu      sync.RWMutex
-	links   map[string]*node // by Key.ID
-	digests map[digest.Digest]map[string]struct{}
-	dirty   map[string]bool // by ID: to be written, or, if there is no link, removed
-	failed  error           // why the last flush did not succeed
+	links   map[id]*node
+	digests map[digest.Digest]*node // the first of those that lead there
+	// dirty has what is to be written or, if there is no link, removed. It stays
+	// until that is durable, with a number that tells a later change of the
+	// same link.
+	dirty   map[id]uint64
+	changes uint64
+	// removed has the links that were removed before the scan was done: whoever
+	// has read the file before must not bring them back.
+	removed map[id]struct{}
+	damaged int   // files found damaged, since the last Sweep
+	failed  error // why the last flush did not succeed
 }
 
 // Open opens the index in the folder dir, which is made when missing. What is in
@@ -95,7 +101,7 @@ func Open(dir string, cfg Config) (*Index, error) {
 }
 
 func open(files disk.FS, cfg Config) (*Index, error) {
-	lock, err := files.Lock("lock")
+	lock, err := files.Lock(lockFile)
 	if errors.Is(err, disk.ErrLocked) {
 		return nil, ErrInUse
 	} else if err != nil {
@@ -103,24 +109,30 @@ func open(files disk.FS, cfg Config) (*Index, error) {
 	}
 	return &Index{
 		cfg: cfg.withDefaults(), fs: files, lock: lock,
-		links:   make(map[string]*node),
-		digests: make(map[digest.Digest]map[string]struct{}),
-		dirty:   make(map[string]bool),
+		links:   make(map[id]*node),
+		digests: make(map[digest.Digest]*node),
+		dirty:   make(map[id]uint64),
+		removed: make(map[id]struct{}),
 	}, nil
 }
 
 // Close brings what changed to the disk and releases the folder. Run has ended.
 func (i *Index) Close() error {
-	return errors.Join(i.Flush(), i.fs.Close(), i.lock.Close())
+	err := i.Flush()
+	i.saveUse()
+	return errors.Join(err, i.fs.Close(), i.lock.Close())
 }
 
-// Run reads what the folder holds and then brings changes to the disk, until ctx
-// ends. It is called once.
+// Run reads what the folder holds and brings changes to the disk, until ctx ends.
+// It is called once.
 func (i *Index) Run(ctx context.Context) error {
-	if err := i.scan(ctx); err != nil && ctx.Err() == nil {
-		i.report(fmt.Errorf("scanning the index: %w", err))
-	}
-	i.scanned.Store(true)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		if err := i.scan(ctx); err != nil && ctx.Err() == nil {
+			i.report(fmt.Errorf("scanning the index: %w", err))
+		}
+	})
 	ticker := time.NewTicker(i.cfg.FlushEvery)
 	defer ticker.Stop()
 	lastTouch := time.Now()
@@ -141,15 +153,15 @@ func (i *Index) Run(ctx context.Context) error {
 // Scanned reports whether the index knows all that its folder holds.
 func (i *Index) Scanned() bool { return i.scanned.Load() }
 
-// Lookup returns the link of k.
+// Lookup returns the link of k. Its header and descriptor are shared and not to be
+// changed.
 func (i *Index) Lookup(k Key) (Link, bool) {
-	id := k.ID()
+	key := k.sum()
 	i.mu.RLock()
-	n := i.links[id]
-	_, changed := i.dirty[id]
+	n := i.links[key]
 	i.mu.RUnlock()
-	if n == nil && !changed && !i.scanned.Load() {
-		n = i.read(id)
+	if n == nil && !i.scanned.Load() {
+		n = i.read(key)
 	}
 	if n == nil {
 		return Link{}, false
@@ -157,76 +169,103 @@ func (i *Index) Lookup(k Key) (Link, bool) {
 	return n.get(), true
 }
 
-// Put makes l the link of its key.
+// Put makes l the link of its key; its header and descriptor belong to the index
+// from then on. It refuses a link that the disk would not give back as it is: one
+// that is not text, has an invalid digest or takes more than 64 KiB.
 func (i *Index) Put(l Link) error {
-	if l.Descriptor.Digest != "" {
-		if err := l.Descriptor.Digest.Validate(); err != nil {
-			return fmt.Errorf("linking %s of %s: %w", l.Key.Reference, l.Key.Repository, err)
-		}
+	if err := check(l); err != nil {
+		return fmt.Errorf("linking %.100q of %.100q: %w", l.Key.Reference, l.Key.Repository, err)
 	}
-	n := &node{link: l}
 	if l.LastUsed.IsZero() {
 		l.LastUsed = time.Now()
 	}
+	n := &node{link: interned(l)}
 	n.lastUsed.Store(l.LastUsed.UnixNano())
-	id := l.Key.ID()
+	key := l.Key.sum()
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	i.set(id, n)
-	i.dirty[id] = true
-	if len(i.links) > i.cfg.MaxLinks {
-		i.dropOne(id)
-	}
+	i.set(key, n)
+	i.changed(key)
+	i.bound(key)
 	return nil
 }
 
-// set replaces the link of id; nil removes it. i.mu is held.
-func (i *Index) set(id string, n *node) {
-	if old := i.links[id]; old != nil {
-		d := old.link.Descriptor.Digest
-		if delete(i.digests[d], id); len(i.digests[d]) == 0 {
-			delete(i.digests, d)
-		}
-		delete(i.links, id)
+// changed notes that the disk has to be told of key; i.mu is held.
+func (i *Index) changed(key id) {
+	i.changes++
+	i.dirty[key] = i.changes
+}
+
+// set replaces the link of key; nil removes it. i.mu is held.
+func (i *Index) set(key id, n *node) {
+	if old := i.links[key]; old != nil {
+		delete(i.links, key)
+		i.unchain(old)
 	}
 	if n == nil {
+		if !i.scanned.Load() {
+			i.removed[key] = struct{}{}
+		}
 		return
 	}
-	i.links[id] = n
+	i.links[key] = n
 	if d := n.link.Descriptor.Digest; d != "" {
-		if i.digests[d] == nil {
-			i.digests[d] = make(map[string]struct{}, 1)
+		if n.after = i.digests[d]; n.after != nil {
+			n.after.before = n
 		}
-		i.digests[d][id] = struct{}{}
+		i.digests[d] = n
 	}
+}
+
+// unchain takes n out of those that lead to its digest; i.mu is held.
+func (i *Index) unchain(n *node) {
+	d := n.link.Descriptor.Digest
+	switch {
+	case n.before != nil:
+		n.before.after = n.after
+	case i.digests[d] == n && n.after != nil:
+		i.digests[d] = n.after
+	case i.digests[d] == n:
+		delete(i.digests, d)
+	}
+	if n.after != nil {
+		n.after.before = n.before
+	}
+	n.before, n.after = nil, nil
 }
 
 // sample is how many links are looked at to find one that may go.
 const sample = 16
 
-// dropOne removes the longest unused of a few links other than keep: maps are
-// iterated from a random place on. i.mu is held.
-func (i *Index) dropOne(keep string) {
-	oldest, seen := "", 0
-	for id, n := range i.links {
-		if id != keep && (oldest == "" || n.lastUsed.Load() < i.links[oldest].lastUsed.Load()) {
-			oldest = id
+// bound drops links other than keep while there are too many, each time the
+// longest unused of a few: maps are iterated from a random place on. i.mu is held.
+func (i *Index) bound(keep id) {
+	for len(i.links) > i.cfg.MaxLinks {
+		var oldest id
+		var found *node
+		seen := 0
+		for key, n := range i.links {
+			if key != keep && (found == nil || n.lastUsed.Load() < found.lastUsed.Load()) {
+				oldest, found = key, n
+			}
+			if seen++; seen == sample {
+				break
+			}
 		}
-		if seen++; seen == sample {
-			break
+		if found == nil {
+			return
 		}
-	}
-	if oldest != "" {
 		i.set(oldest, nil)
-		i.dirty[oldest] = true
+		i.changed(oldest)
 	}
 }
 
 // Touch says that the link of k was used.
 func (i *Index) Touch(k Key) {
+	key := k.sum()
 	i.mu.RLock()
 	defer i.mu.RUnlock()
-	if n := i.links[k.ID()]; n != nil {
+	if n := i.links[key]; n != nil {
 		n.lastUsed.Store(time.Now().UnixNano())
 	}
 }
@@ -234,12 +273,14 @@ func (i *Index) Touch(k Key) {
 // Remove removes the link of k, and reports whether there was one that the index
 // knew of.
 func (i *Index) Remove(k Key) bool {
-	id := k.ID()
+	key := k.sum()
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	known := i.links[id] != nil
-	i.set(id, nil)
-	i.dirty[id] = true
+	known := i.links[key] != nil
+	i.set(key, nil)
+	if known || !i.scanned.Load() {
+		i.changed(key)
+	}
 	return known
 }
 
@@ -259,8 +300,8 @@ func (i *Index) To(d digest.Digest) []Link {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
 	var all []Link
-	for id := range i.digests[d] {
-		all = append(all, i.links[id].get())
+	for n := i.digests[d]; n != nil; n = n.after {
+		all = append(all, n.get())
 	}
 	return all
 }
@@ -270,45 +311,6 @@ func (i *Index) Len() int {
 	i.mu.RLock()
 	defer i.mu.RUnlock()
 	return len(i.links)
-}
-
-// Flush brings what changed to the disk. What fails is tried again with the next
-// call.
-func (i *Index) Flush() error {
-	i.flushing.Lock()
-	defer i.flushing.Unlock()
-	i.mu.Lock()
-	todo := i.dirty
-	i.dirty = make(map[string]bool)
-	nodes := make(map[string]*node, len(todo))
-	for id := range todo {
-		nodes[id] = i.links[id]
-	}
-	i.mu.Unlock()
-	var errs []error
-	dirs := make(map[string]bool)
-	for id, n := range nodes {
-		if err := i.save(id, n); err != nil {
-			errs = append(errs, err)
-			i.mu.Lock()
-			i.dirty[id] = true
-			i.mu.Unlock()
-			continue
-		}
-		dirs[path.Dir(name(id))] = true
-	}
-	for _, dir := range slices.Sorted(maps.Keys(dirs)) {
-		if err := i.fs.SyncDir(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			errs = append(errs, err)
-		}
-	}
-	if len(errs) == 0 {
-		i.report(nil)
-		return nil
-	}
-	err := fmt.Errorf("saving %d of %d links: %w", len(errs), len(todo), errs[0])
-	i.report(err)
-	return err
 }
 
 // report remembers how the disk does, and tells of an error if it is the first.

@@ -89,7 +89,7 @@ func TestLinks(t *testing.T) {
 	}
 
 	j := open(t, dir, index.Config{})
-	if l, ok := j.Lookup(tag(5)); !ok || !same(l, linkOf(5, 2)) || !l.LastUsed.After(linkOf(5, 2).LastUsed) {
+	if l, ok := j.Lookup(tag(5)); !ok || !same(l, linkOf(5, 2)) || !l.LastUsed.Equal(linkOf(5, 2).LastUsed) {
 		t.Errorf("before the scan, Lookup = %+v, %v", l, ok)
 	}
 	put(t, j, linkOf(6, 3))
@@ -206,10 +206,10 @@ func TestSweep(t *testing.T) {
 	if err := j.Flush(); err != nil {
 		t.Fatal(err)
 	}
-	if s, err := j.Sweep(t.Context(), time.Hour); err != nil || s.Undesired != 1 { // links have no age
+	if s, err := j.Sweep(t.Context(), time.Hour); err != nil || s.Undesired != 1 || s.Restored != 1 || s.Damaged != 2 { // links have no age
 		t.Errorf("Sweep of young files = %+v, %v", s, err)
 	}
-	if s, err := j.Sweep(t.Context(), 0); err != nil || s.Undesired != 3 || s.Restored != 1 {
+	if s, err := j.Sweep(t.Context(), 0); err != nil || s.Undesired != 3 || s.Restored != 0 || s.Damaged != 0 {
 		t.Errorf("Sweep = %+v, %v", s, err)
 	}
 	if err := j.Close(); err != nil {
@@ -271,13 +271,13 @@ var errCrashed = errors.New("the machine has stopped")
 func TestCrash(t *testing.T) {
 	for n := 1; ; n++ {
 		files := disktest.New(1 << 30)
-		var steps int
+		var count atomic.Int64
 		files.Fault = func(op disktest.Op) error {
 			switch op.Kind {
 			case "ReadFile", "ReadDir", "Stat", "Lock":
 				return nil
 			}
-			if steps++; steps >= n {
+			if count.Add(1) >= int64(n) {
 				return errCrashed
 			}
 			return nil
@@ -320,7 +320,7 @@ func TestCrash(t *testing.T) {
 				}
 			}
 		}
-		if steps < n {
+		if steps := int(count.Load()); steps < n {
 			t.Logf("%d steps", n)
 			return
 		}
