@@ -89,11 +89,11 @@ func BenchmarkHit(b *testing.B) {
 			r, path, data := hitRig(b, size)
 			plain := httptest.NewServer(bare(data))
 			defer plain.Close()
-			var took [2]time.Duration
+			var took, cpu [2]time.Duration
 			b.SetBytes(int64(size))
 			for b.Loop() {
 				for i, url := range []string{plain.URL, r.server.URL} {
-					start := time.Now()
+					start, used := time.Now(), cpuTime(b)
 					resp, err := r.client.Get(url + path)
 					if err != nil {
 						b.Fatal(err)
@@ -103,12 +103,14 @@ func BenchmarkHit(b *testing.B) {
 					}
 					resp.Body.Close()
 					took[i] += time.Since(start)
+					cpu[i] += cpuTime(b) - used
 				}
 			}
 			n := float64(b.N)
 			b.ReportMetric(float64(took[0].Nanoseconds())/n, "bare-ns/op")
 			b.ReportMetric(float64(took[1].Nanoseconds())/n, "proxy-ns/op")
 			b.ReportMetric(float64(took[1])/float64(took[0]), "ratio")
+			b.ReportMetric(float64((cpu[1]-cpu[0]).Nanoseconds())/n, "more-cpu-ns/op")
 		})
 	}
 }

@@ -7,18 +7,19 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/proxy/permit"
+	"github.com/reprise-containers/reprise/cache/proxy/route"
 )
 
 // exchange is one request and its answer.
 type exchange struct {
-	h   *Handler
-	w   http.ResponseWriter
-	r   *http.Request
-	res resource
-	routed
-	ns    string // upstream that the client named, "" if it did not
-	auth  permit.Secret
-	start time.Time
+	h      *Handler
+	w      http.ResponseWriter
+	r      *http.Request
+	res    resource
+	target route.Target
+	ns     string // upstream that the client named, "" if it did not
+	auth   permit.Secret
+	start  time.Time
 
 	status  int
 	sent    int64 // bytes of the body
@@ -26,6 +27,9 @@ type exchange struct {
 	outcome Outcome
 	age     time.Duration
 }
+
+// origin is who the content belongs to until it is verified.
+func (x *exchange) origin() string { return Origin(x.target) }
 
 // Values of headers that are in many answers; not to be changed.
 var (

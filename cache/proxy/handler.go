@@ -56,7 +56,6 @@ type Handler struct {
 
 	memory    *memory // nil: none
 	streamers *streamers
-	routes    routes
 	accepts   accepts
 	sizes     sizes
 	manifests flights[manifestKey, *served]
@@ -78,7 +77,6 @@ func New(cfg Config, parts Parts) (*Handler, error) {
 	}
 	cfg = cfg.withDefaults()
 	h := &Handler{cfg: cfg, parts: parts, streamers: newStreamers(cfg.Streamers, cfg.QueueFor)}
-	h.routes.table = parts.Routes
 	if cfg.MemoryBytes > 0 {
 		h.memory = newMemory(cfg.MemoryBytes)
 	}
@@ -164,7 +162,7 @@ func (x *exchange) parse() *apiError {
 		}
 		x.ns = q.Get("ns")
 	}
-	if x.routed, err = x.h.routes.resolve(x.r.Host, x.ns); err != nil {
+	if x.target, err = x.h.parts.Routes.Resolve(x.r.Host, x.ns); err != nil {
 		x.ns = "" // not repeated to the client
 		if errors.Is(err, route.ErrUnknown) {
 			return apiErrorf(http.StatusNotFound, codeNameUnknown, "%v", err)

@@ -238,7 +238,7 @@ func (x *exchange) keptReferrers() *page {
 	if err != nil || d.Status != http.StatusOK {
 		return nil
 	}
-	c, ok := x.h.parts.Cache.Find(x.origin, link.Descriptor.Digest)
+	c, ok := x.h.parts.Cache.Find(x.origin(), link.Descriptor.Digest)
 	if !ok {
 		return nil
 	}

@@ -183,11 +183,11 @@ func (x *exchange) stored(d digest.Digest, claimedType string) (*served, bool) {
 	var it *item
 	if x.h.memory != nil {
 		if it = x.h.memory.find(d); it != nil {
-			x.h.used(it, x.start.Unix(), x.origin)
+			x.used(it)
 		}
 	}
 	if it == nil {
-		c, ok := x.h.parts.Cache.Find(x.origin, d)
+		c, ok := x.h.parts.Cache.Find(x.origin(), d)
 		if !ok {
 			return nil, false
 		}
@@ -296,7 +296,7 @@ func (x *exchange) keep(m *served, accept string) {
 func (x *exchange) storeItem(m *served) error {
 	ctx := context.WithoutCancel(x.r.Context())
 	desc := ocispec.Descriptor{MediaType: m.mediaType, Digest: m.item.digest, Size: int64(len(m.item.body))}
-	c, err := x.h.hold(blobKey{x.origin, desc.Digest}, desc.Size)
+	c, err := x.h.hold(blobKey{x.origin(), desc.Digest}, desc.Size)
 	if err != nil {
 		return err
 	}

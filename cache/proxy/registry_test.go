@@ -155,7 +155,7 @@ func (g *registry) note(r *http.Request, note string) *fault {
 // serveStore is the host blobs are redirected to. It knows nobody's credentials.
 func (g *registry) serveStore(w http.ResponseWriter, r *http.Request) {
 	f := g.note(r, "store")
-	if r.Header.Get("Authorization") != "" || r.URL.RawQuery != secretQuery || r.Method != http.MethodGet {
+	if f.status != 0 || r.Header.Get("Authorization") != "" || r.URL.RawQuery != secretQuery || r.Method != http.MethodGet {
 		http.Error(w, "<Error>SignatureDoesNotMatch "+r.URL.String()+"</Error>", http.StatusForbidden)
 		return
 	}

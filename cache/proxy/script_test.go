@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"maps"
 	"net/http"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -91,6 +94,8 @@ func (s *script) run(t *testing.T, d *datadriven.TestData) string {
 		return s.request(t, d)
 	case "records":
 		return s.recorded(t, d)
+	case "corrupt":
+		s.corrupt(t, s.data[d.CmdArgs[0].Key])
 	default:
 		t.Fatalf("unknown command %s", d.Cmd)
 	}
@@ -155,6 +160,27 @@ func (s *script) proxy(t *testing.T, d *datadriven.TestData) {
 	d.MaybeScanArgs(t, "memory", &s.rig.cfg.MemoryBytes)
 	d.MaybeScanArgs(t, "max-manifest", &s.rig.cfg.MaxManifest)
 	s.rig.start(t)
+}
+
+// corrupt stops the proxy and flips a bit of the file that has the data.
+func (s *script) corrupt(t *testing.T, data []byte) {
+	s.rig.stop()
+	found := false
+	err := filepath.WalkDir(filepath.Join(s.rig.dir, "content"), func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() {
+			return err
+		}
+		got, err := os.ReadFile(path)
+		if err != nil || !bytes.Equal(got, data) {
+			return err
+		}
+		found = true
+		got[len(got)/2] ^= 1
+		return os.WriteFile(path, got, 0o600)
+	})
+	if err != nil || !found {
+		t.Fatal("there is no file to corrupt", err)
+	}
 }
 
 // expand puts digests in for {NAME}.

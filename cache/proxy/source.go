@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cache/fill"
 	"github.com/reprise-containers/reprise/cache/proxy/permit"
@@ -32,6 +33,7 @@ type source struct {
 	digest     digest.Digest
 	auth       permit.Secret
 	size       int64 // -1: not known yet
+	skips      bool  // to throw away what comes before a range, if the upstream ignores that
 
 	mu     sync.Mutex
 	primed *answer // to a request for [primedAt.off, +n), not used yet
@@ -81,11 +83,11 @@ func (s *source) fits(a *answer, off, n int64) error {
 	case off == 0:
 		a.body = &exact{a.body, n}
 		return nil
-	case off+n == s.size && n > off:
-		// The rest of a fetch that broke: most of the answer is of use.
+	case s.skips, off+n == s.size && n > off: // the rest of a fetch that broke: most of the answer is of use
 		if _, err := io.CopyN(io.Discard, a.body, off); err != nil {
 			return err
 		}
+		a.body = &exact{a.body, n}
 		return nil
 	}
 	return blob.Permanent(errNoRanges)
@@ -229,6 +231,13 @@ func (c *canceling) Close() error {
 	err := c.ReadCloser.Close()
 	c.cancel()
 	return err
+}
+
+// sourceOf returns where a blob comes from by a caller's credentials.
+func (x *exchange) sourceOf(desc ocispec.Descriptor) fill.Source {
+	return &source{
+		h: x.h, target: x.target, repository: x.res.repository, digest: desc.Digest, auth: x.auth, size: desc.Size,
+	}
 }
 
 func blobPath(repository string, d digest.Digest) string {
