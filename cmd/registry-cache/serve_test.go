@@ -1,13 +1,18 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -293,5 +298,81 @@ func TestDockerHub(t *testing.T) {
 	out, err := r.command("--upstream", "docker.io", "config")
 	if err != nil || !strings.Contains(out, "host: registry-1.docker.io\n") || !strings.Contains(out, "    docker.io:\n") {
 		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// With certificates TLS is served, HTTP/2 too, and plain HTTP is not.
+func TestTLS(t *testing.T) {
+	o := newOrigin(t)
+	dir := t.TempDir()
+	s := httptest.NewUnstartedServer(nil)
+	s.StartTLS() // for its certificate
+	pair, pool := s.TLS.Certificates[0], x509.NewCertPool()
+	pool.AddCert(s.Certificate())
+	s.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, b := range map[string]*pem.Block{
+		"tls.crt": {Type: "CERTIFICATE", Bytes: pair.Certificate[0]}, "tls.key": {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(b), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file := filepath.Join(dir, "config.yaml")
+	text := "server: {tls: {certPath: " + dir + "/tls.crt, keyPath: " + dir + "/tls.key}}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := begin(t, filepath.Join(dir, "data"), "--config", file, "--upstream", o.host)
+	for range 2 { // cold, and from the file
+		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, ServerName: "example.com"}, ForceAttemptHTTP2: true}
+		resp, err := (&http.Client{Transport: tr}).Get("https://" + r.address + "/v2/team/app/blobs/" + o.layer.Digest.String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.ProtoMajor != 2 || digest.FromBytes(body) != o.layer.Digest {
+			t.Errorf("by %s: %d bytes, %v", resp.Proto, len(body), err)
+		}
+		tr.CloseIdleConnections()
+	}
+	resp, err := http.Get("http://" + r.address + "/v2/")
+	if err == nil && resp.StatusCode != http.StatusBadRequest {
+		t.Errorf("plain HTTP: %s", resp.Status)
+	}
+}
+
+// SIGHUP has the access log go on in a new file.
+func TestHangUp(t *testing.T) {
+	o := newOrigin(t)
+	dir := t.TempDir()
+	file, logged := filepath.Join(dir, "config.yaml"), filepath.Join(dir, "access.log")
+	if err := os.WriteFile(file, []byte("accessLog: {path: "+logged+"}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := begin(t, filepath.Join(dir, "data"), "--config", file, "--upstream", o.host)
+	r.pull(o)
+	if err := os.Rename(logged, logged+".1"); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(logged); err == nil {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	r.get("manifests/v1")
+	r.end()
+	for name, want := range map[string]int{logged + ".1": 3, logged: 1} {
+		if text, err := os.ReadFile(name); err != nil || strings.Count(string(text), "\n") != want {
+			t.Errorf("%s: %v\n%s", name, err, text)
+		}
 	}
 }

@@ -85,10 +85,10 @@ func lastRecord(text []byte, first bool) int {
 func (a *array) write(records []byte) error {
 	records = bytes.TrimSuffix(records, []byte("\n"))
 	text := make([]byte, 0, len(records)+len(records)/100+8)
-	switch {
-	case a.end == 0:
+	switch a.end {
+	case 0:
 		text = append(text, arrayOpen...)
-	case a.end == 1:
+	case 1:
 		text = append(text, '\n')
 	default:
 		text = append(text, ",\n"...)

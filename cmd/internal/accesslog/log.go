@@ -100,7 +100,7 @@ func (s stream) close() error {
 	if s.File == os.Stdout {
 		return nil
 	}
-	return s.File.Close()
+	return s.Close()
 }
 
 // Observe implements proxy.Observer: it never waits for the file.

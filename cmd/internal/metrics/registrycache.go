@@ -2,6 +2,7 @@ package metrics
 
 import (
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"strconv"
@@ -28,10 +29,14 @@ type RegistryCache struct {
 	requestSeconds  *prometheus.HistogramVec
 	requestBytes    *prometheus.CounterVec
 	aborted         *prometheus.CounterVec
+	tagAge          prometheus.Histogram
 	upstreamSeconds *prometheus.HistogramVec
 	upstreamAnswers *prometheus.CounterVec
 	hosts           names
 	connections     atomic.Int64
+
+	alike   atomic.Pointer[map[answeredKey]*answered] // never changed, replaced
+	growing sync.Mutex
 }
 
 // NewRegistryCache returns the metrics of one registry cache.
@@ -53,6 +58,11 @@ func NewRegistryCache() *RegistryCache {
 		aborted: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: cachePrefix + "aborted_total", Help: "Answers that were cut off, by the client or by the cache, by kind.",
 		}, []string{"kind"}),
+		tagAge: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    cachePrefix + "tag_age_seconds",
+			Help:    "Time since the upstream last said where a tag leads, of tags that were served without asking it.",
+			Buckets: prometheus.ExponentialBuckets(1, 4, 10), // 1 s to 3 days
+		}),
 		upstreamSeconds: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name:    cachePrefix + "upstream_seconds",
 			Help:    "Time to the head of an upstream's answer, by host and by what was asked for (check, manifest or list, blob).",
@@ -62,7 +72,7 @@ func NewRegistryCache() *RegistryCache {
 			Name: cachePrefix + "upstream_answers_total", Help: "Answers of upstreams by host and status code, \"error\" where there was none.",
 		}, []string{"host", "code"}),
 	}
-	m.registry.MustRegister(m.requests, m.requestSeconds, m.requestBytes, m.aborted, m.upstreamSeconds, m.upstreamAnswers,
+	m.registry.MustRegister(m.requests, m.requestSeconds, m.requestBytes, m.aborted, m.tagAge, m.upstreamSeconds, m.upstreamAnswers,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: cachePrefix + "connections", Help: "Connections of clients.",
 		}, func() float64 { return float64(m.connections.Load()) }),
@@ -70,15 +80,59 @@ func NewRegistryCache() *RegistryCache {
 	return m
 }
 
+// answered are the metrics of requests that ended alike, looked up once: by their
+// labels a look-up takes as long as much else of a hit does.
+type answered struct {
+	requests, bytes prometheus.Counter
+	seconds         prometheus.Observer
+}
+
+// answeredKey is what requests have in common that ended alike.
+type answeredKey struct {
+	kind    string
+	outcome proxy.Outcome
+	status  int
+}
+
 // Observe implements proxy.Observer.
 func (m *RegistryCache) Observe(r proxy.Record) {
-	kind, outcome := r.Kind, string(r.Outcome)
-	m.requests.WithLabelValues(kind, outcome, strconv.Itoa(r.Status)).Inc()
-	m.requestSeconds.WithLabelValues(kind, outcome).Observe(r.Duration.Seconds())
-	m.requestBytes.WithLabelValues(kind, outcome).Add(float64(r.Bytes))
+	a := m.answered(answeredKey{r.Kind, r.Outcome, r.Status})
+	a.requests.Inc()
+	a.seconds.Observe(r.Duration.Seconds())
+	a.bytes.Add(float64(r.Bytes))
 	if r.Aborted {
-		m.aborted.WithLabelValues(kind).Inc()
+		m.aborted.WithLabelValues(r.Kind).Inc()
 	}
+	if r.TagAge > 0 {
+		m.tagAge.Observe(r.TagAge.Seconds())
+	}
+}
+
+// answered returns the metrics for k. There are as many as kinds, outcomes and status
+// codes of the handler and of upstreams' refusals.
+func (m *RegistryCache) answered(k answeredKey) *answered {
+	known := m.alike.Load()
+	if known != nil {
+		if a := (*known)[k]; a != nil {
+			return a
+		}
+	}
+	m.growing.Lock()
+	defer m.growing.Unlock()
+	next := make(map[answeredKey]*answered)
+	if known = m.alike.Load(); known != nil {
+		maps.Copy(next, *known)
+	}
+	if next[k] == nil {
+		kind, outcome := k.kind, string(k.outcome)
+		next[k] = &answered{
+			requests: m.requests.WithLabelValues(kind, outcome, strconv.Itoa(k.status)),
+			bytes:    m.requestBytes.WithLabelValues(kind, outcome),
+			seconds:  m.requestSeconds.WithLabelValues(kind, outcome),
+		}
+		m.alike.Store(&next)
+	}
+	return next[k]
 }
 
 // ObserveUpstream is told of each request that got to an upstream.

@@ -1,0 +1,4 @@
+package certs
+
+// Look looks at the files as Run does.
+func (k *Keeper) Look() { k.look() }
