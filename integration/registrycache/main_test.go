@@ -125,7 +125,7 @@ func nothingSecret(t *testing.T, i *instance.Instance, secrets []string) {
 	}
 	for name := range files {
 		b, err := os.ReadFile(filepath.Join(i.Data, name))
-		if err != nil {
+		if err != nil && !os.IsNotExist(err) { // the cache goes on working
 			t.Error(err)
 		}
 		texts[name] = string(b)
