@@ -80,11 +80,11 @@ func (u *Upper) restack(top *Upper) (*Layer, error) {
 		return nil, err
 	}
 	l := u.body.layer(entries)
-	size, err := u.tier.file.size()
+	size, err := u.file.size()
 	if err != nil {
-		return nil, errors.Join(err, u.tier.file.truncate(u.body.end()))
+		return nil, errors.Join(err, u.file.truncate(u.body.end()))
 	}
-	l.r = &reader{hostFile: u.tier.file, name: l.String(), n: size}
+	l.r = &reader{hostFile: u.file, name: l.String(), n: size}
 	l.kind = kindOf(&header{}, &header{flags: u.body.flags()})
 	u.mu.Lock()
 	defer u.mu.Unlock()
