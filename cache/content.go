@@ -56,10 +56,11 @@ func (c *Cache) Hold(origin string, desc ocispec.Descriptor) (*Content, error) {
 			return nil, ErrClosed
 		}
 		if e.desc.Size != desc.Size {
-			if e.verified.Load() || e.inUse() {
+			if e.verified.Load() || e.inUse() && !e.empty() {
 				return nil, fmt.Errorf("holding blob %s: it is known with %d bytes, not %d", desc.Digest, e.desc.Size, desc.Size)
 			}
-			// Its origin says something else now.
+			// Its origin says something else now. A size that was claimed, and of
+			// which nothing came, keeps nobody out.
 			if err := e.expel(); err != nil {
 				return nil, fmt.Errorf("holding blob %s: %w", desc.Digest, err)
 			}

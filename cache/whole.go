@@ -130,6 +130,12 @@ func (e *entry) inUse() bool {
 	return o != nil && o.users.Load() > 0
 }
 
+// empty reports whether nothing is stored of an entry that is open.
+func (e *entry) empty() bool {
+	o := e.now.Load()
+	return o != nil && o.held.Empty()
+}
+
 // expel takes the blob out of the cache and removes its files. Who uses it keeps
 // the open file, and its disk space counts until the last of them released it.
 func (e *entry) expel() error {

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -10,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/cache/index"
 	"github.com/reprise-containers/reprise/cache/proxy/permit"
 	"github.com/reprise-containers/reprise/cache/proxy/route"
@@ -293,9 +295,21 @@ func (x *exchange) keep(m *served, accept string) {
 	x.remember(m, accept)
 }
 
+// storeItem stores content that was hashed. What is there of it already stays as it
+// is, and may be an upstream's lie about a part of the blob of that digest: so it is
+// compared as it lies there, and begun anew if it is wrong.
 func (x *exchange) storeItem(m *served) error {
 	ctx := context.WithoutCancel(x.r.Context())
 	desc := ocispec.Descriptor{MediaType: m.mediaType, Digest: m.item.digest, Size: int64(len(m.item.body))}
+	err := x.storeOver(ctx, desc, m.item.body)
+	if errors.Is(err, cache.ErrMismatch) {
+		x.h.count.badContent.Add(1)
+		err = x.storeOver(ctx, desc, m.item.body)
+	}
+	return err
+}
+
+func (x *exchange) storeOver(ctx context.Context, desc ocispec.Descriptor, body []byte) error {
 	c, err := x.h.hold(blobKey{x.origin(), desc.Digest}, desc.Size)
 	if err != nil {
 		return err
@@ -304,10 +318,10 @@ func (x *exchange) storeItem(m *served) error {
 	if c.Verified() && c.Complete() {
 		return nil
 	}
-	if err := c.Store(ctx, m.item.body, 0); err != nil {
+	if err := c.Store(ctx, body, 0); err != nil {
 		return err
 	}
-	return c.MarkVerified()
+	return c.Verify(ctx, nil)
 }
 
 // remember links the tag, if one was asked for, and the digest to the manifest.

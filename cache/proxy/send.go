@@ -68,6 +68,10 @@ func (x *exchange) sendContent(c *cache.Content, win window, ranged bool) bool {
 	x.beginBlob(c.Descriptor().Size, win, ranged)
 	defer func() { c.Used(x.sent) }()
 	if n, err := x.ReadFrom(io.LimitReader(f, win.n)); err != nil || n < win.n {
+		// It is the client, or the file: then the cache finds out as it reads
+		// there itself, and the next client has the blob from the upstream.
+		var one [1]byte
+		_, _ = c.ReadAt(one[:], win.off+n)
 		x.abort()
 	}
 	return true
