@@ -124,6 +124,11 @@ func (e *entry) hold() (*Content, error) {
 	o, err := e.acquire(false)
 	switch {
 	case err == nil:
+		o.holders.Add(1)
+		if o.evicted.Load() {
+			o.unhold()
+			return nil, errDead
+		}
 		return &Content{o: o}, nil
 	case errors.Is(err, errDead), errors.Is(err, ErrClosed):
 		return nil, err
@@ -138,7 +143,7 @@ func (x *Content) Release() {
 	if x.released.Swap(true) {
 		return
 	}
-	x.o.release()
+	x.o.unhold()
 	if x.o.users.Load() == 0 && x.o.held.Empty() {
 		x.o.e.idle() // nothing was stored: nothing stays
 	}
@@ -147,7 +152,14 @@ func (x *Content) Release() {
 // Clone returns the content held once more, for another user; x is still held.
 func (x *Content) Clone() *Content {
 	x.o.users.Add(1)
+	x.o.holders.Add(1)
 	return &Content{o: x.o}
+}
+
+// unhold is release for a Content.
+func (o *opened) unhold() {
+	o.holders.Add(-1)
+	o.release()
 }
 
 // ID tells this content from any other of the same cache: what is stored under the

@@ -84,7 +84,10 @@ type opened struct {
 	// users counts reads that fetch and stores that wait. It is raised from
 	// zero only under entry.mu; above zero the state stays open.
 	users atomic.Int64
-	dirty atomic.Bool // held has changed since the last checkpoint
+	// holders counts those of the users that are Contents. An eviction spares
+	// what they hold; it does not spare what a checkpoint happens to be at.
+	holders atomic.Int64
+	dirty   atomic.Bool // held has changed since the last checkpoint
 
 	undrafted atomic.Int64 // bytes stored since the last draft
 
