@@ -134,8 +134,12 @@ func (e *entry) hold() (*Content, error) {
 
 // Release ends the use of the content. Doing it again does nothing.
 func (x *Content) Release() {
-	if !x.released.Swap(true) {
-		x.o.release()
+	if x.released.Swap(true) {
+		return
+	}
+	x.o.release()
+	if x.o.users.Load() == 0 && x.o.held.Empty() {
+		x.o.e.idle() // nothing was stored: nothing stays
 	}
 }
 

@@ -75,6 +75,7 @@ type opened struct {
 	// file is nil until something is stored. It is set before held has
 	// anything, so whoever finds something there may use it.
 	file  disk.File
+	made  atomic.Bool // file is there, for those who can't look
 	inode uint64
 
 	// gen counts evictions. A reader that finds it changed after reading the
@@ -189,6 +190,7 @@ func (o *opened) openFiles() error {
 		return err
 	}
 	o.file, o.held, o.inode = file, held, info.Inode
+	o.made.Store(true)
 	if !e.metadata && !e.verified.Load() {
 		o.dirty.Store(true) // readDraft has found more than is durable
 	}
