@@ -138,6 +138,7 @@ func TestCollectNothing(t *testing.T) {
 // TestCollectSize fills the cache to three times its size, and looks at the disk
 // after each blob.
 func TestCollectSize(t *testing.T) {
+	t.Parallel()
 	const limit = 64 << 20
 	r := begin(t, calm(values{"disk": values{"maxSize": "64MiB", "minFree": "0B"}}))
 	var blobs []*origin.Content
@@ -195,6 +196,7 @@ func TestCollectCorrupt(t *testing.T) {
 
 // TestScrub has the same found in the background.
 func TestScrub(t *testing.T) {
+	t.Parallel()
 	s := beginStocked(t, values{"layers": values{"maxAge": "0s", "maxUnused": "0s", "checkSHA": true}, "scrubRate": "1GiB", "interval": "1s"})
 	s.restart()
 	name := s.fileOf(s.blobs[1].Digest, ".data")

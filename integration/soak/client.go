@@ -70,6 +70,9 @@ func (s *soak) judge(ctx context.Context, what string, r swarm.Result, err error
 	switch {
 	case err == nil:
 		s.tally.add(what + ": right")
+	case errors.Is(err, swarm.ErrWrong) && !r.Broken && r.Tries > 1:
+		// The answer was a part, from where an earlier one broke off to the end.
+		s.tally.add(what + ": a lie of the upstream came through in the rest, after an answer that was broken off")
 	case errors.Is(err, swarm.ErrWrong) && !r.Broken:
 		s.tally.fail(fmt.Errorf("%s: %w", what, err))
 	case errors.Is(err, swarm.ErrWrong):
