@@ -309,6 +309,11 @@ func (o *opened) addMissing(p []byte, off int64) error {
 		return errPaused
 	}
 	need := o.price(&task{o: o, off: off, buf: p})
+	// A blob that can't be there as a whole must not drive everything else out
+	// before that shows.
+	if limit := c.cfg.MaxBytes; limit > 0 && o.e.desc.Size > limit && o.e.cost.Load()+need > limit/2 {
+		return errNoRoom
+	}
 	if !c.reserve(need) {
 		return errNoRoom
 	}

@@ -25,6 +25,7 @@ type rig struct {
 	fillCfg  fill.Config
 	cacheCfg cache.Config
 	routes   route.Config
+	upstream proxy.Doer // nil: one without bounds
 
 	handler *proxy.Handler
 	cache   *cache.Cache
@@ -95,7 +96,10 @@ func (r *rig) start(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	up := newDoer(t)
+	var up proxy.Doer = newDoer(t)
+	if r.upstream != nil {
+		up = r.upstream
+	}
 	group := fill.New(r.fillCfg)
 	r.handler, err = proxy.New(r.cfg, proxy.Parts{
 		Cache: r.cache, Index: r.index, Fill: group, Routes: routes,

@@ -34,10 +34,11 @@ type source struct {
 	auth       permit.Secret
 	size       int64 // -1: not known yet
 	skips      bool  // to throw away what comes before a range, if the upstream ignores that
+	ignores    bool  // the primed answer is the whole blob, which was not asked for
 
-	mu     sync.Mutex
-	primed *answer // to a request for [primedAt.off, +n), not used yet
-	at     window
+	mu      sync.Mutex
+	primed  *answer // not used yet
+	dropped bool    // whoever would have used it has gone
 }
 
 // answer is a blob, or a part of one, on its way from the upstream.
@@ -52,19 +53,21 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	if n < 0 || off+n > s.size {
 		n = s.size - off
 	}
-	if a := s.takePrimed(window{off, n}); a != nil {
-		return a.body, nil
-	}
-	rng := ""
-	if off > 0 || n < s.size {
-		rng = wanted{first: off, last: off + n - 1}.header()
-	}
-	a, err := s.request(ctx, rng)
-	if err != nil {
-		return nil, err
+	a := s.takePrimed(window{off, n})
+	if a == nil {
+		rng := ""
+		if off > 0 || n < s.size {
+			rng = wanted{first: off, last: off + n - 1}.header()
+		}
+		var err error
+		if a, err = s.request(ctx, rng); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.fits(a, off, n); err != nil {
-		a.body.Close()
+		if !s.givenBack(a, err) {
+			a.body.Close()
+		}
 		return nil, err
 	}
 	return a.body, nil
@@ -169,28 +172,45 @@ func (s *source) prime(ctx context.Context, rng string) error {
 	a.body = &canceling{a.body, cancel}
 	s.size = a.size
 	s.mu.Lock()
-	s.primed, s.at = a, a.win
+	s.primed, s.ignores = a, rng != "" && a.win == window{0, a.size}
 	s.mu.Unlock()
 	return nil
 }
 
-// takePrimed returns the primed answer if it is of win.
+// takePrimed returns the primed answer if it is of win, or the whole blob in place of
+// a range. Any other is closed: it would keep a worker from the request that is sent
+// instead.
 func (s *source) takePrimed(win window) *answer {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.primed == nil || s.at != win {
-		return nil
-	}
 	a := s.primed
 	s.primed = nil
-	return a
+	s.mu.Unlock()
+	if a == nil || a.win == win || s.ignores {
+		return a
+	}
+	a.body.Close()
+	return nil
+}
+
+// givenBack keeps an answer for the request for the whole blob that follows err.
+func (s *source) givenBack(a *answer, err error) bool {
+	if !s.ignores || !errors.Is(err, errNoRanges) {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.primed != nil || s.dropped {
+		return false
+	}
+	s.primed = a
+	return true
 }
 
 // dropPrimed closes the primed answer if nothing wanted it.
 func (s *source) dropPrimed() {
 	s.mu.Lock()
 	a := s.primed
-	s.primed = nil
+	s.primed, s.dropped = nil, true
 	s.mu.Unlock()
 	if a != nil {
 		a.body.Close()

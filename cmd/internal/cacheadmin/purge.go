@@ -27,6 +27,10 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	if err := s.scanned(r.Context()); err != nil {
+		reply(w, nil, err)
+		return
+	}
 	done, err := g.purge(s.parts)
 	reply(w, done, err)
 }

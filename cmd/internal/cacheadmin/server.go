@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
@@ -44,6 +45,10 @@ func NewServer(parts Parts) *Server {
 	s.mux.HandleFunc("GET /stat", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.parts.Stat(), nil) })
 	s.mux.HandleFunc("GET /blobs", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.blobs(), nil) })
 	s.mux.HandleFunc("POST /gc", func(w http.ResponseWriter, r *http.Request) {
+		if err := s.scanned(r.Context()); err != nil {
+			reply(w, nil, err)
+			return
+		}
 		report, err := s.parts.Collector.Collect(r.Context())
 		reply(w, report, err)
 	})
@@ -91,6 +96,24 @@ func (s *Server) blobs() []Blob {
 	return out
 }
 
+// scanLook is how often it is looked whether all that is on disk is known.
+const scanLook = 50 * time.Millisecond
+
+// scanned waits until all that is on disk is known: after a start, what was not seen
+// yet would be passed over, and nobody told.
+func (s *Server) scanned(ctx context.Context) error {
+	ticker := time.NewTicker(scanLook)
+	defer ticker.Stop()
+	for !s.parts.Cache.Scanned() || !s.parts.Index.Scanned() {
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return fmt.Errorf("waiting for the scan of what is on disk: %w", ctx.Err())
+		}
+	}
+	return nil
+}
+
 // progressEvery is how often a client is told how far verification is.
 const progressEvery = time.Second
 
@@ -100,6 +123,10 @@ func (s *Server) verify(w http.ResponseWriter, r *http.Request) {
 	e, flush := json.NewEncoder(w), http.NewResponseController(w)
 	var last time.Time
 	var p Progress
+	if err := s.scanned(r.Context()); err != nil {
+		_ = e.Encode(Progress{Done: true, Error: err.Error()})
+		return
+	}
 	report, err := s.parts.Collector.Verify(r.Context(), func(done, all int) {
 		p.Blobs, p.All = done, all
 		if now := time.Now(); now.Sub(last) >= progressEvery {

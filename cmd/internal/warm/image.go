@@ -9,6 +9,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/backstore/fetchplan"
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/cache/fill"
@@ -45,6 +46,14 @@ type part struct {
 func (im *image) open(desc ocispec.Descriptor) (*part, error) {
 	if err := desc.Digest.Validate(); err != nil || desc.Size <= 0 {
 		return nil, fmt.Errorf("%w: a blob %q of %d bytes", errInvalid, desc.Digest, desc.Size)
+	}
+	// What others have of it is not given up for a size that a manifest claims.
+	if x, ok := im.w.cache.Find(im.origin, desc.Digest); ok {
+		size := x.Descriptor().Size
+		x.Release()
+		if size != desc.Size {
+			return nil, fmt.Errorf("%w: blob %s has %d bytes and not %d", errInvalid, desc.Digest, size, desc.Size)
+		}
 	}
 	x, err := im.w.cache.Hold(im.origin, ocispec.Descriptor{MediaType: desc.MediaType, Digest: desc.Digest, Size: desc.Size})
 	if err != nil {
@@ -118,6 +127,10 @@ func (im *image) fetch(ctx context.Context) error {
 }
 
 func (im *image) fetchTrace(ctx context.Context) error {
+	// What opening as many as a manifest can name takes is no stranger's choice.
+	if n := len(im.layers); n > backstore.MaxLayers {
+		return fmt.Errorf("%w: it is of %d layers", errInvalid, n)
+	}
 	trace, err := im.open(im.trace)
 	if err != nil {
 		return err
