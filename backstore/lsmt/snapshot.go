@@ -92,7 +92,7 @@ func (u *Upper) restack(top *Upper) (*Layer, error) {
 	u.below = append(u.below, u.body)
 	u.body = top.body
 	u.body.move(u)
-	u.tier = tier{file: top.tier.file, lower: below}
+	u.tier = tier{file: top.file, lower: below}
 	u.era = &era{}
 	return l, nil
 }
