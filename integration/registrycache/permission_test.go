@@ -16,12 +16,11 @@ import (
 // private is an upstream with two users and, of each, a repository.
 type private struct {
 	*rig
-	blob        *origin.Content // in both repositories
-	secret      *origin.Content // in alice's only
-	manifest    []byte
-	digest      digest.Digest
-	alice, bob  string // Authorization
-	bobPassword string
+	blob       *origin.Content // in both repositories
+	secret     *origin.Content // in alice's only
+	manifest   []byte
+	digest     digest.Digest
+	alice, bob string // Authorization
 }
 
 func beginPrivate(t *testing.T, denial int, over values) *private {

@@ -106,7 +106,7 @@ func (s *soak) manifest(ctx context.Context, t swarm.Target, rnd *rand.Rand) {
 		want = s.stock.at(tag)
 		ref = want.String()
 	}
-	resp, body, err := t.Get(ctx, repository+"/manifests/"+ref, nil)
+	resp, body, err := t.Get(ctx, repository+"/manifests/"+ref, nil) //nolint:bodyclose // Get has read and closed it
 	switch {
 	case err != nil:
 		s.tally.add("manifest: broken off")
@@ -135,7 +135,7 @@ func (s *soak) intrude(ctx context.Context, t swarm.Target, blob *origin.Content
 	if rnd.IntN(4) == 0 {
 		path = repository + "/manifests/" + s.stock.at(0).String()
 	}
-	resp, body, err := t.Get(ctx, path, header)
+	resp, body, err := t.Get(ctx, path, header) //nolint:bodyclose // Get has read and closed it
 	switch {
 	case err != nil:
 		s.tally.add("intruder: broken off")
