@@ -1,4 +1,4 @@
-# Verbs for people: build test race lint fuzz crash stress bench bench-coldstart demo install clean.
+# Verbs for people: build test race lint fuzz crash stress soak bench bench-coldstart demo install clean.
 # Everything that is needed beyond Go, gcc, git, make and apt is fetched by
 # integration/tools/install.sh into a cache outside the tree.
 
@@ -9,6 +9,7 @@ DESTDIR  ?=
 FUZZTIME ?= 60s
 KILLS    ?= 200
 STRESS_TIME ?= 20m
+SOAK_TIME ?= 1h
 VERSION  ?= $(shell git describe --always --dirty --tags 2>/dev/null || echo unknown)
 
 TOOLS     = integration/tools/install.sh
@@ -16,7 +17,7 @@ LDFLAGS   = -s -w -X main.version=$(VERSION)
 GOBUILD   = CGO_ENABLED=0 $(GO) build -trimpath -ldflags "$(LDFLAGS)"
 UNITPKGS  = $$($(GO) list ./... | grep -v /integration)
 
-.PHONY: help build test unit e2e race lint fuzz crash stress bench bench-coldstart demo install tools clean
+.PHONY: help build test unit e2e race lint fuzz crash stress soak bench bench-coldstart demo install tools clean
 
 help: ## show the verbs
 	@sed -n 's/^\([a-z0-9-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -42,6 +43,7 @@ lint: ## formatting, vet and golangci-lint
 	@out=$$(gofmt -l $$(git ls-files '*.go')); if [ -n "$$out" ]; then echo "gofmt -w needed: $$out"; exit 1; fi
 	$(GO) vet ./...
 	cd integration/bench/estargz && $(GO) vet ./...
+	cd integration/bench/distribution && $(GO) vet ./...
 	$$($(TOOLS) lint)/lint/golangci-lint run ./...
 
 fuzz: ## every fuzz target for FUZZTIME (60s)
@@ -58,6 +60,9 @@ crash: ## kill the daemon of writable devices KILLS (200) times in each crash te
 stress: ## load writable devices for STRESS_TIME (20m) with 128 MB of memory (root)
 	@$(TOOLS) bench >/dev/null
 	$(GO) run ./integration/stress -time $(STRESS_TIME) $(STRESS)
+
+soak: ## run the registry cache for SOAK_TIME (1h) with kills, an upstream that lies and a small disk
+	$(GO) run ./integration/soak -time $(SOAK_TIME) $(SOAK)
 
 bench: ## ratios against plain loop devices, bare libraries, overlayfs, other converters (root)
 	@$(TOOLS) bench >/dev/null

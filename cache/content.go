@@ -124,6 +124,11 @@ func (e *entry) hold() (*Content, error) {
 	o, err := e.acquire(false)
 	switch {
 	case err == nil:
+		o.holders.Add(1)
+		if o.evicted.Load() {
+			o.unhold()
+			return nil, errDead
+		}
 		return &Content{o: o}, nil
 	case errors.Is(err, errDead), errors.Is(err, ErrClosed):
 		return nil, err
@@ -135,15 +140,26 @@ func (e *entry) hold() (*Content, error) {
 
 // Release ends the use of the content. Doing it again does nothing.
 func (x *Content) Release() {
-	if !x.released.Swap(true) {
-		x.o.release()
+	if x.released.Swap(true) {
+		return
+	}
+	x.o.unhold()
+	if x.o.users.Load() == 0 && x.o.held.Empty() {
+		x.o.e.idle() // nothing was stored: nothing stays
 	}
 }
 
 // Clone returns the content held once more, for another user; x is still held.
 func (x *Content) Clone() *Content {
 	x.o.users.Add(1)
+	x.o.holders.Add(1)
 	return &Content{o: x.o}
+}
+
+// unhold is release for a Content.
+func (o *opened) unhold() {
+	o.holders.Add(-1)
+	o.release()
 }
 
 // ID tells this content from any other of the same cache: what is stored under the

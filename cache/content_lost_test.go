@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -160,4 +161,24 @@ func TestClockJumps(t *testing.T) {
 		z := hold(t, c, "a", desc2)
 		must(t, z.Store(t.Context(), data2, 0))
 	})
+}
+
+// Many store into a blob that nobody has stored into before.
+func TestStoreTogether(t *testing.T) {
+	c := wholeBlobs(t, cache.Config{})
+	for i := range uint64(20) {
+		data, desc := blobOf(64<<10, 400+i)
+		x := hold(t, c, "a", desc)
+		var wg sync.WaitGroup
+		for off := int64(0); off < desc.Size; off += 4 << 10 {
+			wg.Go(func() {
+				if err := x.Store(t.Context(), data[off:off+4<<10], off); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		must(t, x.Verify(t.Context(), nil))
+		x.Release()
+	}
 }

@@ -72,6 +72,11 @@ func TestContentOrigins(t *testing.T) {
 	if held, until := a.Extent(0, desc.Size); !held || until != 100 {
 		t.Errorf("a has %v up to %d", held, until)
 	}
+	none := hold(t, c, "c", desc)
+	none.Release()
+	if n := c.Stats().Blobs; n != 2 {
+		t.Errorf("%d blobs, where 2 are held", n)
+	}
 	if held, _ := b.Extent(0, desc.Size); held {
 		t.Error("b has what came from a")
 	}

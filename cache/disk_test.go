@@ -344,6 +344,11 @@ func TestStrangeFiles(t *testing.T) {
 	for _, name := range strange {
 		must(t, os.WriteFile(name, []byte("hello"), 0o600))
 	}
+	pipes := []string{filepath.Join(dir, "blobs/pipe"), filepath.Join(dir, "blobs/sha256/pipe")}
+	for _, name := range pipes {
+		must(t, syscall.Mkfifo(name, 0o600))
+	}
+	strange = append(strange, pipes...)
 	c = openCache(t, cache.Config{Dir: dir})
 	if s := c.Stats(); s.Blobs != 1 {
 		t.Errorf("%+v", s)

@@ -50,6 +50,22 @@
 // them anew. Checksums here would have to be one for each range, or fetches
 // would have to round up to whatever they cover.
 //
+// # What many share
+//
+// With Config.WholeBlobs a cache serves many who do not trust each other's registries
+// (Cache.Hold, Content). What came from an origin stays its own until all of it was
+// found to have the digest that was asked for; then it is kept under the digest and
+// serves everybody. There it is whole or not at all: when a sector of it can't be
+// read or its file was cut, the blob goes, because whatever filled the gap would
+// pass for verified. Its metadata names the inode of the data, which was durable
+// before there was such metadata, so a verified blob needs no map.
+//
+// Who stores waits for the page cache and not for the disk: MarkVerified is durable
+// with the next checkpoint, which syncs the file system twice for many blobs. What a
+// killed process wrote is not lost, though, as long as the kernel runs: drafts of
+// the maps (draft.go) name the boot and are believed within it. They are not to be
+// believed if in the same boot the disk lost writes that it had not synced.
+//
 // # What is given up
 //
 // Space is accounted for in blocks of 4 KiB, as file systems allocate it, and
@@ -58,6 +74,8 @@
 // by punching a hole, after the smaller map is durable. Reads are never
 // disturbed: one that overlaps an eviction notices and goes on with the origin.
 // Blobs not read since the start count as one entry until they are read.
+// With Config.WholeBlobs it is the blob, by removing its files, and not while
+// somebody holds it.
 //
 // # What a failing disk costs
 //

@@ -75,6 +75,7 @@ type opened struct {
 	// file is nil until something is stored. It is set before held has
 	// anything, so whoever finds something there may use it.
 	file  disk.File
+	made  atomic.Bool // file is there, for those who can't look
 	inode uint64
 
 	// gen counts evictions. A reader that finds it changed after reading the
@@ -83,7 +84,10 @@ type opened struct {
 	// users counts reads that fetch and stores that wait. It is raised from
 	// zero only under entry.mu; above zero the state stays open.
 	users atomic.Int64
-	dirty atomic.Bool // held has changed since the last checkpoint
+	// holders counts those of the users that are Contents. An eviction spares
+	// what they hold; it does not spare what a checkpoint happens to be at.
+	holders atomic.Int64
+	dirty   atomic.Bool // held has changed since the last checkpoint
 
 	undrafted atomic.Int64 // bytes stored since the last draft
 
@@ -189,6 +193,7 @@ func (o *opened) openFiles() error {
 		return err
 	}
 	o.file, o.held, o.inode = file, held, info.Inode
+	o.made.Store(true)
 	if !e.metadata && !e.verified.Load() {
 		o.dirty.Store(true) // readDraft has found more than is durable
 	}

@@ -8,13 +8,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
-
-	"github.com/reprise-containers/reprise/cache/internal/disk"
 )
 
 // scanParallel is how many folders are read at a time at the start, when
@@ -53,11 +52,10 @@ func (c *Cache) scan() error {
 	)
 	group.SetLimit(scanParallel)
 	for _, alg := range algorithms {
-		if !c.isFolder(path.Join(blobsDir, alg)) {
-			continue // not ours
-		}
 		shards, err := c.fs.ReadDir(path.Join(blobsDir, alg))
-		if err != nil {
+		if errors.Is(err, syscall.ENOTDIR) {
+			continue // not ours
+		} else if err != nil {
 			return errors.Join(err, group.Wait())
 		}
 		for _, shard := range shards {
@@ -147,21 +145,13 @@ func (c *Cache) forget(key digest.Digest) bool {
 	return true
 }
 
-// isFolder reports whether name is a folder. A pipe in its place must not be opened:
-// that may never end.
-func (c *Cache) isFolder(name string) bool {
-	_, err := c.fs.Stat(name)
-	return errors.Is(err, disk.ErrFolder)
-}
-
 // scanShard returns the blobs of one folder and removes what belongs to none.
 func (c *Cache) scanShard(alg, shard string) ([]found, error) {
 	dir := path.Join(blobsDir, alg, shard)
-	if !c.isFolder(dir) {
-		return nil, nil // not ours
-	}
 	names, err := c.fs.ReadDir(dir)
-	if err != nil {
+	if errors.Is(err, syscall.ENOTDIR) {
+		return nil, nil // not ours
+	} else if err != nil {
 		return nil, err
 	}
 	bases := make(map[string]bool)

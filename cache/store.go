@@ -72,7 +72,7 @@ func (o *opened) price(t *task) int64 {
 	if o.held.Ranges(int(t.off / presence.Run)).Empty() {
 		n += runOverhead
 	}
-	if o.file == nil {
+	if !o.made.Load() {
 		n += blobOverhead
 	}
 	return n
@@ -145,6 +145,7 @@ func (e *entry) create(o *opened) error {
 		return err
 	}
 	o.file, o.inode = f, info.Inode
+	o.made.Store(true)
 	e.known = true
 	e.fetchedAt = time.Now().UTC()
 	e.charge(blobOverhead)

@@ -20,7 +20,7 @@ type BlobInfo struct {
 	VerifiedAt time.Time // when its digest was last checked, zero if never
 	Bytes      int64     // disk space in use, with metadata
 	Complete   bool      // all bytes are there, as far as that is known without looking at the disk
-	Holders    int64     // reads and Contents that use it now
+	Holders    int64     // Contents of it
 }
 
 // Blobs returns what the cache has, in no order.
@@ -35,7 +35,7 @@ func (c *Cache) Blobs() []BlobInfo {
 				LastUsed: time.Unix(0, e.lastUsed.Load()), Bytes: e.cost.Load(), Complete: e.verified.Load(),
 			}
 			if o := e.now.Load(); o != nil {
-				b.Holders = o.users.Load()
+				b.Holders = o.holders.Load()
 				b.Complete = o.held.Has(0, e.desc.Size)
 			}
 			list = append(list, b)
@@ -127,7 +127,7 @@ func (c *Cache) evictBlobs(goal int64) error {
 
 func (e *entry) inUse() bool {
 	o := e.now.Load()
-	return o != nil && o.users.Load() > 0
+	return o != nil && o.holders.Load() > 0
 }
 
 // empty reports whether nothing is stored of an entry that is open.
@@ -202,8 +202,10 @@ func (o *opened) expel() (done bool, err error) {
 	c.mu.Lock()
 	delete(c.loaded, e)
 	c.mu.Unlock()
-	o.mourned = cost
-	c.used.Add(cost)
+	if o.holders.Load() > 0 { // a checkpoint will be done with it in a moment
+		o.mourned = cost
+		c.used.Add(cost)
+	}
 	o.evicted.Store(true)
 	return true, nil // the caller's release buries it if nobody else uses it
 }

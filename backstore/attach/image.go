@@ -112,7 +112,7 @@ func (m *image) load(ctx context.Context) (*lsmt.Image, error) {
 		return nil, errDetached
 	}
 	merged, err := m.openLayers(ctx)
-	if err == nil && m.size != 0 && merged.Size() != m.size && !(m.part && merged.Size() < m.size) {
+	if err == nil && m.size != 0 && merged.Size() != m.size && (!m.part || merged.Size() > m.size) {
 		err = fmt.Errorf("device has %d bytes, but had %d when it was attached", merged.Size(), m.size)
 	}
 	if err != nil {

@@ -135,7 +135,7 @@ func createUpper(files lsmt.UpperFiles, opts lsmt.UpperOptions, below int64) err
 		return err
 	case data != nil && index != nil:
 		return nil
-	case data != nil && allocated(data) > max(lsmt.HeaderSize, int64(data.Blksize)):
+	case data != nil && allocated(data) > max(lsmt.HeaderSize, int64(data.Blksize)): //nolint:unconvert // 32 bits on arm64
 		return fmt.Errorf("writable layer %s holds data, but lacks its index %s", files.Data, files.Index)
 	}
 	for _, f := range []string{files.Data, files.Index} {

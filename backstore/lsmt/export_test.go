@@ -74,12 +74,12 @@ func Fail(u *Upper, fail func(op string) error) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.tier.file = wrap(u.tier.file)
+	u.file = wrap(u.file)
 	switch b := u.body.(type) {
 	case *appended:
-		b.data, b.log.file, b.reclaim.file = u.tier.file, wrap(b.log.file), u.tier.file
+		b.data, b.log.file, b.reclaim.file = u.file, wrap(b.log.file), u.file
 	case *inplace:
-		b.data = u.tier.file
+		b.data = u.file
 	}
 }
 

@@ -193,5 +193,5 @@ func (r *reader) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
 }
 
 func (r *reader) NextData(off int64) (start, end int64, err error) {
-	return r.hostFile.nextData(off, r.n)
+	return r.nextData(off, r.n)
 }

@@ -60,7 +60,7 @@ func (u *Upper) openSparse(data, index hostFile, files UpperFiles, id Identity) 
 	for _, e := range l.entries {
 		u.index.put(e, nil)
 	}
-	u.tier.file = data
+	u.file = data
 	return &inplace{u: u, data: data, index: index, name: files.Data, id: id, unit: unit}, nil
 }
 

@@ -48,7 +48,7 @@ func (u *Upper) openAppended(ctx context.Context, data, index hostFile, files Up
 		},
 	}
 	a.reclaim.file, a.reclaim.unit = data, a.unit
-	u.index, u.tier.file = log.index, data
+	u.index, u.file = log.index, data
 	return a, nil
 }
 

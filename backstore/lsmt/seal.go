@@ -41,9 +41,9 @@ func (u *Upper) seal(entries []entry) error {
 		return fmt.Errorf("%w: %d, the limit is %d", ErrTooManyRecords, len(entries), maxRecords)
 	}
 	end := u.body.end()
-	err := writeSeal(u.tier.file, end, u.body.flags(), u.body.identity(), entries)
+	err := writeSeal(u.file, end, u.body.flags(), u.body.identity(), entries)
 	if err != nil {
-		return errors.Join(err, u.tier.file.truncate(end))
+		return errors.Join(err, u.file.truncate(end))
 	}
 	return nil
 }

@@ -80,11 +80,11 @@ func (u *Upper) restack(top *Upper) (*Layer, error) {
 		return nil, err
 	}
 	l := u.body.layer(entries)
-	size, err := u.tier.file.size()
+	size, err := u.file.size()
 	if err != nil {
-		return nil, errors.Join(err, u.tier.file.truncate(u.body.end()))
+		return nil, errors.Join(err, u.file.truncate(u.body.end()))
 	}
-	l.r = &reader{hostFile: u.tier.file, name: l.String(), n: size}
+	l.r = &reader{hostFile: u.file, name: l.String(), n: size}
 	l.kind = kindOf(&header{}, &header{flags: u.body.flags()})
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -92,7 +92,7 @@ func (u *Upper) restack(top *Upper) (*Layer, error) {
 	u.below = append(u.below, u.body)
 	u.body = top.body
 	u.body.move(u)
-	u.tier = tier{file: top.tier.file, lower: below}
+	u.tier = tier{file: top.file, lower: below}
 	u.era = &era{}
 	return l, nil
 }

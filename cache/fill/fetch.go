@@ -93,17 +93,25 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 			pos += int64(n)
 			t.f.arrived(t, pos)
 		}
-		switch {
-		case pos == t.End:
-		case err == io.EOF: //nolint:errorlint // as io.Reader has it
-			return nil, fmt.Errorf("fetching blob %s: the answer ended at %d of %d: %w", t.x.Descriptor().Digest, pos, t.End, io.ErrUnexpectedEOF)
-		case err != nil:
-			return nil, fmt.Errorf("fetching blob %s at %d: %w", t.x.Descriptor().Digest, pos, err)
-		case sum == nil && t.skips(pos):
+		if pos == t.End {
+			break
+		}
+		if err != nil {
+			return nil, t.brokeOff(pos, err)
+		}
+		if sum == nil && t.skips(pos) {
 			return nil, errSkip
 		}
 	}
 	return sum, nil
+}
+
+// brokeOff says that the answer ended before pos was the end, with err.
+func (t *fetch) brokeOff(pos int64, err error) error {
+	if err == io.EOF { //nolint:errorlint // as io.Reader has it
+		return fmt.Errorf("fetching blob %s: the answer ended at %d of %d: %w", t.x.Descriptor().Digest, pos, t.End, io.ErrUnexpectedEOF)
+	}
+	return fmt.Errorf("fetching blob %s at %d: %w", t.x.Descriptor().Digest, pos, err)
 }
 
 // enough is how many bytes an answer must bring so that the source does not count as

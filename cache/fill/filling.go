@@ -72,25 +72,16 @@ func (f *filling) look(r *Reader, off, end int64) place {
 		r.hopes = 0
 		return place{held: until - off}
 	}
-	gap := Extent{off, until}
-	for _, t := range f.fetches {
-		switch {
-		case t.pos <= off && off < t.End:
-			// One that is far behind a small need goes on, and will have what
-			// is fetched here in between a second time.
-			if off-t.pos <= f.g.cfg.JoinAhead || end-off > f.g.cfg.JoinAhead {
-				if t.owner != r && r.follows != t {
-					r.follows = t
-					f.g.count.joined.Add(1)
-				}
-				if r.hopes == 0 {
-					r.hopes = f.despair + 1
-				}
-				return place{wait: f.changed}
-			}
-		case off < t.Off:
-			gap.End = min(gap.End, t.Off)
+	gap, other := f.gapAt(off, end, until)
+	if other != nil {
+		if other.owner != r && r.follows != other {
+			r.follows = other
+			f.g.count.joined.Add(1)
 		}
+		if r.hopes == 0 {
+			r.hopes = f.despair + 1
+		}
+		return place{wait: f.changed}
 	}
 	if r.refused || time.Since(f.refused) < refusedFor {
 		return place{direct: true}
@@ -102,6 +93,32 @@ func (f *filling) look(r *Reader, off, end int64) place {
 		f.broken = 0
 		f.g.count.takenOver.Add(1)
 	}
+	return place{fetch: f.enter(r, gap)}
+}
+
+// gapAt returns what of the bytes from off to until, none of which is there, nobody
+// fetches, or the fetch that brings the one at off and is worth to be waited for by
+// who wants all up to end; f.mu is held.
+func (f *filling) gapAt(off, end, until int64) (Extent, *fetch) {
+	gap := Extent{off, until}
+	for _, t := range f.fetches {
+		switch {
+		case t.pos <= off && off < t.End:
+			// One that is far behind a small need goes on, and will have what
+			// is fetched here in between a second time.
+			if off-t.pos <= f.g.cfg.JoinAhead || end-off > f.g.cfg.JoinAhead {
+				return Extent{}, t
+			}
+		case off < t.Off:
+			gap.End = min(gap.End, t.Off)
+		}
+	}
+	return gap, nil
+}
+
+// enter begins a fetch of the gap for r, as far as it concerns the others; f.mu is
+// held.
+func (f *filling) enter(r *Reader, gap Extent) *fetch {
 	t := &fetch{f: f, x: r.x.Clone(), src: r.src, owner: r, Extent: f.round(r.x, gap)}
 	t.pos = t.Off
 	for _, o := range f.fetches {
@@ -110,7 +127,7 @@ func (f *filling) look(r *Reader, off, end int64) place {
 		}
 	}
 	f.fetches = append(f.fetches, t)
-	return place{fetch: t}
+	return t
 }
 
 // round moves the ends of a gap outwards to multiples of Config.Rounding as far as

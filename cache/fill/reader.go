@@ -231,12 +231,27 @@ func (r *Reader) ready(n int64) (int64, error) {
 			}
 		}
 		done, err := r.step(r.pos, end, r.end)
-		if done > 0 || err != nil {
-			return done, err
+		if err != nil {
+			return 0, err
+		}
+		if done > 0 && r.resumes() && r.pos+done == r.end && r.x.Complete() && !r.verified() {
+			if err := r.verdict(); err != nil {
+				return 0, err
+			}
+			continue
+		}
+		if done > 0 {
+			return done, nil
 		}
 	}
 	return n, nil
 }
+
+// resumes reports whether the reader wants the rest of a blob, as a client does
+// whose first answer was broken off. It does not wait for bytes that it did not ask
+// for; but if the blob is all there when the last of it is due, it gets that only if
+// the blob is right. Otherwise who resumes behind a lie would have the whole of it.
+func (r *Reader) resumes() bool { return !r.whole && !r.quiet && r.end == r.f.size }
 
 // denied returns why the reader may not go on: its request has ended, or its source
 // said something for good, such as that its credentials do not do. Then it is not

@@ -12,7 +12,7 @@ import (
 )
 
 // scrubLook is how often it is looked for blobs whose comparison is due.
-const scrubLook = time.Minute
+const scrubLook = 10 * time.Second
 
 // scrubAll compares what is due with its digest until ctx ends.
 func (g *Collector) scrubAll(ctx context.Context) {

@@ -76,13 +76,17 @@ func (d document) typed(contentType string) (string, error) {
 	if kinds := count(d.isIndex, d.isImage, d.isSchema1); kinds > 1 {
 		return "", fmt.Errorf("%w: a document with the fields of several kinds of manifests", errNotManifest)
 	}
-	switch {
-	case isIndexType(mt) && (d.isImage || d.isSchema1),
-		isImageType(mt) && (d.isIndex || d.isSchema1),
-		isSchema1Type(mt) && (d.isIndex || d.isImage):
+	if d.contradicts(mt) {
 		return "", fmt.Errorf("%w: a document called %q with the fields of another kind", errNotManifest, mt)
 	}
 	return mt, nil
+}
+
+// contradicts reports whether the document has fields that the media type has not.
+func (d document) contradicts(mt string) bool {
+	return isIndexType(mt) && (d.isImage || d.isSchema1) ||
+		isImageType(mt) && (d.isIndex || d.isSchema1) ||
+		isSchema1Type(mt) && (d.isIndex || d.isImage)
 }
 
 func isGeneric(mt string) bool {

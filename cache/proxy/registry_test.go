@@ -69,7 +69,7 @@ func newRegistry(t testing.TB) *registry {
 	g := &registry{repos: make(map[string]*repository)}
 	g.Server = httptest.NewServer(http.HandlerFunc(g.serve))
 	g.store = httptest.NewServer(http.HandlerFunc(g.serveStore))
-	t.Cleanup(g.Server.Close)
+	t.Cleanup(g.Close)
 	t.Cleanup(g.store.Close)
 	return g
 }

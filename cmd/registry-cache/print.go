@@ -53,6 +53,9 @@ func printBlobs(w io.Writer, blobs []cacheadmin.Blob, now time.Time) {
 		state := "verified"
 		if b.Origin != "" {
 			state = "of " + b.Origin
+			if !b.Complete {
+				state = "part, " + state
+			}
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s ago\t%s ago\n", b.Digest, human(b.Size), human(b.Bytes), state,
 			age(now, b.Fetched), age(now, b.Used))

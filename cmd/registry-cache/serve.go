@@ -101,9 +101,18 @@ func (s *service) open() (err error) {
 	if s.chain, err = cachechain.Open(s.cfg, s.data, s.keys, s.watch()); err != nil {
 		return err
 	}
-	s.closers = append(s.closers, s.chain.Close)
+	s.closers = append(s.closers, s.closeChain)
 	s.counts.Export(s.snapshot)
 	return s.listen()
+}
+
+// closeChain tells of what could not be saved at the end, on a full disk for
+// example. It is fetched again, so that is no failure of the service.
+func (s *service) closeChain() error {
+	if err := s.chain.Close(); err != nil {
+		s.log.Warn("ending; what could not be saved is fetched again when it is needed", "error", err)
+	}
+	return nil
 }
 
 func (s *service) listen() (err error) {

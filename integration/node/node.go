@@ -81,7 +81,7 @@ func (n *Node) boot(ctx context.Context, o Options) (err error) {
 	if n.Snapshotter, err = n.StartSnapshotter(ctx, sandbox.SnapshotterConfig{Extra: o.Config}); err != nil {
 		return err
 	}
-	n.Sandbox.Differ = o.Differ
+	n.Differ = o.Differ
 	n.Containerd, err = n.StartContainerd(ctx, o.Release)
 	return err
 }

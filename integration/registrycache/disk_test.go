@@ -36,6 +36,7 @@ func mountMemory(t *testing.T, options string) string {
 // TestDiskFull has less disk than the blobs need, and a limit that knows nothing
 // of it. Everybody gets the right bytes all the same.
 func TestDiskFull(t *testing.T) {
+	t.Parallel()
 	dir := mountMemory(t, "size=24m")
 	over := calm(values{"disk": values{"maxSize": "1GB", "minFree": "0B"}})
 	r := beginWith(t, instance.Config{Data: filepath.Join(dir, "data"), Values: over})
@@ -83,6 +84,7 @@ func TestDiskFull(t *testing.T) {
 // TestReadOnlyDisk restarts on a file system that was made read-only: a cache that
 // says clearly that it can not start, or one that serves.
 func TestReadOnlyDisk(t *testing.T) {
+	t.Parallel()
 	dir := mountMemory(t, "size=64m")
 	r := beginWith(t, instance.Config{Data: filepath.Join(dir, "data"), Values: calm(values{"disk": values{"minFree": "0B"}})})
 	kept, other := origin.Random(83, 1<<20), origin.Random(84, 1<<20)
@@ -121,6 +123,7 @@ func TestReadOnlyDisk(t *testing.T) {
 // TestFoldersImmutable has nothing be made, renamed or removed in the folders of a
 // running cache: a disk that turned read-only under it.
 func TestFoldersImmutable(t *testing.T) {
+	t.Parallel()
 	s := beginStocked(t, nil)
 	s.restart()
 	thaw := freeze(t, s.cache.Data)

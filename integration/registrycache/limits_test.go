@@ -38,6 +38,7 @@ func TestSlowWriters(t *testing.T) {
 // TestSlowReaders has readers that take a little and then nothing more. They lose
 // their connection, and the only streamer is free for the next.
 func TestSlowReaders(t *testing.T) {
+	t.Parallel()
 	r := begin(t, values{"server": values{"timeout": "500ms", "streamers": 2}})
 	blob := origin.Random(60, 64<<20)
 	want := blob.Bytes()
@@ -63,6 +64,7 @@ func TestSlowReaders(t *testing.T) {
 // TestSteadySlowReader takes longer than the limit for the whole, but never for a
 // part: it is served to the end, and holds nobody else up.
 func TestSteadySlowReader(t *testing.T) {
+	t.Parallel()
 	r := begin(t, values{"server": values{"timeout": "500ms", "upstreamTimeout": "500ms"}})
 	blob := origin.Random(61, 24<<20)
 	want := blob.Bytes()
@@ -90,6 +92,7 @@ func TestSteadySlowReader(t *testing.T) {
 // TestSlowUpstream has some blobs never come. Who wants others does not wait, and
 // who wants these is told so.
 func TestSlowUpstream(t *testing.T) {
+	t.Parallel()
 	r := begin(t, values{"server": values{"workers": 4, "upstreamTimeout": "1s"}})
 	stuck, fine := origin.Random(62, 1<<20), origin.Random(63, 1<<20)
 	r.up.AddBlob("a/b", stuck)
@@ -149,6 +152,7 @@ func TestWaitersAreNoWorkers(t *testing.T) {
 
 // TestTooManyStreams has all streamers busy: the next is told to come again.
 func TestTooManyStreams(t *testing.T) {
+	t.Parallel()
 	r := begin(t, values{"server": values{"streamers": 2}})
 	held, fine := origin.Random(66, 4<<20), origin.Random(67, 1<<20)
 	r.up.AddBlob("a/b", held)

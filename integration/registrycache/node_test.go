@@ -34,7 +34,7 @@ func beginNode(t *testing.T) (*node.Node, *instance.Instance) {
 		}
 	})
 	name := n.Proxy.Address
-	c := startCache(t, t.Context(), instance.Config{Values: values{"server": values{
+	c := startCache(t.Context(), t, instance.Config{Values: values{"server": values{
 		"registries": values{name: values{"host": name, "scheme": "http"}},
 	}}})
 	dir := n.Path("hosts", name)

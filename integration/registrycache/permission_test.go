@@ -16,12 +16,11 @@ import (
 // private is an upstream with two users and, of each, a repository.
 type private struct {
 	*rig
-	blob        *origin.Content // in both repositories
-	secret      *origin.Content // in alice's only
-	manifest    []byte
-	digest      digest.Digest
-	alice, bob  string // Authorization
-	bobPassword string
+	blob       *origin.Content // in both repositories
+	secret     *origin.Content // in alice's only
+	manifest   []byte
+	digest     digest.Digest
+	alice, bob string // Authorization
 }
 
 func beginPrivate(t *testing.T, denial int, over values) *private {
@@ -124,6 +123,7 @@ func TestNoLeakBetweenCallers(t *testing.T) {
 
 // TestEveryHitIsAsked counts the questions: one HEAD for each whole read.
 func TestEveryHitIsAsked(t *testing.T) {
+	t.Parallel()
 	p := beginPrivate(t, http.StatusForbidden, nil)
 	p.readAll()
 	p.up.Reset()
@@ -147,6 +147,7 @@ func TestEveryHitIsAsked(t *testing.T) {
 
 // TestRevocation takes rights and content away upstream while the cache has all.
 func TestRevocation(t *testing.T) {
+	t.Parallel()
 	p := beginPrivate(t, http.StatusForbidden, values{"permission": values{"rangeTTL": "0s", "negativeTTL": "0s"}})
 	p.readAll()
 	p.up.SetReaders("team/alice", "carol")
@@ -221,6 +222,7 @@ func TestUpstreamAway(t *testing.T) {
 // TestQuota has the upstream ask to be left alone: nobody asks it before the
 // time that it named.
 func TestQuota(t *testing.T) {
+	t.Parallel()
 	p := beginPrivate(t, http.StatusForbidden, nil)
 	p.readAll()
 	p.up.SetRule(func(*http.Request) origin.Fault {

@@ -2,11 +2,14 @@ package registrycache_test
 
 import (
 	"context"
+	"encoding/json"
 	"math/rand/v2"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/integration/registrycache/origin"
 	"github.com/reprise-containers/reprise/integration/registrycache/swarm"
@@ -90,8 +93,9 @@ func (c *crowd) readParts(ctx context.Context, seed uint64) error {
 	return nil
 }
 
-// waste returns upstream bytes by bytes asked for, of both blobs.
-func (c *crowd) waste() (whole, lazy float64) {
+// waste returns upstream bytes by bytes asked for, of both blobs; lost bytes of the
+// lazy one are not counted.
+func (c *crowd) waste(lost int64) (whole, lazy float64) {
 	s := c.up.Stats()
 	unique := 0
 	for _, a := range c.asked {
@@ -100,18 +104,36 @@ func (c *crowd) waste() (whole, lazy float64) {
 		}
 	}
 	whole = float64(s.Blobs[c.whole.Digest].Bytes) / float64(c.whole.Size)
-	lazy = float64(s.Blobs[c.lazy.Digest].Bytes) / float64(unique)
+	lazy = float64(s.Blobs[c.lazy.Digest].Bytes-lost) / float64(unique)
 	c.t.Logf("upstream bytes / unique bytes: %.4f whole, %.4f lazy (%d bytes asked for, in %d requests)",
 		whole, lazy, unique, s.Blobs[c.lazy.Digest].Gets)
 	return whole, lazy
 }
 
-func (c *crowd) checkWaste() {
+func (c *crowd) checkWaste(lost int64) {
 	c.t.Helper()
-	whole, lazy := c.waste()
+	whole, lazy := c.waste(lost)
 	if whole > maxWaste || lazy > maxWaste {
 		c.t.Errorf("upstream bytes / unique bytes: %.4f and %.4f, the limit is %.2f", whole, lazy, maxWaste)
 	}
+}
+
+// kept returns how much of a blob is on disk in bytes.
+func (r *rig) kept(d digest.Digest) int64 {
+	out, err := r.cache.Command(r.ctx, "stat", "--blobs", "--json")
+	var blobs []struct {
+		Digest digest.Digest
+		Bytes  int64
+	}
+	if err != nil || json.Unmarshal([]byte(out), &blobs) != nil {
+		return 0
+	}
+	for _, b := range blobs {
+		if b.Digest == d {
+			return b.Bytes
+		}
+	}
+	return 0
 }
 
 func isBlob(r *http.Request, c *origin.Content) bool {
@@ -135,7 +157,7 @@ func TestSwarm(t *testing.T) {
 		c.up.Release()
 	}()
 	c.run(c.ctx)
-	c.checkWaste()
+	c.checkWaste(0)
 	if got := c.up.Stats().Blobs[c.whole.Digest].Gets; got != 1 {
 		t.Errorf("%d GETs of the blob that all wanted whole, want 1", got)
 	}
@@ -153,7 +175,7 @@ func TestSwarmCut(t *testing.T) {
 		return origin.Fault{}
 	})
 	c.run(c.ctx)
-	c.checkWaste()
+	c.checkWaste(0)
 	if cuts.Load() < 3 {
 		t.Errorf("the blob was asked for %d times; two answers were to be cut", cuts.Load())
 	}
@@ -184,7 +206,7 @@ func TestSwarmLeaderLeaves(t *testing.T) {
 		c.up.Release()
 	}()
 	c.run(c.ctx)
-	c.checkWaste()
+	c.checkWaste(0)
 }
 
 // TestSwarmKilled kills the cache in the middle; the clients try again behind
@@ -200,9 +222,9 @@ func TestSwarmKilled(t *testing.T) {
 	})
 	go func() {
 		c.waiting.Wait()
-		c.eventually("the upstream sent half", func() bool {
-			return c.up.Stats().Blobs[c.whole.Digest].Bytes >= c.whole.Size/2
-		})
+		// What is in sockets when a process is killed is lost whatever it does, and
+		// on loopback that is megabytes: wait until the half has arrived.
+		c.eventually("half of the blob has arrived", func() bool { return c.kept(c.whole.Digest) >= c.whole.Size/2 })
 		c.cache.Kill()
 		c.up.SetRule(nil)
 		c.up.Release()
@@ -211,5 +233,7 @@ func TestSwarmKilled(t *testing.T) {
 		}
 	}()
 	c.run(c.ctx)
-	c.checkWaste()
+	// Of the lazy blob, reads were under way, and a little had just been stored.
+	// That is once for each kill and not a share of what is fetched.
+	c.checkWaste(10*lazyLongest + 256<<10) // 10 workers, the default
 }

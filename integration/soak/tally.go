@@ -56,13 +56,6 @@ func (t *tally) failed() error {
 	return errors.Join(t.failures...)
 }
 
-// get returns a count.
-func (t *tally) get(what string) int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.counts[what]
-}
-
 // print lists the counts.
 func (t *tally) print(w io.Writer) {
 	t.mu.Lock()

@@ -152,7 +152,7 @@ func (r *round) say(w *watch) {
 func resident(pid int) int64 {
 	var size, pages int64
 	p, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
-	fmt.Sscan(string(p), &size, &pages)
+	_, _ = fmt.Sscan(string(p), &size, &pages) // 0 of a process that has ended
 	return pages * int64(os.Getpagesize())
 }
 
@@ -168,7 +168,7 @@ func (r *round) dump() {
 	for _, task := range tasks {
 		stat, _ := os.ReadFile(task + "/stat")
 		var pid int
-		fmt.Sscanf(task, "/proc/%d/", &pid)
+		_, _ = fmt.Sscanf(task, "/proc/%d/", &pid)
 		if slices.Contains(members, pid) || bytes.Contains(stat, []byte(") D ")) {
 			comm, _ := os.ReadFile(task + "/comm")
 			stack, _ := os.ReadFile(task + "/stack")

@@ -209,7 +209,9 @@ func TestUpstreams(t *testing.T) {
 	if n := trapped.Load(); n != 0 {
 		t.Errorf("%d requests arrived where none should", n)
 	}
-	away := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, home.String()+"/v2/", 307) })
+	away := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, home.String()+"/v2/", http.StatusTemporaryRedirect)
+	})
 	c := client(t, upstream.Config{AllowPrivate: none, Upstreams: []string{away, home.String()}})
 	_, _, err := do(t, c, "GET", away+"/", "")
 	if _, ok := errors.AsType[*upstream.AddressError](err); !ok {

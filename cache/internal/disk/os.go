@@ -39,9 +39,9 @@ func OpenOS(dir string) (*OS, error) {
 // MkdirAll implements FS.
 func (o *OS) MkdirAll(dir string) error { return o.root.MkdirAll(dir, 0o700) }
 
-// ReadDir implements FS.
+// ReadDir implements FS. It opens nothing but folders: a pipe could block it.
 func (o *OS) ReadDir(dir string) ([]string, error) {
-	f, err := o.root.Open(dir)
+	f, err := o.root.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return nil, err
 	}

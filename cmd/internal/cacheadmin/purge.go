@@ -73,10 +73,10 @@ func newGoing(p Purge) (*going, error) {
 // parseImage parses HOST/REPOSITORY, with :TAG or @DIGEST behind it.
 func parseImage(text string) (img image, err error) {
 	host, rest, ok := strings.Cut(text, "/")
-	if at := strings.IndexByte(rest, '@'); at >= 0 {
-		rest, img.reference = rest[:at], rest[at+1:]
-	} else if colon := strings.LastIndexByte(rest, ':'); colon >= 0 {
-		rest, img.reference = rest[:colon], rest[colon+1:]
+	rest, digested, _ := strings.Cut(rest, "@")
+	rest, img.reference, _ = strings.Cut(rest, ":")
+	if digested != "" { // which says more than a tag
+		img.reference = digested
 	}
 	img.host, img.repository = strings.ToLower(host), rest
 	if !ok || host == "" || rest == "" {

@@ -1,74 +1,71 @@
 package cacheadmin_test
 
 import (
-	"context"
+	"errors"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
-	"time"
 
-	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/reprise-containers/reprise/cache"
-	"github.com/reprise-containers/reprise/cache/index"
-	"github.com/reprise-containers/reprise/cache/proxy/permit"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheadmin"
 )
 
-// TestPurgeWhileScanning: what is on disk and was not seen yet after a start is
-// purged like all else, or nobody is told that it was.
-func TestPurgeWhileScanning(t *testing.T) {
-	dir := t.TempDir()
-	open := func() *index.Index {
-		i, err := index.Open(filepath.Join(dir, "index"), index.Config{})
+func TestParseImage(t *testing.T) {
+	for text, want := range map[string]string{
+		"registry.example/team/app":           "registry.example team/app ",
+		"registry.example:5000/app":           "registry.example:5000 app ",
+		"Registry.Example:5000/app:v1":        "registry.example:5000 app v1",
+		"[::1]:5000/a/b/c:v1":                 "[::1]:5000 a/b/c v1",
+		"registry.example/app@sha256:beef":    "registry.example app sha256:beef",
+		"registry.example/app:v1@sha256:beef": "registry.example app sha256:beef",
+		"registry.example":                    "",
+		"/app":                                "",
+		"registry.example/":                   "",
+		"registry.example/:v1":                "",
+		"registry.example/@sha256:beef":       "",
+	} {
+		host, repository, reference, err := cacheadmin.ParseImage(text)
+		if got := host + " " + repository + " " + reference; err == nil && got != want || (err != nil) != (want == "") {
+			t.Errorf("%q is %q, %v, want %q", text, got, err, want)
+		}
+	}
+}
+
+func FuzzParseImage(f *testing.F) {
+	f.Add("registry.example:5000/team/app:v1@sha256:beef")
+	f.Fuzz(func(t *testing.T, text string) {
+		host, repository, reference, err := cacheadmin.ParseImage(text)
+		if err != nil {
+			return
+		}
+		if host == "" || repository == "" || strings.Contains(host, "/") || strings.Contains(repository, "@") {
+			t.Errorf("%q is %q, %q, %q", text, host, repository, reference)
+		}
+	})
+}
+
+// A socket that a killed process left is no obstacle, and the folder's path may be
+// longer than that of a socket.
+func TestListen(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), strings.Repeat("d", 200))
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		l, err := cacheadmin.Listen(dir)
 		if err != nil {
 			t.Fatal(err)
 		}
-		return i
-	}
-	key := index.Key{Scheme: "https", Host: "hub", Repository: "team/app", Kind: index.KindManifests, Reference: "v1"}
-	i := open()
-	if err := i.Put(index.Link{Key: key, Descriptor: ocispec.Descriptor{Digest: digest.FromString("x"), Size: 1}}); err != nil {
-		t.Fatal(err)
-	}
-	if err := i.Close(); err != nil {
-		t.Fatal(err)
-	}
-	i = open()
-	defer i.Close()
-	c, err := cache.Open(cache.Config{Dir: filepath.Join(dir, "content"), WholeBlobs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 2)
-	defer func() {
-		cancel()
-		for range 2 {
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
+		st, err := os.Stat(filepath.Join(dir, cacheadmin.SocketName))
+		if err != nil || st.Mode().Perm() != 0o600 {
+			t.Errorf("the socket is %v, %v", st, err)
 		}
-	}()
-	l, err := cacheadmin.Listen(dir)
-	if err != nil {
-		t.Fatal(err)
+		defer l.Close() // not before the next one listens: as a killed process would
 	}
-	s := cacheadmin.NewServer(cacheadmin.Parts{
-		Cache: c, Index: i, Permit: permit.New(permit.Config{}, nil), Forget: func(digest.Digest) {},
-	})
-	go func() { ended <- s.Serve(ctx, l) }()
-	client := cacheadmin.NewClient(dir)
-
-	hurried, stop := context.WithTimeout(ctx, 200*time.Millisecond)
-	defer stop()
-	if done, err := client.Purge(hurried, cacheadmin.Purge{Images: []string{"hub/team/app"}}); err == nil {
-		t.Errorf("before the index has been read: %+v", done)
+	if _, err := cacheadmin.NewClient(t.TempDir()).Stat(t.Context()); !errors.Is(err, cacheadmin.ErrNotRunning) {
+		t.Errorf("without a socket: %v", err)
 	}
-	go func() { ended <- i.Run(ctx) }()
-	done, err := client.Purge(ctx, cacheadmin.Purge{Images: []string{"hub/team/app"}})
-	if err != nil || done.Links != 1 {
-		t.Errorf("came to %+v, %v", done, err)
+	if _, err := cacheadmin.NewClient(filepath.Join(dir, "none")).Stat(t.Context()); !errors.Is(err, cacheadmin.ErrNotRunning) {
+		t.Errorf("without a folder: %v", err)
 	}
 }

@@ -86,7 +86,7 @@ func (s *Server) blobs() []Blob {
 	for _, b := range s.parts.Cache.Blobs() {
 		out = append(out, Blob{
 			Digest: b.Descriptor.Digest, MediaType: b.Descriptor.MediaType, Origin: b.Origin,
-			Size: b.Descriptor.Size, Bytes: b.Bytes,
+			Size: b.Descriptor.Size, Bytes: b.Bytes, Complete: b.Complete,
 			Verified: b.VerifiedAt, Fetched: b.FetchedAt, Used: b.LastUsed, Holders: b.Holders,
 		})
 	}

@@ -93,7 +93,7 @@ func Open(cfg cacheconfig.Cache, data *DataPath, keys *certs.Keeper, watch Watch
 	c.Fill = fill.New(fill.Config{
 		Rounding: int64(cfg.Fill.Rounding), JoinAhead: int64(cfg.Fill.JoinAhead), Complete: cfg.Fill.Complete,
 	})
-	c.GC = gc.New(c.Cache, c.Index, collection(cfg.GC, watch.Log))
+	c.GC = gc.New(c.Cache, c.Index, collection(cfg.GC, data, watch.Log))
 	if cfg.Warm.Enabled {
 		c.Warm = warm.New(c.Cache, c.Fill, warm.Config{
 			Bandwidth: int64(cfg.Warm.Bandwidth), Images: cfg.Warm.Images, Again: time.Duration(cfg.Warm.Again),
@@ -190,12 +190,13 @@ func orNone(d cacheconfig.Duration) time.Duration {
 	return time.Duration(d)
 }
 
-func collection(g cacheconfig.GC, log *slog.Logger) gc.Config {
+func collection(g cacheconfig.GC, data *DataPath, log *slog.Logger) gc.Config {
 	return gc.Config{
 		Interval: time.Duration(g.Interval), MaxBytes: int64(g.Disk.MaxSize),
 		Layers:    gc.Ages{MaxAge: time.Duration(g.Layers.MaxAge), MaxUnused: time.Duration(g.Layers.MaxUnused)},
 		Manifests: gc.Ages{MaxAge: time.Duration(g.Manifests.MaxAge), MaxUnused: time.Duration(g.Manifests.MaxUnused)},
 		CheckSHA:  g.Layers.CheckSHA, ScrubRate: int64(g.ScrubRate), Grace: time.Duration(g.Grace), Logger: log,
+		Free: data.Free, MinFree: int64(g.Disk.MinFree),
 	}
 }
 

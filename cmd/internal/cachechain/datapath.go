@@ -141,5 +141,15 @@ func (d *DataPath) write() error {
 	return d.marker.Sync()
 }
 
+// Free returns the bytes that are free on the file system of the folder, for those
+// who are not root.
+func (d *DataPath) Free() (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(d.marker.Fd()), &st); err != nil {
+		return 0, fmt.Errorf("looking at the file system of %s: %w", d.Dir, err)
+	}
+	return int64(st.Bavail) * st.Bsize, nil
+}
+
 // Close unlocks the folder.
 func (d *DataPath) Close() error { return d.marker.Close() }

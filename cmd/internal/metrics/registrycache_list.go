@@ -134,6 +134,10 @@ func diskMetrics() []cacheMetric {
 			}},
 		counter("scrubbed_blobs_total", "Blobs compared with their digest again.", func(s S) int64 { return s.GC.Scrubbed }),
 		counter("scrubbed_bytes_total", "Bytes of them.", func(s S) int64 { return s.GC.ScrubBytes }),
+		gauge("collecting", "1 while garbage is collected.", func(s S) int { return truth(s.GC.Collecting) }),
+		counter("low_space_total", "Collections because of little space.", func(s S) int64 { return s.GC.LowSpace }),
+		counter("clock_jumps_total", "Collections that left ages alone, because the clock had been set.", func(s S) int64 { return s.GC.ClockJumps }),
+		gauge("scrub_due_bytes", "Bytes of the blobs whose turn to be compared it is.", func(s S) int64 { return s.GC.ScrubDueBytes }),
 		gauge("scrub_due_blobs", "Blobs whose turn to be compared it is.", func(s S) int64 { return s.GC.ScrubDue }),
 	}
 }

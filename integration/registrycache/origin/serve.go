@@ -97,16 +97,15 @@ func (o *Origin) serveObject(a *answer, r *http.Request, kind string, obj *objec
 		return
 	}
 	o.count(obj.digest, func(s *Stats, c *Count) {
-		switch {
-		case r.Method == http.MethodHead:
+		if r.Method == http.MethodHead {
 			s.Heads++
 			c.Heads++
-		default:
-			s.Gets++
-			c.Gets++
-			if kind == "manifests" {
-				s.Manifests++
-			}
+			return
+		}
+		s.Gets++
+		c.Gets++
+		if kind == "manifests" {
+			s.Manifests++
 		}
 	})
 	a.w.Header().Set("Docker-Content-Digest", obj.digest.String())
