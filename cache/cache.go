@@ -61,6 +61,8 @@ type Cache struct {
 	evicting sync.Mutex // one eviction at a time
 	cold     *entry     // whole blob being evicted piece by piece; under evicting
 
+	quarantined int64 // bytes of used that lie in quarantine; under evicting
+
 	queue queue
 	space space
 	faults
@@ -133,6 +135,7 @@ func open(cfg Config, files disk.FS) (*Cache, error) {
 		return nil, err
 	}
 	c.measureSpace()
+	c.countQuarantine()
 	if cfg.ScanInBackground {
 		c.wg.Go(c.scanBehind)
 	}

@@ -141,6 +141,7 @@ func (e *entry) quarantine() {
 	}
 	c.evicting.Lock() // nothing else goes meanwhile
 	defer c.evicting.Unlock()
+	defer c.countQuarantine()
 	names, err := c.fs.ReadDir(quarantineDir)
 	if err != nil {
 		return
@@ -160,6 +161,23 @@ func (e *entry) quarantine() {
 	}
 	name := strconv.FormatInt(time.Now().UnixNano(), 10) + "-" + e.desc.Digest.Encoded()
 	_ = c.fs.Rename(e.path().data, path.Join(quarantineDir, name))
+}
+
+// countQuarantine accounts for what lies in quarantine; c.evicting is held, or c not
+// yet shared.
+func (c *Cache) countQuarantine() {
+	names, err := c.fs.ReadDir(quarantineDir)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return
+	}
+	var bytes int64
+	for _, name := range names {
+		if info, err := c.fs.Stat(path.Join(quarantineDir, name)); err == nil {
+			bytes += info.Allocated
+		}
+	}
+	c.used.Add(bytes - c.quarantined)
+	c.quarantined = bytes
 }
 
 // nameOf returns the key of the files whose names begin with base in the folder

@@ -85,13 +85,18 @@ func (i *Instance) status(field string) (int64, error) {
 	return 0, fmt.Errorf("process %d has no %s", i.Pid(), field)
 }
 
-// Descriptors returns what the open file descriptors of the process refer to.
+// Descriptors returns what the open file descriptors of the process refer to, folders
+// left out: the cache keeps those of its blobs open, 256 at most.
 func (i *Instance) Descriptors() ([]string, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", i.Pid())
 	fds, err := os.ReadDir(dir)
 	var out []string
 	for _, fd := range fds {
-		if to, err := os.Readlink(filepath.Join(dir, fd.Name())); err == nil {
+		name := filepath.Join(dir, fd.Name())
+		if info, err := os.Stat(name); err == nil && info.IsDir() {
+			continue
+		}
+		if to, err := os.Readlink(name); err == nil {
 			out = append(out, to)
 		}
 	}

@@ -169,6 +169,10 @@ func (t Target) try(ctx context.Context, p Pull, off, end int64, r *Result) erro
 		return &StatusError{resp.StatusCode, resp.Header, string(b)}
 	}
 	if resp.ContentLength != end-off {
+		// Whoever lies about the size is found out at the end, at the latest.
+		if _, err := io.Copy(io.Discard, resp.Body); err != nil {
+			return err
+		}
 		return fmt.Errorf("Content-Length %d for %d bytes: %w", resp.ContentLength, end-off, ErrWrong)
 	}
 	if cr := fmt.Sprintf("bytes %d-%d/%d", off, end-1, p.size()); want == http.StatusPartialContent && resp.Header.Get("Content-Range") != cr {
