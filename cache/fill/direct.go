@@ -4,9 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"hash"
 	"io"
-	"time"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/remote/blob"
 )
@@ -15,10 +15,10 @@ import (
 type direct struct {
 	r      *Reader
 	body   io.ReadCloser
-	sum    hash.Hash // of what the reader has had, if it reads the whole
-	last   []byte    // the last bytes of a whole blob, once it was found right
-	came   int       // bytes of body
-	failed int       // answers in a row that brought too little
+	check  digest.Verifier // has seen what the reader has had, if it reads the whole
+	last   []byte          // the last bytes of a whole blob, once it was found right
+	came   int             // bytes of body
+	failed int             // answers in a row that brought too little
 }
 
 // rest is what a fetch has left of an answer when the cache took no more of it, for
@@ -96,7 +96,7 @@ func (d *direct) close() {
 // readStraight reads from the reader's own source.
 func (r *Reader) readStraight(p []byte) (int, error) {
 	d := r.straight
-	if r.whole && d.sum == nil {
+	if r.whole && d.check == nil {
 		if err := d.begin(); err != nil {
 			return 0, err
 		}
@@ -109,8 +109,8 @@ func (r *Reader) readStraight(p []byte) (int, error) {
 		end -= tail
 	}
 	n, err := d.read(p[:min(int64(len(p)), end-r.pos)], r.pos)
-	if d.sum != nil {
-		_, _ = d.sum.Write(p[:n])
+	if d.check != nil {
+		_, _ = d.check.Write(p[:n])
 	}
 	r.pos += int64(n)
 	return n, err
@@ -119,7 +119,7 @@ func (r *Reader) readStraight(p []byte) (int, error) {
 // begin hashes what the reader had from the cache.
 func (d *direct) begin() error {
 	r := d.r
-	d.sum = r.x.Descriptor().Digest.Algorithm().Hash()
+	d.check = r.x.Descriptor().Digest.Verifier()
 	buf := pieces.Get().(*[piece]byte)
 	defer pieces.Put(buf)
 	for off := int64(0); off < r.pos; {
@@ -127,7 +127,7 @@ func (d *direct) begin() error {
 		if err != nil && err != io.EOF { //nolint:errorlint // as io.ReaderAt has it
 			return err
 		}
-		_, _ = d.sum.Write(buf[:n])
+		_, _ = d.check.Write(buf[:n])
 		off += int64(n)
 	}
 	return nil
@@ -144,8 +144,8 @@ func (d *direct) finish(p []byte) (int, error) {
 				return 0, err
 			}
 		}
-		_, _ = d.sum.Write(last)
-		if string(d.sum.Sum(nil)) != string(decoded(r.x.Descriptor().Digest)) {
+		_, _ = d.check.Write(last)
+		if !d.check.Verified() {
 			r.g.count.mismatches.Add(1)
 			return 0, r.mismatch()
 		}
@@ -204,12 +204,5 @@ func (d *direct) failing(err error) error {
 	if d.failed++; d.failed >= r.g.cfg.Attempts || blob.IsPermanent(err) {
 		return err
 	}
-	timer := time.NewTimer(r.g.cfg.Backoff << (d.failed - 1))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-r.ctx.Done():
-		return r.ctx.Err()
-	}
+	return r.backOff(d.failed)
 }

@@ -4,9 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"sync"
+
+	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/remote/blob"
@@ -28,7 +29,7 @@ func (t *fetch) run(ctx context.Context) {
 	defer t.x.Release()
 	f.g.count.fetches.Add(1)
 	f.g.count.fetching.Add(1)
-	sum, err := t.receive(ctx)
+	whole, err := t.receive(ctx)
 	f.g.count.fetching.Add(-1)
 	if err != nil && ctx.Err() != nil {
 		err = ErrStopped
@@ -38,8 +39,8 @@ func (t *fetch) run(ctx context.Context) {
 	if broken {
 		f.g.count.broken.Add(1)
 	}
-	if err == nil && sum != nil && t.alone() {
-		t.judge(sum)
+	if err == nil && whole != nil && t.alone() {
+		t.judge(whole.Verified())
 	}
 	came := t.came()
 	if broken && !came && !blob.IsPermanent(err) && ctx.Err() == nil {
@@ -56,11 +57,11 @@ func (t *fetch) run(ctx context.Context) {
 var errSkip = errors.New("what follows is in the cache")
 
 // receive stores what the source sends. If that was the whole of a blob of which
-// nothing was there before, it returns the hash of it.
-func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
-	var sum hash.Hash
+// nothing was there before, it returns what has seen all of it.
+func (t *fetch) receive(ctx context.Context) (digest.Verifier, error) {
+	var whole digest.Verifier
 	if held, until := t.x.Extent(0, t.f.size); t.Extent == (Extent{0, t.f.size}) && !held && until == t.f.size {
-		sum = t.x.Descriptor().Digest.Algorithm().Hash()
+		whole = t.x.Descriptor().Digest.Verifier()
 	}
 	body, err := t.src.Open(ctx, t.Off, t.End-t.Off)
 	if err != nil {
@@ -80,15 +81,15 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 		n, err := io.ReadAtLeast(body, p, min(len(p), minPiece(pos-t.Off)))
 		if n > 0 {
 			t.f.g.count.bytes.Add(int64(n))
-			if t.owner.background() {
+			if t.owner.quiet {
 				t.f.g.count.background.Add(int64(n))
 			}
 			if err := t.x.Store(ctx, buf[:n], pos); err != nil {
 				handed = errors.Is(err, cache.ErrNotStored) && t.owner.take(&rest{off: pos, buf: buf, n: n, body: body})
 				return nil, err
 			}
-			if sum != nil {
-				_, _ = sum.Write(buf[:n])
+			if whole != nil {
+				_, _ = whole.Write(buf[:n])
 			}
 			pos += int64(n)
 			t.f.arrived(t, pos)
@@ -99,11 +100,11 @@ func (t *fetch) receive(ctx context.Context) (hash.Hash, error) {
 		if err != nil {
 			return nil, t.brokeOff(pos, err)
 		}
-		if sum == nil && t.skips(pos) {
+		if whole == nil && t.skips(pos) {
 			return nil, errSkip
 		}
 	}
-	return sum, nil
+	return whole, nil
 }
 
 // brokeOff says that the answer ended before pos was the end, with err.
@@ -153,8 +154,8 @@ func (t *fetch) skips(pos int64) bool {
 }
 
 // judge marks the content as verified, or as wrong.
-func (t *fetch) judge(sum hash.Hash) {
-	if string(sum.Sum(nil)) == string(decoded(t.x.Descriptor().Digest)) {
+func (t *fetch) judge(right bool) {
+	if right {
 		t.f.verdict(t.x, t.x.MarkVerified())
 		return
 	}

@@ -37,7 +37,7 @@ type fetch struct {
 	f     *filling
 	x     *cache.Content
 	src   Source
-	owner *Reader // whom its error belongs to, nil for nobody
+	owner *Reader // whom its error belongs to
 
 	Extent       // what was asked for
 	pos    int64 // what is before it has come

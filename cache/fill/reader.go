@@ -2,15 +2,12 @@ package fill
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"sync"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/remote/blob"
@@ -101,9 +98,6 @@ func (r *Reader) Close() error {
 	}
 	return nil
 }
-
-// background reports whether nobody waits for what is fetched for r.
-func (r *Reader) background() bool { return r.quiet }
 
 // fail tells the reader how a fetch of its own ended, and whether it brought
 // anything. It is the only one told.
@@ -412,18 +406,17 @@ func (r *Reader) patience() (failed bool, err error) {
 	case mine >= r.g.cfg.Attempts:
 		return true, err
 	}
+	return true, r.backOff(times)
+}
+
+// backOff waits after so many failures in a row.
+func (r *Reader) backOff(times int) error {
 	timer := time.NewTimer(r.g.cfg.Backoff << (times - 1))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return true, nil
+		return nil
 	case <-r.ctx.Done():
-		return true, r.ctx.Err()
+		return r.ctx.Err()
 	}
-}
-
-// decoded returns the bytes of a digest's value.
-func decoded(d digest.Digest) []byte {
-	b, _ := hex.DecodeString(d.Encoded()) // the cache takes no invalid digests
-	return b
 }

@@ -49,9 +49,17 @@ func (g *Group) Want(x *cache.Content, src Source, w Wanted) error {
 		queue = g.idle
 	}
 	job := want{Wanted: w, x: x.Clone(), src: src}
+	err := g.enqueue(queue, job)
+	if err != nil {
+		job.x.Release()
+	}
+	return err
+}
+
+// enqueue puts job into a queue if there is room and the group runs.
+func (g *Group) enqueue(queue chan<- want, job want) error {
 	select {
 	case <-g.stopped:
-		job.x.Release()
 		return ErrStopped
 	default:
 	}
@@ -59,7 +67,6 @@ func (g *Group) Want(x *cache.Content, src Source, w Wanted) error {
 	case queue <- job:
 		return nil
 	default:
-		job.x.Release()
 		return ErrBusy
 	}
 }
@@ -82,16 +89,8 @@ func (g *Group) complete(r *Reader) {
 		Wanted: Wanted{Extents: []Extent{{0, f.size}}, Idle: true},
 		x:      r.x.Clone(), src: r.src, idle: g.open(r.x),
 	}
-	select {
-	case <-g.stopped:
-		g.drop(job, ErrStopped)
-		return
-	default:
-	}
-	select {
-	case g.idle <- job:
-	default:
-		g.drop(job, ErrBusy) // another reader may find room
+	if err := g.enqueue(g.idle, job); err != nil {
+		g.drop(job, err) // another reader may find room
 	}
 }
 
