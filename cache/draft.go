@@ -60,14 +60,11 @@ func (o *opened) draft() {
 	}
 	if !metadata {
 		data, err := json.Marshal(metadataFile(e, fetchedAt))
-		if err != nil || c.fs.WriteDraft(p.meta+extTemp, data) != nil || c.fs.Rename(p.meta+extTemp, p.meta) != nil {
+		if err != nil || c.replaceSoon(p.meta, data) != nil {
 			return
 		}
 	}
-	data := o.held.Append(nil, e.draftIdentity(o.inode))
-	if c.fs.WriteDraft(p.draft+extTemp, data) == nil {
-		_ = c.fs.Rename(p.draft+extTemp, p.draft)
-	}
+	_ = c.replaceSoon(p.draft, o.held.Append(nil, e.draftIdentity(o.inode)))
 }
 
 // metadataFile is the metadata of a blob as it is before it is verified.

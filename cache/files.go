@@ -102,8 +102,18 @@ func parseMetadata(data []byte, key digest.Digest) (metadata, error) {
 // replace writes the file name so that it is the old or the new one at any
 // time, also after a crash.
 func (c *Cache) replace(name string, data []byte) error {
+	return c.replaceBy(c.fs.WriteFile, name, data)
+}
+
+// replaceSoon is replace without waiting for the disk: a crash of the machine may
+// leave anything under the name.
+func (c *Cache) replaceSoon(name string, data []byte) error {
+	return c.replaceBy(c.fs.WriteDraft, name, data)
+}
+
+func (c *Cache) replaceBy(write func(string, []byte) error, name string, data []byte) error {
 	temp := name + extTemp
-	if err := c.fs.WriteFile(temp, data); err != nil {
+	if err := write(temp, data); err != nil {
 		_ = c.fs.Remove(temp)
 		return err
 	}

@@ -161,13 +161,3 @@ func (o *opened) renameDurable() bool {
 	}
 	return true
 }
-
-// replaceSoon is replace without waiting for the disk.
-func (c *Cache) replaceSoon(name string, data []byte) error {
-	temp := name + extTemp
-	if err := c.fs.WriteDraft(temp, data); err != nil {
-		_ = c.fs.Remove(temp)
-		return err
-	}
-	return c.fs.Rename(temp, name)
-}

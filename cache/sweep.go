@@ -163,18 +163,11 @@ func (w *sweeper) folder(name string) bool {
 // empty.
 func (w *sweeper) remove(name string, counter *int) {
 	info, err := w.c.fs.Stat(name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && w.young(info.ModTime) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && disk.Young(info.ModTime, w.now, w.grace) {
 		return
 	}
 	if w.c.fs.Remove(name) == nil {
 		*counter++
 		w.swept.Bytes += info.Allocated
 	}
-}
-
-// young reports whether something was changed within the grace period. What is of
-// a far future is not: the clock was wrong, then or now.
-func (w *sweeper) young(t time.Time) bool {
-	age := w.now.Sub(t)
-	return age < w.grace && age > -24*time.Hour
 }

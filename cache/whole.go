@@ -140,7 +140,7 @@ func (e *entry) empty() bool {
 // the open file, and its disk space counts until the last of them released it.
 func (e *entry) expel() error {
 	for {
-		if done, err := e.expelIdle(); done || err != nil {
+		if done, err := e.expelAs(nil); done || err != nil {
 			return err
 		}
 		o, err := e.acquire(true)
@@ -150,38 +150,19 @@ func (e *entry) expel() error {
 		if err != nil {
 			return err
 		}
-		done, err := o.expel()
-		o.release()
+		o.writing.Lock()
+		done, err := e.expelAs(o)
+		o.writing.Unlock()
+		o.release() // and buries it if nobody else uses it
 		if done || err != nil {
 			return err
 		}
 	}
 }
 
-// expelIdle expels the entry if it is not open.
-func (e *entry) expelIdle() (done bool, err error) {
-	e.persisting.Lock()
-	defer e.persisting.Unlock()
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.dead {
-		return true, nil
-	}
-	if e.now.Load() != nil {
-		return false, nil
-	}
-	if err := e.removeFiles(); err != nil {
-		return false, err
-	}
-	e.unlist()
-	return true, nil
-}
-
-// expel expels the entry, which the caller holds open as o.
-func (o *opened) expel() (done bool, err error) {
-	e, c := o.e, o.e.c
-	o.writing.Lock()
-	defer o.writing.Unlock()
+// expelAs expels the entry if o is its open state, nil if it is to have none; the
+// caller holds o open, and o.writing. It reports whether the entry is gone.
+func (e *entry) expelAs(o *opened) (done bool, err error) {
 	e.persisting.Lock()
 	defer e.persisting.Unlock()
 	e.mu.Lock()
@@ -196,8 +177,18 @@ func (o *opened) expel() (done bool, err error) {
 	if err := e.removeFiles(); err != nil {
 		return false, err
 	}
-	o.gone = true
 	e.unlist()
+	if o != nil {
+		o.detach(cost)
+	}
+	return true, nil
+}
+
+// detach takes o from its entry, which is expelled and had cost; o.writing,
+// e.persisting and e.mu are held.
+func (o *opened) detach(cost int64) {
+	e, c := o.e, o.e.c
+	o.gone = true
 	e.now.Store(nil)
 	c.mu.Lock()
 	delete(c.loaded, e)
@@ -207,7 +198,6 @@ func (o *opened) expel() (done bool, err error) {
 		c.used.Add(cost)
 	}
 	o.evicted.Store(true)
-	return true, nil // the caller's release buries it if nobody else uses it
 }
 
 // bury closes the file of an expelled blob that nobody uses any more.

@@ -141,14 +141,13 @@ func (w *sweeper) restore() {
 }
 
 // remove removes a file that is old enough, or something that is no file. A folder
-// stays unless it is empty. A time in the far future is not young: the clock was
-// wrong, then or now.
+// stays unless it is empty.
 func (w *sweeper) remove(file string) {
 	// Not while a link is being saved, whose temporary file this may be.
 	w.i.flushing.Lock()
 	defer w.i.flushing.Unlock()
 	info, err := w.i.fs.Stat(file)
-	if age := time.Since(info.ModTime); err == nil && age < w.grace && age > -24*time.Hour || errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || err == nil && disk.Young(info.ModTime, time.Now(), w.grace) {
 		return
 	}
 	if w.i.fs.Remove(file) == nil {

@@ -62,6 +62,13 @@ type FS interface {
 	Close() error
 }
 
+// Young reports whether something that was changed at t was so within grace before
+// now. What is of a far future is not: the clock was wrong, then or now.
+func Young(t, now time.Time, grace time.Duration) bool {
+	age := now.Sub(t)
+	return age < grace && age > -24*time.Hour
+}
+
 // File is an open file. All methods may be called in parallel; one that is
 // overtaken by Close fails with an error that wraps fs.ErrClosed.
 type File interface {
