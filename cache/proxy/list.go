@@ -1,7 +1,6 @@
 package proxy
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"net/http"
@@ -78,20 +77,7 @@ func (x *exchange) passedQuery() (string, *apiError) {
 }
 
 func (x *exchange) fetchPage(path, query, accept string) (*page, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), x.h.cfg.FetchTimeout)
-	defer cancel()
-	req := newRequest(ctx, http.MethodGet, x.target, path, x.auth)
-	req.URL.RawQuery = query
-	req.Header["Accept"] = []string{accept}
-	resp, err := x.h.parts.Upstream.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return nil, newStatusError(resp, x.target)
-	}
-	body, err := readBounded(resp, x.h.cfg.MaxList)
+	header, body, err := x.get(&url.URL{Path: path, RawQuery: query}, accept, x.h.cfg.MaxList)
 	if err != nil {
 		return nil, err
 	}
@@ -99,7 +85,7 @@ func (x *exchange) fetchPage(path, query, accept string) (*page, error) {
 		return nil, apiErrorf(http.StatusBadGateway, codeUnavailable, "the upstream's list is not JSON")
 	}
 	return &page{
-		body: body, contentType: accept, filters: resp.Header.Get(filtersApplied), next: nextPage(resp.Header, path),
+		body: body, contentType: accept, filters: header.Get(filtersApplied), next: nextPage(header, path),
 	}, nil
 }
 

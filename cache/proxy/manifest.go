@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/url"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -225,26 +226,12 @@ func (x *exchange) digestKey(d digest.Digest) index.Key {
 // fetchManifest gets the manifest from the upstream and keeps it. It does not
 // end with the client, because others wait for it.
 func (x *exchange) fetchManifest(accept string) (*served, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), x.h.cfg.FetchTimeout)
-	defer cancel()
-	req := newRequest(ctx, http.MethodGet, x.target, "/v2/"+x.res.repository+"/manifests/"+x.res.reference, x.auth)
-	if accept != "" {
-		req.Header["Accept"] = []string{accept}
-	}
-	resp, err := x.h.parts.Upstream.Do(req)
+	u := &url.URL{Path: "/v2/" + x.res.repository + "/manifests/" + x.res.reference}
+	header, body, err := x.get(u, accept, x.h.cfg.MaxManifest)
 	if err != nil {
-		return nil, err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		err := newStatusError(resp, x.target)
 		x.h.denied(permit.Resource{
 			Target: x.target, Repository: x.res.repository, Kind: KindManifest, Reference: x.res.reference, Accept: accept,
 		}, x.auth, err)
-		return nil, err
-	}
-	body, err := readBounded(resp, x.h.cfg.MaxManifest)
-	if err != nil {
 		return nil, err
 	}
 	it := newItem(body, digest.FromBytes(body))
@@ -256,7 +243,7 @@ func (x *exchange) fetchManifest(accept string) (*served, error) {
 	doc, err := it.document()
 	mt := ""
 	if err == nil {
-		mt, err = doc.typed(resp.Header.Get("Content-Type"))
+		mt, err = doc.typed(header.Get("Content-Type"))
 	}
 	if err != nil {
 		return nil, apiErrorf(http.StatusBadGateway, codeManifestInvalid, "manifest of the upstream refused: %v", err)
@@ -264,6 +251,29 @@ func (x *exchange) fetchManifest(accept string) (*served, error) {
 	m := &served{it, mt}
 	x.keep(m, accept)
 	return m, nil
+}
+
+// get returns head and body of the upstream's answer to a GET of u's path and query,
+// with the caller's credentials; a status that is not 200 is a *statusError, more than
+// limit bytes an error. It does not end with the client, because others wait for it.
+func (x *exchange) get(u *url.URL, accept string, limit int64) (http.Header, []byte, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), x.h.cfg.FetchTimeout)
+	defer cancel()
+	req := newRequest(ctx, http.MethodGet, x.target, u.Path, x.auth)
+	req.URL.RawQuery = u.RawQuery
+	if accept != "" {
+		req.Header["Accept"] = []string{accept}
+	}
+	resp, err := x.h.parts.Upstream.Do(req)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return nil, nil, newStatusError(resp, x.target)
+	}
+	body, err := readBounded(resp, limit)
+	return resp.Header, body, err
 }
 
 // readBounded reads the body of an answer of at most n bytes.
