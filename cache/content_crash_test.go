@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -160,22 +159,7 @@ func (w *shared) left(ctx context.Context, c *cache.Cache) (verified int, err er
 }
 
 func (w *shared) crashAt(ctx context.Context, n int, seed uint64) (verified int, done bool, err error) {
-	files := disktest.New(1 << 40)
-	var steps atomic.Int64
-	files.Fault = func(op disktest.Op) error {
-		switch op.Kind {
-		case "ReadAt", "ReadFile", "ReadDir", "Stat", "Free":
-			return nil
-		}
-		step := steps.Add(1)
-		if step >= int64(n) {
-			return errCrashed
-		}
-		if step%int64(5+3*seed) == 0 {
-			files.Settle()
-		}
-		return nil
-	}
+	files, steps := stopping(n, seed)
 	c, err := cache.OpenOn(sharedConfig, files)
 	if err == nil {
 		defer c.Close()

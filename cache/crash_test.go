@@ -78,15 +78,12 @@ func (w *crashWork) verify(ctx context.Context, c *cache.Cache) (cached int64, e
 	return s.BytesServed - s.BytesFetched, nil
 }
 
-// crashAt runs the workload on a disk that stops at its n-th write step and
-// checks what the next process finds, after a kill and after a power cut.
-// done is true if the workload ended before.
-func crashAt(ctx context.Context, w *crashWork, n int, seed uint64) (cached int64, done bool, err error) {
-	files := disktest.New(1 << 40)
-	var steps atomic.Int64
+// stopping returns a disk that stops at its n-th write step, and settles now and then
+// before that; steps counts them.
+func stopping(n int, seed uint64) (files *disktest.FS, steps *atomic.Int64) {
+	files, steps = disktest.New(1<<40), new(atomic.Int64)
 	files.Fault = func(op disktest.Op) error {
-		switch op.Kind {
-		case "ReadAt", "ReadFile", "ReadDir", "Stat", "Free":
+		if op.Looks() {
 			return nil
 		}
 		step := steps.Add(1)
@@ -98,6 +95,14 @@ func crashAt(ctx context.Context, w *crashWork, n int, seed uint64) (cached int6
 		}
 		return nil
 	}
+	return files, steps
+}
+
+// crashAt runs the workload on a disk that stops at its n-th write step and
+// checks what the next process finds, after a kill and after a power cut.
+// done is true if the workload ended before.
+func crashAt(ctx context.Context, w *crashWork, n int, seed uint64) (cached int64, done bool, err error) {
+	files, steps := stopping(n, seed)
 	c, err := cache.OpenOn(crashConfig, files)
 	if err == nil {
 		defer c.Close() // after the crash, so it changes nothing

@@ -4,7 +4,6 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 
 	"github.com/reprise-containers/reprise/cache/index"
@@ -18,18 +17,7 @@ func rng(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(7, seed)) }
 // became later, and the second start finds nothing that the first left undone.
 func TestCrashHistory(t *testing.T) {
 	for n := 1; ; n++ {
-		files := disktest.New(1 << 30)
-		var count atomic.Int64
-		files.Fault = func(op disktest.Op) error {
-			switch op.Kind {
-			case "ReadFile", "ReadDir", "Stat", "Lock":
-				return nil
-			}
-			if count.Add(1) >= int64(n) {
-				return errCrashed
-			}
-			return nil
-		}
+		files, count := stopping(n)
 		i := openOn(t, files, index.Config{})
 		r := rng(uint64(n))
 		may := make(map[int][]int) // versions by number, -1 is none

@@ -267,22 +267,24 @@ func TestFailingDisk(t *testing.T) {
 
 var errCrashed = errors.New("the machine has stopped")
 
+// stopping returns a disk that stops at its n-th write step; count is how many it was
+// asked for.
+func stopping(n int) (files *disktest.FS, count *atomic.Int64) {
+	files, count = disktest.New(1<<30), new(atomic.Int64)
+	files.Fault = func(op disktest.Op) error {
+		if !op.Looks() && op.Kind != "Lock" && count.Add(1) >= int64(n) {
+			return errCrashed
+		}
+		return nil
+	}
+	return files, count
+}
+
 // TestCrash stops the disk at every write step. What is found afterwards is what
 // the link was at some time, and what was flushed and not changed is found.
 func TestCrash(t *testing.T) {
 	for n := 1; ; n++ {
-		files := disktest.New(1 << 30)
-		var count atomic.Int64
-		files.Fault = func(op disktest.Op) error {
-			switch op.Kind {
-			case "ReadFile", "ReadDir", "Stat", "Lock":
-				return nil
-			}
-			if count.Add(1) >= int64(n) {
-				return errCrashed
-			}
-			return nil
-		}
+		files, count := stopping(n)
 		i, err := index.OpenOn(files, index.Config{})
 		if err != nil {
 			t.Fatal(err)

@@ -24,6 +24,15 @@ type Op struct {
 	Name string // of the file, as it was opened
 }
 
+// Looks reports whether the call changes nothing on the disk.
+func (o Op) Looks() bool {
+	switch o.Kind {
+	case "ReadAt", "ReadFile", "ReadDir", "Stat", "Free":
+		return true
+	}
+	return false
+}
+
 // FS is a disk.FS in memory. It tells apart what a crash of the process leaves
 // (everything written) from what a power cut leaves (see Crash).
 type FS struct {
