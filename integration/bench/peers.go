@@ -17,6 +17,7 @@ import (
 
 	"github.com/reprise-containers/reprise/integration/registrycache/instance"
 	"github.com/reprise-containers/reprise/integration/registrycache/origin"
+	"github.com/reprise-containers/reprise/integration/sandbox"
 )
 
 // peer is a server of blobs that hits are measured on.
@@ -100,12 +101,8 @@ func launch(ctx context.Context, name, address, log string, argv ...string) (pee
 
 // freeAddress returns a loopback address that was free a moment ago.
 func freeAddress() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	port, err := sandbox.FreePort()
+	return net.JoinHostPort("127.0.0.1", port), err
 }
 
 const nginxConfig = `user root;

@@ -50,7 +50,7 @@ func (s *Sandbox) StartRegistry(ctx context.Context, c RegistryConfig) (*Registr
 	if c.Host == "" {
 		c.Host = "127.0.0.1"
 	}
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -78,14 +78,14 @@ func (r *Registry) Start(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	return r.proc.await(ctx, func(ctx context.Context) error { return answers(ctx, "http://"+r.Address+"/v2/") })
+	return r.proc.await(ctx, func(ctx context.Context) error { return Answers(ctx, "http://"+r.Address+"/v2/") })
 }
 
 // Stop ends the registry; its storage stays.
 func (r *Registry) Stop(ctx context.Context) { r.proc.Stop(ctx) }
 
-// freePort returns a port that was free a moment ago.
-func freePort() (string, error) {
+// FreePort returns a port that was free a moment ago.
+func FreePort() (string, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
@@ -95,8 +95,8 @@ func freePort() (string, error) {
 	return port, err
 }
 
-// answers reports an error unless url answers 200.
-func answers(ctx context.Context, url string) error {
+// Answers reports an error unless url answers 200.
+func Answers(ctx context.Context, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err

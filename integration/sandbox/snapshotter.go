@@ -32,7 +32,7 @@ type SnapshotterConfig struct {
 // StartSnapshotter starts the daemon built by Build and waits until it
 // accepts connections.
 func (s *Sandbox) StartSnapshotter(ctx context.Context, c SnapshotterConfig) (*Snapshotter, error) {
-	port, err := freePort()
+	port, err := FreePort()
 	if err != nil {
 		return nil, err
 	}

@@ -10,13 +10,14 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/reprise-containers/reprise/integration/sandbox"
 )
 
 // Config is what trials vary.
@@ -134,7 +135,7 @@ func (i *Instance) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	for {
-		err := i.ready(ctx)
+		err := sandbox.Answers(ctx, "http://"+i.Metrics+"/readyz")
 		if err == nil {
 			return nil
 		}
@@ -170,22 +171,6 @@ func (i *Instance) Launch() error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.cmd, i.done = cmd, done
-	return nil
-}
-
-func (i *Instance) ready(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+i.Metrics+"/readyz", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("readyz: %s", resp.Status)
-	}
 	return nil
 }
 
