@@ -2,6 +2,7 @@ package e2e_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,8 +28,10 @@ var sharedStarted atomic.Bool
 // onNode returns the shared node; it skips the test where there can be none.
 func onNode(t *testing.T) machine {
 	t.Helper()
-	if _, err := node.Prepare(t.Context()); err != nil {
+	if _, err := node.Prepare(t.Context()); errors.Is(err, node.ErrNotRoot) {
 		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err) // root has the tools, or can have them
 	}
 	n, err := shared()
 	if err != nil {
@@ -42,8 +45,10 @@ func onNode(t *testing.T) machine {
 // checked for leaks, at the end of the test.
 func ownNode(t *testing.T, o node.Options) machine {
 	t.Helper()
-	if _, err := node.Prepare(t.Context()); err != nil {
+	if _, err := node.Prepare(t.Context()); errors.Is(err, node.ErrNotRoot) {
 		t.Skip(err)
+	} else if err != nil {
+		t.Fatal(err) // root has the tools, or can have them
 	}
 	n, err := node.Start(t.Context(), o)
 	if err != nil {

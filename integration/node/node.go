@@ -43,10 +43,13 @@ type Options struct {
 // shutdownTimeout bounds the removal of everything at the end.
 const shutdownTimeout = 2 * time.Minute
 
+// ErrNotRoot says that there can be no node because this is not root.
+var ErrNotRoot = errors.New("containers and mounts are needed: run this as root")
+
 // Prepare finds the tools or says why there can be no node here.
 func Prepare(ctx context.Context) (sandbox.Tools, error) {
 	if os.Geteuid() != 0 {
-		return sandbox.Tools{}, errors.New("containers and mounts are needed: run this as root")
+		return sandbox.Tools{}, ErrNotRoot
 	}
 	return sandbox.FindTools(ctx)
 }
