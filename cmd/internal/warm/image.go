@@ -64,6 +64,19 @@ func (im *image) open(desc ocispec.Descriptor) (*part, error) {
 	return p, nil
 }
 
+// openLayers opens all layers of the image, in their order.
+func (im *image) openLayers() ([]blob.ReaderAt, error) {
+	parts := make([]blob.ReaderAt, len(im.layers))
+	for i, d := range im.layers {
+		p, err := im.open(d)
+		if err != nil {
+			return nil, err
+		}
+		parts[i] = p
+	}
+	return parts, nil
+}
+
 func (im *image) release() {
 	for _, p := range im.held {
 		p.x.Release()
@@ -194,13 +207,13 @@ func (im *image) fetchSlot(ctx context.Context, trace *part, at tracelayer.Span)
 	if err != nil {
 		return fmt.Errorf("%w: %w", errInvalid, err)
 	}
-	var layers []fetchplan.Layer
-	for _, d := range im.layers {
-		p, err := im.open(d)
-		if err != nil {
-			return err
-		}
-		layers = append(layers, fetchplan.Layer{Digest: d.Digest, Size: d.Size, Blob: p})
+	parts, err := im.openLayers()
+	if err != nil {
+		return err
+	}
+	layers := make([]fetchplan.Layer, len(parts))
+	for i, d := range im.layers {
+		layers[i] = fetchplan.Layer{Digest: d.Digest, Size: d.Size, Blob: parts[i]}
 	}
 	plan, _, err := fetchplan.Map(ctx, layers, recorded)
 	if err != nil {

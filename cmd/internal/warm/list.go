@@ -19,13 +19,9 @@ func (im *image) fetchList(ctx context.Context, text []byte) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", errInvalid, err)
 	}
-	var layers []blob.ReaderAt
-	for _, d := range im.layers {
-		p, err := im.open(d)
-		if err != nil {
-			return err
-		}
-		layers = append(layers, p)
+	layers, err := im.openLayers()
+	if err != nil {
+		return err
 	}
 	dev, err := backstore.Open(ctx, layers)
 	if err != nil {
