@@ -1,0 +1,72 @@
+package load
+
+import (
+	"context"
+	"time"
+)
+
+// Registry is one that requests go to.
+type Registry struct {
+	Base string `json:"base"` // "http://host:port"
+	Auth Auth   `json:"auth,omitzero"`
+	CA   string `json:"ca,omitempty"` // PEM of further roots
+	// Insecure takes any certificate.
+	Insecure bool `json:"insecure,omitempty"`
+}
+
+// Auth is how requests to a registry are authorised. Without a user name it is
+// anonymous: a token is asked for where the registry wants one. With one it is
+// basic, or a token for the user, as the registry wants. It does not print its
+// password.
+type Auth struct {
+	Username string `json:"username,omitempty"`
+	Password Secret `json:"password,omitempty"`
+	// Token is a bearer token that is sent as it is.
+	Token Secret `json:"token,omitempty"`
+}
+
+// Secret is a text that is not printed.
+type Secret string
+
+func (Secret) String() string   { return "..." }
+func (Secret) GoString() string { return "..." }
+
+// Config says how requests are sent. It has a JSON form, in which the master sends it.
+type Config struct {
+	Registries []Registry `json:"registries"`
+	// Closed sends a request when an earlier one is done, not when it is due.
+	Closed bool `json:"closed,omitempty"`
+	// Threads is how many requests are under way in a closed loop. Default 1.
+	Threads int `json:"threads,omitempty"`
+	// MaxInFlight bounds the requests under way in an open loop. What is due beyond
+	// it waits, which its latency shows and Stats.Saturated says. Default 4096.
+	MaxInFlight int `json:"maxInFlight,omitempty"`
+	// Timeout is how long a request may make no progress. Default 1 minute.
+	Timeout time.Duration `json:"timeout,omitempty"`
+	// Seed decides the content that is pushed.
+	Seed uint64 `json:"seed,omitempty"`
+	// Unchecked does not compare digests.
+	Unchecked bool `json:"unchecked,omitempty"`
+	// Compressible pushes zeros as the original did.
+	Compressible bool `json:"compressible,omitempty"`
+}
+
+// Stats says how well the generator did.
+type Stats struct {
+	Sent        uint64        `json:"sent"`
+	MaxInFlight int           `json:"maxInFlight"` // at one time
+	Capped      uint64        `json:"capped"`      // requests that waited for Config.MaxInFlight
+	LagP99      time.Duration `json:"lagP99"`      // from when a request was due to when it was sent
+	LagMax      time.Duration `json:"lagMax"`
+	// Saturated has the reasons why the figures may be the generator's and not the
+	// registry's; it is empty when there are none.
+	Saturated []string `json:"saturated,omitempty"`
+}
+
+// Runner sends items. *Engine is one; a master with its clients is another.
+type Runner interface {
+	// Run sends the items of src and calls sink for each, one call at a time, in the
+	// order in which they end. It returns when all have ended. When ctx ends, what
+	// is under way is aborted and told to sink as such.
+	Run(ctx context.Context, src Source, sink func(Result)) (Stats, error)
+}
