@@ -1,4 +1,7 @@
-package cacheconfig
+// Package yamlfile reads and prints configuration files: YAML into structs whose
+// fields have yaml and comment tags. A key that is not known is an error that names
+// its line, so that a misspelt limit is not silently without effect.
+package yamlfile
 
 import (
 	"bytes"
@@ -11,31 +14,33 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Parse reads text over the defaults. Errors name lines, and keys in full.
-func Parse(text []byte) (Cache, error) {
-	c := Default()
+// Parse reads text into c, a pointer to a struct that has the defaults. Errors name
+// lines, and keys in full.
+func Parse(text []byte, c any) error {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var root yaml.Node
 	switch err := d.Decode(&root); {
 	case errors.Is(err, io.EOF):
-		return c, nil // nothing but comments
+		return nil // nothing but comments
 	case err != nil:
-		return Cache{}, plain(err)
+		return plain(err)
 	}
 	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		if err == nil {
 			err = errDocuments
 		}
-		return Cache{}, plain(err)
+		return plain(err)
 	}
-	if err := errors.Join(unknown(&root, reflect.TypeFor[Cache](), "")...); err != nil {
-		return Cache{}, err
+	if err := errors.Join(unknown(&root, reflect.TypeOf(c).Elem(), "")...); err != nil {
+		return err
 	}
-	if err := root.Decode(&c); err != nil {
-		return Cache{}, plain(err)
+	if err := root.Decode(c); err != nil {
+		return plain(err)
 	}
-	return c, nil
+	return nil
 }
+
+var errDocuments = errors.New("there is more than one document")
 
 // plain takes the name of the library off its errors.
 func plain(err error) error {
