@@ -37,7 +37,7 @@ func New(cfg Config) (*Engine, error) {
 	if err != nil {
 		return nil, err
 	}
-	made := content.Maker{Seed: cfg.Seed, Zero: cfg.Compressible}
+	made := content.New(cfg.Seed, cfg.Compressible)
 	return &Engine{cfg: cfg, client: client, do: performer{
 		client: client, unchecked: cfg.Unchecked,
 		body: func(uri string, size int64) io.Reader { return made.Body(uri, size) },
