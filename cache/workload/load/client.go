@@ -72,7 +72,7 @@ type exchange struct {
 	e      *endpoint
 	w      *watch
 	client string
-	scope  string
+	scope  func() string // that a token has to have
 	began  time.Time
 	first  time.Duration // from began to the head of the last answer
 }

@@ -124,7 +124,7 @@ func (c *Client) with(ctx context.Context, o Object, scope string, act func(cont
 	}
 	ctx, w := watchOver(ctx, c.timeout)
 	defer w.end()
-	x := &exchange{c: c, e: c.endpoints[o.Registry], w: w, client: o.Client, scope: scope}
+	x := &exchange{c: c, e: c.endpoints[o.Registry], w: w, client: o.Client, scope: func() string { return scope }}
 	a, err := act(ctx, x)
 	if err != nil {
 		return a, failure(ctx, err)

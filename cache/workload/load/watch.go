@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -13,22 +14,34 @@ var errIdle = errors.New("no progress within the timeout")
 
 // watch ends the context of a request that makes no progress.
 type watch struct {
-	timer   *time.Timer
 	timeout time.Duration
 	cancel  context.CancelCauseFunc
+	began   time.Time
+	moved   atomic.Int64 // nanoseconds from began to the last progress
+	timer   *time.Timer
 }
 
 // watchOver returns a context that ends when touch was not called for the timeout.
 // End must be called.
 func watchOver(ctx context.Context, timeout time.Duration) (context.Context, *watch) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watch{timeout: timeout, cancel: cancel}
-	w.timer = time.AfterFunc(timeout, w.expire)
+	w := &watch{timeout: timeout, cancel: cancel, began: time.Now()}
+	w.timer = time.AfterFunc(timeout, w.look)
 	return ctx, w
 }
 
-func (w *watch) expire() { w.cancel(errIdle) }
-func (w *watch) touch()  { w.timer.Reset(w.timeout) }
+// look ends the context, or comes again when the timeout after the last progress is
+// over: to set the timer at each progress would cost more than to look once too often.
+func (w *watch) look() {
+	idle := time.Since(w.began) - time.Duration(w.moved.Load())
+	if idle >= w.timeout {
+		w.cancel(errIdle)
+		return
+	}
+	w.timer.Reset(w.timeout - idle)
+}
+
+func (w *watch) touch() { w.moved.Store(int64(time.Since(w.began))) }
 
 func (w *watch) end() {
 	w.timer.Stop()
