@@ -14,14 +14,18 @@ type geometry struct {
 	digits  int
 }
 
+func (g geometry) String() string {
+	return fmt.Sprintf("%d digits up to %d", g.digits, g.highest)
+}
+
 var (
 	// times are microseconds up to an hour: within 0.1 %.
 	times = geometry{3600e6, 3}
 	// sizes are bytes up to 1 TiB: within 0.1 %.
 	sizes = geometry{1 << 40, 3}
-	// slices are times within a slice of the run, of which there may be hundreds:
+	// sliceTimes are those within a slice of the run, of which there may be hundreds:
 	// within 1 %.
-	slices = geometry{3600e6, 2}
+	sliceTimes = geometry{3600e6, 2}
 )
 
 // Histogram is an HDR histogram (hdrhistogram.org), with the exact sum and extremes
@@ -30,19 +34,19 @@ var (
 type Histogram struct {
 	geometry
 	h        *hdrhistogram.Histogram // nil while empty: most groups see few results
-	sum      float64
+	sum      int64
 	min, max int64
 }
 
 func newHistogram(g geometry) *Histogram { return &Histogram{geometry: g} }
 
 func (h *Histogram) record(v int64) {
+	v = max(v, 0)
 	if h.h == nil {
 		h.h = hdrhistogram.New(1, h.highest, h.digits)
 		h.min = v
 	}
-	v = max(v, 0)
-	h.sum += float64(v)
+	h.sum += v
 	h.min, h.max = min(h.min, v), max(h.max, v)
 	_ = h.h.RecordValue(min(v, h.highest)) // within its range
 }
@@ -76,7 +80,7 @@ func (h *Histogram) Mean() float64 {
 	if h.Count() == 0 {
 		return 0
 	}
-	return h.sum / float64(h.Count())
+	return float64(h.sum) / float64(h.Count())
 }
 
 // Quantile returns the value that the share q of all values do not exceed, as exactly
@@ -103,23 +107,28 @@ func (h *Histogram) Share(v int64) float64 {
 	return float64(n) / float64(h.Count())
 }
 
-// merge adds the values of o. The error says that it is of another geometry.
-func (h *Histogram) merge(o *Histogram) error {
+// merge adds the values of o, which is of the same geometry.
+func (h *Histogram) merge(o *Histogram) {
 	if o.Count() == 0 {
-		return nil
-	}
-	if h.geometry != o.geometry {
-		return fmt.Errorf("merging histograms: up to %d to %d digits and up to %d to %d digits", h.highest, h.digits, o.highest, o.digits)
+		return
 	}
 	if h.Count() == 0 {
 		*h = *o.clone()
-		return nil
+		return
 	}
-	if dropped := h.h.Merge(o.h); dropped != 0 {
-		return fmt.Errorf("merging histograms: %d values do not fit", dropped)
-	}
+	h.h.Merge(o.h)
 	h.sum += o.sum
 	h.min, h.max = min(h.min, o.min), max(h.max, o.max)
+}
+
+// fits checks that h, which was read, is of geometry g, and makes it so if it is empty.
+func (h *Histogram) fits(g geometry) error {
+	if h.Count() == 0 {
+		h.geometry = g
+	}
+	if h.geometry != g {
+		return fmt.Errorf("histogram of %s, want %s", h.geometry, g)
+	}
 	return nil
 }
 
@@ -135,7 +144,7 @@ func (h *Histogram) clone() *Histogram {
 // not read back.
 type histogramJSON struct {
 	Count int64   `json:"count"`
-	Sum   float64 `json:"sum"`
+	Sum   int64   `json:"sum"`
 	Min   int64   `json:"min"`
 	Mean  float64 `json:"mean"`
 	P50   int64   `json:"p50"`

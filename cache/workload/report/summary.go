@@ -14,7 +14,7 @@ type Summary struct {
 	Settings   []Setting `json:"settings,omitempty"` // how the run was made, for people
 	Notes      []string  `json:"notes,omitempty"`    // what a reader has to know, such as what was left out
 	Registries []string  `json:"registries,omitempty"`
-	Runs       int       `json:"runs"` // that were merged
+	Runs       int       `json:"runs"` // that follow each other; 1 but for those that were merged
 
 	Start   time.Time     `json:"start"`   // of the first request; of the first run, where there are several
 	Elapsed time.Duration `json:"elapsed"` // ns; from the start to the end of the last answer, summed over runs that follow each other
@@ -40,11 +40,13 @@ type Key struct {
 	Kind     string `json:"kind"` // trace.Kind in words
 	Op       string `json:"op"`   // load.Op
 	Ranged   bool   `json:"ranged,omitempty"`
-	Status   string `json:"status"`             // "2xx", "none" where there was no answer
-	Registry string `json:"registry"`           // its base
-	Outcome  string `json:"outcome,omitempty"`  // what a cache said of itself
-	Failed   bool   `json:"failed,omitempty"`   // whatever the status: a body may have been wrong
-	Complete bool   `json:"complete,omitempty"` // the registry ended it: not aborted or lost
+	Status   string `json:"status"`            // "2xx", "none" where there was no answer
+	Registry string `json:"registry"`          // its base
+	Outcome  string `json:"outcome,omitempty"` // what a cache said of itself
+	Failed   bool   `json:"failed,omitempty"`  // whatever the status: a body may have been wrong
+	// Cut says that the run ended it, not the registry: it was aborted, or its client
+	// was lost. Its times say nothing about the registry.
+	Cut bool `json:"cut,omitempty"`
 }
 
 // Group is requests that ended alike.
