@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/reprise-containers/reprise/cache/workload/load"
 	"github.com/reprise-containers/reprise/cache/workload/report"
@@ -68,11 +69,11 @@ func TestHostile(t *testing.T) {
 	r := report.New(bases)
 	for i := range 10_000 {
 		r.Add(load.Result{
-			Op: load.Get, Kind: trace.Kind(i), Registry: i - 5000, Status: i - 20, Outcome: fmt.Sprint("outcome", i),
+			Op: load.Get, Kind: trace.Kind(i), Registry: i - 5000, Status: i - 20, Outcome: fmt.Sprint("out\ncome\xff", i),
 			Intended: start, Sent: start, Service: -time.Second, Latency: 1 << 62, Bytes: -int64(i),
 		})
 		r.Add(load.Result{
-			Kind: trace.Blob, Status: i, Cause: load.CauseStatus, Err: strings.Repeat("long", i%1000), Bytes: 1 << 62,
+			Kind: trace.Blob, Status: i, Cause: load.CauseStatus, Err: strings.Repeat("é\n", i%1000), Bytes: 1 << 62,
 			Intended: start.Add(time.Duration(i*i) * time.Hour), Sent: start.Add(-time.Duration(i) * time.Hour),
 		})
 	}
@@ -86,6 +87,9 @@ func TestHostile(t *testing.T) {
 	for _, f := range s.Failures {
 		if len(f.Example) > 300 {
 			t.Fatalf("an example of %d bytes", len(f.Example))
+		}
+		if !utf8.ValidString(f.Example) || strings.Contains(f.Example, "\n") {
+			t.Fatalf("example %q", f.Example)
 		}
 	}
 	if n := len(s.Series.Slices); n > 600 {

@@ -3,7 +3,9 @@ package report
 import (
 	"cmp"
 	"slices"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/reprise-containers/reprise/cache/workload/load"
 )
@@ -13,6 +15,7 @@ const (
 	maxOutcomes = 16
 	maxFailures = 256
 	maxExample  = 300 // bytes
+	maxOutcome  = 32  // bytes
 )
 
 // tally is a summary that grows.
@@ -96,17 +99,27 @@ func (t *tally) group(k Key) *Group {
 	return g
 }
 
-// outcome returns name, or "other" where there are too many already.
+// outcome returns name as text, or "other" where there are too many already.
 func (t *tally) outcome(name string) string {
-	known, ok := t.outcomes[name]
-	if !ok {
-		known = name
-		if len(t.outcomes) >= maxOutcomes {
-			return "other"
-		}
-		t.outcomes[name] = name
+	if known, ok := t.outcomes[name]; ok {
+		return known
 	}
-	return known
+	if len(t.outcomes) >= maxOutcomes {
+		return "other"
+	}
+	t.outcomes[name] = clean(name, maxOutcome)
+	return t.outcomes[name]
+}
+
+// clean returns at most n bytes of s, which others wrote, as text on one line.
+func clean(s string, n int) string {
+	s = strings.ToValidUTF8(s[:min(len(s), n)], "?")
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }
 
 // size returns the histogram for sizes like those of k. Those of ranges are not the
@@ -141,7 +154,7 @@ func (t *tally) failure(k failureKey, n int64, text string) {
 		t.failures[k] = f
 	}
 	f.Count += n
-	text = text[:min(len(text), maxExample)]
+	text = clean(text, maxExample)
 	if f.Example == "" || text != "" && text < f.Example {
 		f.Example = text
 	}

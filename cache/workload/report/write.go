@@ -11,8 +11,6 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode/utf8"
-
-	"github.com/docker/go-units"
 )
 
 // quantiles are those that tables have.
@@ -54,7 +52,8 @@ func (s *Summary) writeTimes(b *bytes.Buffer) {
 		return
 	}
 	b.WriteString("\nLatency is from when a request was due to its last byte, service from when it was sent.\n")
-	t := tabwriter.NewWriter(b, 0, 0, 2, ' ', tabwriter.AlignRight)
+	var table bytes.Buffer
+	t := tabwriter.NewWriter(&table, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprint(t, "\trequests\tbytes\tlatency p50\tp90\tp99\tp99.9\tmax\tservice p50\tp90\tp99\tp99.9\tmax\t\n")
 	// Names are to the left, which a tabwriter does not do beside numbers to the right.
 	parts := [][]Group{append([]Group{s.Ended()}, s.Kinds()...)}
@@ -76,11 +75,14 @@ func (s *Summary) writeTimes(b *bytes.Buffer) {
 		}
 	}
 	_ = t.Flush() // a buffer takes everything
+	for line := range strings.Lines(table.String()) {
+		fmt.Fprintln(b, strings.TrimRight(line, " \n"))
+	}
 }
 
 // writeTimes writes a line of the table, its name as wide as said.
 func (g Group) writeTimes(w io.Writer, wide int) {
-	fmt.Fprintf(w, "%-*s\t%d\t%s\t", wide, g.Kind, g.Count, Bytes(float64(g.Bytes)))
+	fmt.Fprintf(w, "%-*s\t%d\t%s\t", wide, g.Kind, g.Count, Bytes(g.Bytes))
 	for _, h := range []*Histogram{g.Latency, g.Service} {
 		for _, q := range quantiles {
 			fmt.Fprintf(w, "%s\t", Time(h.Quantile(q)))
@@ -128,7 +130,16 @@ func (s *Summary) writeSender(b *bytes.Buffer) {
 }
 
 // Bytes writes a number of bytes with three digits, as "1.23 MiB".
-func Bytes(n float64) string { return units.CustomSize("%.3g %s", n, 1024, binary) }
+func Bytes(n int64) string {
+	if n < 1000 {
+		return fmt.Sprintf("%d B", n)
+	}
+	v, unit := float64(n), 0
+	for v >= 999.5 && unit+1 < len(binary) {
+		v, unit = v/1024, unit+1
+	}
+	return digits(v) + " " + binary[unit]
+}
 
 var binary = []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
 

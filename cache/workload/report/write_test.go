@@ -140,6 +140,17 @@ func TestTime(t *testing.T) {
 	}
 }
 
+func TestBytes(t *testing.T) {
+	for n, want := range map[int64]string{
+		0: "0 B", 999: "999 B", 1000: "0.98 KiB", 1024: "1.00 KiB", 1 << 20: "1.00 MiB", 999 << 20: "999 MiB", 1000 << 20: "0.98 GiB",
+		1 << 62: "4.00 EiB",
+	} {
+		if got := report.Bytes(n); got != want {
+			t.Errorf("%d is %q, want %q", n, got, want)
+		}
+	}
+}
+
 var errFull = errors.New("disk is full")
 
 type full struct{}
