@@ -2,6 +2,7 @@ package load
 
 import (
 	"context"
+	"errors"
 	"time"
 )
 
@@ -12,6 +13,9 @@ type Registry struct {
 	CA   string `json:"ca,omitempty"` // PEM of further roots
 	// Insecure takes any certificate.
 	Insecure bool `json:"insecure,omitempty"`
+	// Clients has how the requests of a client of the trace are authorised, where it
+	// is not by Auth.
+	Clients map[string]Auth `json:"clients,omitempty"`
 }
 
 // Auth is how requests to a registry are authorised. Without a user name it is
@@ -36,11 +40,17 @@ type Config struct {
 	Registries []Registry `json:"registries"`
 	// Closed sends a request when an earlier one is done, not when it is due.
 	Closed bool `json:"closed,omitempty"`
+	// Paced is of a closed loop: a request is not sent before it is due. A slow answer
+	// delays those behind it, and their latency does not say so: it is what the original
+	// did, for comparison.
+	Paced bool `json:"paced,omitempty"`
 	// Threads is how many requests are under way in a closed loop. Default 1.
 	Threads int `json:"threads,omitempty"`
 	// MaxInFlight bounds the requests under way in an open loop. What is due beyond
 	// it waits, which its latency shows and Stats.Saturated says. Default 4096.
 	MaxInFlight int `json:"maxInFlight,omitempty"`
+	// Start is when the run starts, from which items are due. Zero: when Run is called.
+	Start time.Time `json:"start,omitzero"`
 	// Timeout is how long a request may make no progress. Default 1 minute.
 	Timeout time.Duration `json:"timeout,omitempty"`
 	// Seed decides the content that is pushed.
@@ -54,10 +64,14 @@ type Config struct {
 // Stats says how well the generator did.
 type Stats struct {
 	Sent        uint64        `json:"sent"`
+	Ended       uint64        `json:"ended"`
+	InFlight    int           `json:"inFlight"`
 	MaxInFlight int           `json:"maxInFlight"` // at one time
 	Capped      uint64        `json:"capped"`      // requests that waited for Config.MaxInFlight
 	LagP99      time.Duration `json:"lagP99"`      // from when a request was due to when it was sent
 	LagMax      time.Duration `json:"lagMax"`
+	Tokens      uint64        `json:"tokens,omitempty"`  // that were asked for
+	Renewed     uint64        `json:"renewed,omitempty"` // of those, because a registry took one no longer
 	// Saturated has the reasons why the figures may be the generator's and not the
 	// registry's; it is empty when there are none.
 	Saturated []string `json:"saturated,omitempty"`
@@ -70,3 +84,22 @@ type Runner interface {
 	// is under way is aborted and told to sink as such.
 	Run(ctx context.Context, src Source, sink func(Result)) (Stats, error)
 }
+
+// Engine sends items from this process. It is made by New.
+type Engine struct{}
+
+var _ Runner = (*Engine)(nil)
+
+// New returns an engine that sends to the registries of cfg.
+func New(cfg Config) (*Engine, error) { return &Engine{}, nil }
+
+// Run implements Runner. It is called once.
+func (e *Engine) Run(ctx context.Context, src Source, sink func(Result)) (Stats, error) {
+	return Stats{}, errors.ErrUnsupported
+}
+
+// Stats returns how the run goes. It may be called while it does.
+func (e *Engine) Stats() Stats { return Stats{} }
+
+// Close closes the connections that are idle.
+func (e *Engine) Close() {}

@@ -42,6 +42,7 @@ type Item struct {
 	Off      int64         `json:"off,omitempty"`      // of a range read
 	Len      int64         `json:"len,omitempty"`      // of a range read; 0: the whole
 	Client   string        `json:"client,omitempty"`   // who asked in the trace
+	Absent   bool          `json:"absent,omitempty"`   // 404 is the right answer, as it was in the trace
 }
 
 // Source is a stream of items in the order in which they are due.
@@ -63,6 +64,7 @@ type Result struct {
 	Bytes    int64         `json:"bytes"`            // of the body, received or sent
 	Intended time.Time     `json:"intended"`         // when it was due; in a closed loop, when it was sent
 	Sent     time.Time     `json:"sent"`
+	Late     time.Duration `json:"late,omitempty"`    // from when it was due to Sent, also in a closed loop that is paced
 	First    time.Duration `json:"first"`             // from Sent to the head of the answer
 	Service  time.Duration `json:"service"`           // from Sent to the last byte
 	Latency  time.Duration `json:"latency"`           // from Intended to the last byte
