@@ -47,7 +47,7 @@ func (t *Totals) add(x load.Result) {
 		t.Misses++
 	}
 	if !x.Sent.IsZero() {
-		t.Lag = x.Sent.Sub(x.Intended)
+		t.Lag = x.Late
 	}
 	if x.Intended.After(t.Due) {
 		t.Due = x.Intended

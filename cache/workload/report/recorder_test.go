@@ -41,7 +41,7 @@ func TestParallel(t *testing.T) {
 }
 
 func TestTotals(t *testing.T) {
-	ok := load.Result{Intended: start, Sent: start.Add(time.Millisecond), Bytes: 10, Outcome: "hit"}
+	ok := load.Result{Intended: start, Sent: start.Add(time.Millisecond), Late: time.Millisecond, Bytes: 10, Outcome: "hit"}
 	stale, miss, passed, failed, lost := ok, ok, ok, ok, ok
 	stale.Outcome, miss.Outcome, passed.Outcome = "stale", "partial", "passed"
 	failed.Cause = load.CauseStatus
@@ -56,7 +56,7 @@ func TestTotals(t *testing.T) {
 // TestOnTime: a failure is never on time, and neither is what is sent late.
 func TestOnTime(t *testing.T) {
 	at := func(lag time.Duration, c load.Cause) load.Result {
-		return load.Result{Intended: start, Sent: start.Add(lag), Cause: c}
+		return load.Result{Intended: start, Sent: start.Add(lag), Late: lag, Cause: c}
 	}
 	s := record(at(0, ""), at(report.OnTime, ""), at(report.OnTime+1, ""), at(0, load.CauseCut)).Snapshot()
 	if s.OnTime != 2 {

@@ -32,6 +32,7 @@ func results(seed uint64, n int, from time.Time) []load.Result {
 			Outcome:  []string{"hit", "miss", ""}[r.IntN(3)],
 		}
 		x.Sent = x.Intended.Add(time.Duration(r.ExpFloat64() * 4e6))
+		x.Late = x.Sent.Sub(x.Intended)
 		x.Service = time.Duration(r.ExpFloat64() * 30e6)
 		x.Latency = x.Sent.Sub(x.Intended) + x.Service
 		x.Ranged = x.Kind == trace.Blob && r.IntN(8) == 0

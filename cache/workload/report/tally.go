@@ -61,9 +61,8 @@ func (t *tally) add(r load.Result) {
 	if sent {
 		g.Service.record(micros(r.Service))
 		g.Latency.record(micros(r.Latency))
-		lag := r.Sent.Sub(r.Intended)
-		t.lag.record(micros(lag))
-		if !k.Failed && lag <= OnTime {
+		t.lag.record(micros(r.Late))
+		if !k.Failed && r.Late <= OnTime {
 			t.onTime++
 		}
 		t.extend(r.Sent, r.Sent.Add(r.Service))
@@ -236,6 +235,10 @@ func (t *tally) absorb(s *Summary) {
 // worse returns the stats of two senders as if they were one.
 func worse(a, b load.Stats) load.Stats {
 	a.Sent += b.Sent
+	a.Ended += b.Ended
+	a.InFlight += b.InFlight
+	a.Tokens += b.Tokens
+	a.Renewed += b.Renewed
 	a.MaxInFlight += b.MaxInFlight
 	a.Capped += b.Capped
 	a.LagP99 = max(a.LagP99, b.LagP99)

@@ -26,8 +26,8 @@ func small() *report.Summary {
 	const ms = time.Millisecond
 	r := record(
 		load.Result{Op: load.Get, Kind: trace.Blob, Status: 200, Outcome: "hit", Bytes: 3000, Intended: at(0), Sent: at(0), Service: 10 * ms, Latency: 10 * ms},
-		load.Result{Op: load.Get, Kind: trace.Blob, Status: 200, Outcome: "miss", Bytes: 1000, Registry: 1, Intended: at(100), Sent: at(150), Service: 20 * ms, Latency: 70 * ms},
-		load.Result{Op: load.Get, Kind: trace.Blob, Status: 206, Ranged: true, Outcome: "hit", Bytes: 500, Intended: at(200), Sent: at(201), Service: 3 * ms, Latency: 4 * ms},
+		load.Result{Op: load.Get, Kind: trace.Blob, Status: 200, Outcome: "miss", Bytes: 1000, Registry: 1, Intended: at(100), Sent: at(150), Late: 50 * ms, Service: 20 * ms, Latency: 70 * ms},
+		load.Result{Op: load.Get, Kind: trace.Blob, Status: 206, Ranged: true, Outcome: "hit", Bytes: 500, Intended: at(200), Sent: at(201), Late: ms, Service: 3 * ms, Latency: 4 * ms},
 		load.Result{Op: load.Head, Kind: trace.Manifest, Status: 200, Intended: at(300), Sent: at(300), Service: ms / 2, Latency: ms / 2},
 		load.Result{Op: load.Get, Kind: trace.Ping, Status: 200, Bytes: 2, Intended: at(400), Sent: at(400), Service: ms / 4, Latency: ms / 4},
 		load.Result{Op: load.Push, Kind: trace.Upload, Status: 500, Bytes: 100, Intended: at(500), Sent: at(500), Service: 1500 * ms, Latency: 1500 * ms, Cause: load.CauseStatus, Err: "500 Internal Server Error"},

@@ -98,9 +98,8 @@ func (m *Replay) Observe(r load.Result) {
 	if r.Sent.IsZero() {
 		return
 	}
-	lag := r.Sent.Sub(r.Intended)
-	m.lag.Observe(lag.Seconds())
-	if r.Cause == load.CauseNone && lag <= report.OnTime {
+	m.lag.Observe(r.Late.Seconds())
+	if r.Cause == load.CauseNone && r.Late <= report.OnTime {
 		m.onTime.Inc()
 	}
 	if r.Cause != load.CauseAborted && r.Cause != load.CauseLost {

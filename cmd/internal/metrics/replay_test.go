@@ -25,11 +25,11 @@ func TestReplay(t *testing.T) {
 	m := metrics.NewReplay([]string{"http://a", "http://b"})
 	at := time.Now()
 	hit := load.Result{
-		Op: load.Get, Kind: trace.Blob, Status: 200, Outcome: "hit", Bytes: 10, Intended: at, Sent: at.Add(time.Millisecond),
+		Op: load.Get, Kind: trace.Blob, Status: 200, Outcome: "hit", Bytes: 10, Intended: at, Sent: at.Add(time.Millisecond), Late: time.Millisecond,
 		Service: 2 * time.Millisecond, Latency: 3 * time.Millisecond,
 	}
 	late, refused, lost := hit, hit, hit
-	late.Registry, late.Sent = 1, at.Add(time.Second)
+	late.Registry, late.Sent, late.Late = 1, at.Add(time.Second), time.Second
 	refused.Kind, refused.Status, refused.Cause, refused.Outcome = trace.Manifest, 404, load.CauseStatus, ""
 	lost.Sent, lost.Status, lost.Cause, lost.Outcome, lost.Bytes = time.Time{}, 0, load.CauseLost, "", 0
 	var wg sync.WaitGroup
