@@ -11,7 +11,10 @@
 // reads it in one go.
 package policy
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Policy orders the entries of a cache by how soon they should go. It is not
 // safe for parallel use.
@@ -41,16 +44,25 @@ type Policy[K comparable] interface {
 // Names of the policies New knows.
 const (
 	NameLRU    = "lru"
+	NameFIFO   = "fifo"
+	NameSIEVE  = "sieve"
 	NameS3FIFO = "s3fifo"
 )
+
+// Names returns the names of all policies, the simplest first.
+func Names() []string { return []string{NameLRU, NameFIFO, NameSIEVE, NameS3FIFO} }
 
 // New returns an empty policy of the given name.
 func New[K comparable](name string) (Policy[K], error) {
 	switch name {
 	case NameLRU:
 		return NewLRU[K](), nil
+	case NameFIFO:
+		return NewFIFO[K](), nil
+	case NameSIEVE:
+		return NewSIEVE[K](), nil
 	case NameS3FIFO:
 		return NewS3FIFO[K](), nil
 	}
-	return nil, fmt.Errorf("unknown eviction policy %q: use %q or %q", name, NameLRU, NameS3FIFO)
+	return nil, fmt.Errorf("unknown eviction policy %q: use one of %s", name, strings.Join(Names(), ", "))
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/reprise-containers/reprise/cache/policy"
 )
 
-var names = []string{policy.NameLRU, policy.NameS3FIFO}
+var names = policy.Names()
 
 func newPolicy(t testing.TB, name string) policy.Policy[int] {
 	t.Helper()
@@ -19,7 +19,7 @@ func newPolicy(t testing.TB, name string) policy.Policy[int] {
 }
 
 func TestUnknownName(t *testing.T) {
-	if _, err := policy.New[int]("fifo"); err == nil {
+	if _, err := policy.New[int]("mru"); err == nil {
 		t.Error("an unknown policy was made")
 	}
 }

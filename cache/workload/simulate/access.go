@@ -1,0 +1,188 @@
+package simulate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"io"
+	"time"
+
+	"github.com/reprise-containers/reprise/cache/workload/trace"
+)
+
+// Access is one request for an object.
+type Access struct {
+	Time int64  // nanoseconds since the first request
+	ID   uint32 // of the object, from 0, in the order in which they first came
+	Node uint32 // who asked, from 0
+}
+
+// Identity says which requests are for one object.
+type Identity string
+
+// Identities.
+const (
+	// ByURI takes what has the same URI for one object.
+	ByURI Identity = "uri"
+	// ByBlob takes what has the same last element of its URI for one object, in
+	// whatever repository: so does a cache that addresses by content.
+	ByBlob Identity = "blob"
+)
+
+// Scope says what of a trace is simulated.
+type Scope struct {
+	// Kinds that count; none: blobs and manifests.
+	Kinds []trace.Kind
+	Key   Identity // default ByBlob
+	// Unit gives every object the size 1. Otherwise a trace without sizes is an error.
+	Unit bool
+	// Writes counts PUTs as accesses, as the original does.
+	Writes bool
+}
+
+// Decoded is the accesses of a trace.
+type Decoded struct {
+	Accesses []Access
+	Sizes    []int64      // of objects, bytes: the largest that was seen
+	Kinds    []trace.Kind // of objects
+	Nodes    int
+	Unit     bool
+	Timed    bool // Access.Time counts
+}
+
+// Objects returns the number of distinct objects.
+func (d *Decoded) Objects() int { return len(d.Sizes) }
+
+// Bytes returns the size of all distinct objects together.
+func (d *Decoded) Bytes() (n int64) {
+	for _, s := range d.Sizes {
+		n += s
+	}
+	return n
+}
+
+// ErrNoSizes says that a trace has no sizes, and that Scope.Unit is for such.
+var ErrNoSizes = errors.New("the trace has no sizes: count objects (unit) instead of bytes")
+
+// Decode reads a trace to its end. Requests that were not answered with a success,
+// that are no GET, and those of other kinds are left out.
+func Decode(ctx context.Context, r trace.Reader, s Scope) (*Decoded, error) {
+	if len(s.Kinds) == 0 {
+		s.Kinds = []trace.Kind{trace.Blob, trace.Manifest}
+	}
+	dec := decoder{scope: s, d: &Decoded{Unit: s.Unit}, ids: make(map[uint64]uint32), nodes: make(map[uint64]uint32), seed: maphash.MakeSeed()}
+	for n := 0; ; n++ {
+		if n%4096 == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		x, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		if err == nil {
+			err = dec.add(x)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	if len(dec.d.Accesses) == 0 {
+		return nil, errors.New("simulating: the trace has no request that counts")
+	}
+	dec.d.Nodes = len(dec.nodes)
+	return dec.d, nil
+}
+
+// decoder numbers objects and nodes by a 64-bit hash of their names: of 10 million
+// names, two have the same with a probability of three in a million.
+type decoder struct {
+	scope Scope
+	d     *Decoded
+	ids   map[uint64]uint32
+	nodes map[uint64]uint32
+	seed  maphash.Seed
+}
+
+func (dec *decoder) counts(x trace.Request, kind trace.Kind) bool {
+	ok := x.Method == "GET" || dec.scope.Writes && x.Method == "PUT"
+	if x.Status != 0 && (x.Status < 200 || x.Status >= 400) {
+		return false
+	}
+	for _, k := range dec.scope.Kinds {
+		if k == kind {
+			return ok
+		}
+	}
+	return false
+}
+
+func (dec *decoder) add(x trace.Request) error {
+	t := trace.Parse(x.URI)
+	if !dec.counts(x, t.Kind) {
+		return nil
+	}
+	size := x.Size
+	if x.Len > 0 {
+		size = x.Off + x.Len
+	}
+	switch {
+	case dec.scope.Unit:
+		size = 1
+	case size < 0:
+		return fmt.Errorf("simulating %s: %w", x.URI, ErrNoSizes)
+	}
+	name := x.URI
+	if dec.scope.Key != ByURI {
+		name = t.Reference
+		if t.Kind == trace.Manifest { // a tag means something in its repository only
+			name = x.URI
+		}
+	}
+	id := dec.number(dec.ids, name)
+	if int(id) == len(dec.d.Sizes) {
+		dec.d.Sizes = append(dec.d.Sizes, 0)
+		dec.d.Kinds = append(dec.d.Kinds, t.Kind)
+	}
+	dec.d.Sizes[id] = max(dec.d.Sizes[id], size)
+	dec.d.Timed = dec.d.Timed || x.Delay > 0
+	dec.d.Accesses = append(dec.d.Accesses, Access{Time: int64(x.Delay), ID: id, Node: dec.number(dec.nodes, x.Client)})
+	return nil
+}
+
+func (dec *decoder) number(of map[uint64]uint32, name string) uint32 {
+	h := maphash.String(dec.seed, name)
+	id, ok := of[h]
+	if !ok {
+		id = uint32(len(of))
+		of[h] = id
+	}
+	return id
+}
+
+// Span returns the time from the first access to the last.
+func (d *Decoded) Span() time.Duration {
+	if len(d.Accesses) == 0 {
+		return 0
+	}
+	return time.Duration(d.Accesses[len(d.Accesses)-1].Time - d.Accesses[0].Time)
+}
+
+// Of returns the accesses to objects of a kind, with numbers of their own.
+func (d *Decoded) Of(kind trace.Kind) *Decoded {
+	out := &Decoded{Unit: d.Unit, Timed: d.Timed, Nodes: d.Nodes}
+	ids := make([]uint32, len(d.Sizes)) // plus one
+	for _, a := range d.Accesses {
+		if d.Kinds[a.ID] != kind {
+			continue
+		}
+		if ids[a.ID] == 0 {
+			out.Sizes = append(out.Sizes, d.Sizes[a.ID])
+			out.Kinds = append(out.Kinds, kind)
+			ids[a.ID] = uint32(len(out.Sizes))
+		}
+		a.ID = ids[a.ID] - 1
+		out.Accesses = append(out.Accesses, a)
+	}
+	return out
+}

@@ -1,0 +1,193 @@
+package simulate
+
+import (
+	"cmp"
+	"container/heap"
+	"context"
+	"math"
+	"slices"
+)
+
+// Belady is the name of the bound among policies: MIN (Belady 1966), which gives up
+// what will be asked for last, and lets what is asked for later than all it has go
+// by. With objects of one size nothing has more hits. With sizes it is a good guess
+// only; Cell.Bound is then a bound that holds.
+const Belady = "belady"
+
+// never is when an object is asked for next that is not asked for again.
+const never = math.MaxUint32
+
+// nextUses returns, for each access, when its object is asked for next.
+func nextUses(d *Decoded) []uint32 {
+	next := make([]uint32, len(d.Accesses))
+	at := make([]uint32, len(d.Sizes))
+	for i := range at {
+		at[i] = never
+	}
+	for i, a := range slices.Backward(d.Accesses) {
+		next[i] = at[a.ID]
+		at[a.ID] = uint32(i)
+	}
+	return next
+}
+
+// use is when an object is asked for next.
+type use struct {
+	next uint32
+	id   uint32
+}
+
+// farthest is a heap of uses, the last one on top. It may have uses that are over.
+type farthest []use
+
+func (f farthest) Len() int           { return len(f) }
+func (f farthest) Less(i, j int) bool { return f[i].next > f[j].next }
+func (f farthest) Swap(i, j int)      { f[i], f[j] = f[j], f[i] }
+func (f *farthest) Push(x any)        { *f = append(*f, x.(use)) }
+func (f *farthest) Pop() any {
+	last := len(*f) - 1
+	x := (*f)[last]
+	*f = (*f)[:last]
+	return x
+}
+
+// belady runs MIN over the trace.
+func belady(ctx context.Context, d *Decoded, cell *Cell) error {
+	next := nextUses(d)
+	b := oracle{d: d, capacity: cell.Capacity, current: make([]uint32, len(d.Sizes)), have: make([]bool, len(d.Sizes))}
+	c := newCounter(d, cell)
+	for i, a := range d.Accesses {
+		if i%(1<<16) == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		c.add(a, b.get(a.ID, next[i]))
+	}
+	c.end()
+	cell.Evicted, cell.TooLarge = b.evicted, b.tooLarge
+	if !d.Unit {
+		t := bound(d, next, cell.Capacity)
+		cell.Bound = &t
+	}
+	return nil
+}
+
+// oracle is a cache that knows the future.
+type oracle struct {
+	d        *Decoded
+	capacity int64
+	used     int64
+	n        int
+	current  []uint32 // the next use of what is there
+	have     []bool
+	uses     farthest
+	evicted  uint64
+	tooLarge uint64
+}
+
+func (b *oracle) get(id, next uint32) bool {
+	hit := b.have[id]
+	switch {
+	case hit && next == never:
+		b.drop(id) // which is as good as room
+	case hit:
+		b.note(id, next)
+	case b.d.Sizes[id] > b.capacity:
+		b.tooLarge++
+	case next != never && b.room(b.d.Sizes[id], next):
+		b.have[id] = true
+		b.n++
+		b.used += b.d.Sizes[id]
+		b.note(id, next)
+	}
+	return hit
+}
+
+func (b *oracle) note(id, next uint32) {
+	b.current[id] = next
+	heap.Push(&b.uses, use{next, id})
+	if len(b.uses) > 2*b.n+1024 {
+		b.uses = slices.DeleteFunc(b.uses, func(u use) bool { return !b.live(u) })
+		heap.Init(&b.uses)
+	}
+}
+
+func (b *oracle) live(u use) bool { return b.have[u.id] && b.current[u.id] == u.next }
+
+func (b *oracle) drop(id uint32) {
+	b.have[id] = false
+	b.n--
+	b.used -= b.d.Sizes[id]
+}
+
+// room makes room of a size by giving up what is asked for later than next. It
+// reports false, and gives up nothing, when that is not enough.
+func (b *oracle) room(size int64, next uint32) bool {
+	var popped []use
+	free := b.capacity - b.used
+	for free < size && len(b.uses) > 0 && b.uses[0].next > next {
+		u := heap.Pop(&b.uses).(use)
+		if b.live(u) {
+			free += b.d.Sizes[u.id]
+			popped = append(popped, u)
+		}
+	}
+	if free < size {
+		for _, u := range popped {
+			heap.Push(&b.uses, u)
+		}
+		return false
+	}
+	for _, u := range popped {
+		b.drop(u.id)
+		b.evicted++
+	}
+	return true
+}
+
+// bound returns what no cache of a capacity can exceed, in hits and, separately, in
+// hit bytes: PFOO-U (Berger, Beckmann, Harchol-Balter: Practical Bounds on Optimal
+// Caching with Variable Object Sizes, 2018). To have an object from one access to
+// the next costs its size times the accesses between; all accesses together can
+// spend the capacity times their number, and the cheapest hits come first.
+func bound(d *Decoded, next []uint32, capacity int64) Tally {
+	type hit struct {
+		cost float64
+		size int64
+	}
+	var hits []hit
+	var t Tally
+	for i, a := range d.Accesses {
+		size := d.Sizes[a.ID]
+		t.Requests++
+		t.Bytes += size
+		if next[i] != never && size <= capacity {
+			hits = append(hits, hit{float64(size) * float64(next[i]-uint32(i)), size})
+		}
+	}
+	budget := float64(capacity) * float64(len(d.Accesses))
+	slices.SortFunc(hits, func(a, b hit) int { return cmp.Compare(a.cost, b.cost) })
+	left := budget
+	for _, h := range hits {
+		if left < 0 { // the one that does not fit whole counts whole: this is a bound
+			break
+		}
+		left -= h.cost
+		t.Hits++
+	}
+	perByte := func(h hit) float64 {
+		if h.size == 0 {
+			return 0
+		}
+		return h.cost / float64(h.size)
+	}
+	slices.SortFunc(hits, func(a, b hit) int { return cmp.Compare(perByte(a), perByte(b)) })
+	left = budget
+	for _, h := range hits {
+		if left < 0 {
+			break
+		}
+		left -= h.cost
+		t.HitBytes += h.size
+	}
+	return t
+}

@@ -1,0 +1,80 @@
+package simulate
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// CurveConfig says which miss-ratio curves of LRU are made.
+type CurveConfig struct {
+	Exact bool
+	// Shards are the rates of samples, such as 0.01: SHARDS with a fixed rate.
+	Shards []float64
+	// Sample is the number of objects in a sample: SHARDS with a fixed size. 0: none.
+	Sample int
+	// Points is how many sizes a curve has. Default 100.
+	Points int
+}
+
+// Curve is the miss ratio of LRU at many sizes, from one pass over the trace.
+type Curve struct {
+	Name    string       `json:"name"`
+	Rate    float64      `json:"rate"` // of the sample; 1: all objects
+	Objects int          `json:"objects"`
+	Points  []CurvePoint `json:"points"`
+	// MeanError is the mean distance of the miss ratios to those of the exact curve,
+	// where there is one.
+	MeanError float64 `json:"meanError,omitempty"`
+}
+
+// CurvePoint is a point of a miss-ratio curve.
+type CurvePoint struct {
+	Capacity int64   `json:"capacity"` // bytes, or with Unit objects
+	Miss     float64 `json:"miss"`
+	ByteMiss float64 `json:"byteMiss"`
+}
+
+// curves adds the simulations of the curves to j.
+func curves(j *jobs, d *Decoded, cfg CurveConfig) []Curve {
+	if cfg.Points <= 0 {
+		cfg.Points = 100
+	}
+	var specs []stackConfig
+	if cfg.Exact {
+		specs = append(specs, stackConfig{name: "exact", rate: 1})
+	}
+	for _, rate := range cfg.Shards {
+		specs = append(specs, stackConfig{name: fmt.Sprintf("SHARDS %g", rate), rate: rate})
+	}
+	if cfg.Sample > 0 {
+		specs = append(specs, stackConfig{name: fmt.Sprintf("SHARDS of %d objects", cfg.Sample), rate: 1, objects: cfg.Sample})
+	}
+	out := make([]Curve, len(specs))
+	for i, s := range specs {
+		j.do(func(ctx context.Context) (err error) {
+			out[i], err = stack(ctx, d, s, cfg.Points)
+			return err
+		})
+	}
+	return out
+}
+
+// compare tells each curve how far it is from the exact one.
+func compare(curves []Curve) {
+	i := slices.IndexFunc(curves, func(c Curve) bool { return c.Rate == 1 && c.Name == "exact" })
+	if i < 0 {
+		return
+	}
+	for n := range curves {
+		if n == i || len(curves[n].Points) != len(curves[i].Points) {
+			continue
+		}
+		sum := 0.0
+		for p, x := range curves[n].Points {
+			sum += math.Abs(x.Miss - curves[i].Points[p].Miss)
+		}
+		curves[n].MeanError = sum / float64(len(curves[n].Points))
+	}
+}

@@ -1,0 +1,176 @@
+package simulate
+
+import (
+	"context"
+
+	"github.com/reprise-containers/reprise/cache/policy"
+)
+
+// Levels is a cache of two levels: what memory gives up goes to disk, and what is
+// asked for there goes back to memory and leaves the disk.
+type Levels struct {
+	Memory Size `json:"memory"`
+	Disk   Size `json:"disk"`
+	// Policy of both. Default lru.
+	Policy string `json:"policy,omitempty"`
+	// Direct is the size, in bytes, from which objects go past memory. 0: what is
+	// larger than memory.
+	Direct int64 `json:"direct,omitempty"`
+	// Warm leaves out of each level's counts what came before its first eviction, as
+	// the original does.
+	Warm bool `json:"warm,omitempty"`
+}
+
+// LevelCell is what a cache of two levels did.
+type LevelCell struct {
+	Levels
+	Memories   int64 `json:"memoryCapacity"`
+	Disks      int64 `json:"diskCapacity"`
+	MemoryHits Tally `json:"memoryHits"` // Requests are all, Hits those of memory
+	DiskHits   Tally `json:"diskHits"`   // Requests are those that memory did not have
+	All        Tally `json:"all"`        // Hits are those of both
+}
+
+// twoLevels is a cache of two levels.
+type twoLevels struct {
+	memory, disk *store
+	direct       int64
+}
+
+func newTwoLevels(l Levels, memory, disk int64, sizes []int64) (*twoLevels, error) {
+	name := l.Policy
+	if name == "" {
+		name = policy.NameLRU
+	}
+	t := &twoLevels{direct: memory + 1}
+	if l.Direct > 0 {
+		t.direct = min(l.Direct, memory)
+	}
+	var err error
+	if t.memory, err = newStore(name, memory, sizes); err != nil {
+		return nil, err
+	}
+	t.disk, err = newStore(name, disk, sizes)
+	t.memory.onEvict = func(id uint32) { t.disk.put(id) }
+	return t, err
+}
+
+// get reports which level has the object, and takes it in.
+func (t *twoLevels) get(id uint32) (inMemory, onDisk bool) {
+	if t.memory.have[id] {
+		return t.memory.get(id), false
+	}
+	if t.memory.sizes[id] >= t.direct {
+		return false, t.disk.get(id)
+	}
+	onDisk = t.disk.have[id]
+	if onDisk {
+		t.disk.remove(id)
+	}
+	t.memory.put(id)
+	return false, onDisk
+}
+
+// levels runs a cache of two levels over the trace.
+func levels(ctx context.Context, d *Decoded, l Levels) (LevelCell, error) {
+	cell := LevelCell{Levels: l}
+	var err error
+	if cell.Memories, err = l.Memory.of(d); err != nil {
+		return cell, err
+	}
+	if cell.Disks, err = l.Disk.of(d); err != nil {
+		return cell, err
+	}
+	t, err := newTwoLevels(l, cell.Memories, cell.Disks, d.Sizes)
+	if err != nil {
+		return cell, err
+	}
+	for i, a := range d.Accesses {
+		if i%(1<<16) == 0 && ctx.Err() != nil {
+			return cell, ctx.Err()
+		}
+		// What this access evicts is after it.
+		memoryWarm, diskWarm := !l.Warm || t.memory.evicted > 0, !l.Warm || t.disk.evicted > 0
+		inMemory, onDisk := t.get(a.ID)
+		size := d.Sizes[a.ID]
+		if memoryWarm {
+			cell.MemoryHits.add(size, inMemory)
+		}
+		if diskWarm {
+			if !inMemory {
+				cell.DiskHits.add(size, onDisk)
+			}
+			cell.All.add(size, inMemory || onDisk)
+		}
+	}
+	return cell, nil
+}
+
+// NodeCell is what caches on each node did, and what they left for the shared one.
+type NodeCell struct {
+	Policy   string `json:"policy"`
+	Size     Size   `json:"size"` // of each node's
+	Capacity int64  `json:"capacity"`
+	Nodes    int    `json:"nodes"`
+	All      Tally  `json:"all"`    // of the nodes' caches
+	Shared   []Cell `json:"shared"` // behind them
+}
+
+// perNode runs a cache for each node, and those of shared over what they miss.
+func perNode(ctx context.Context, d *Decoded, cell *NodeCell, shared []Cell) error {
+	missed := &Decoded{Sizes: d.Sizes, Kinds: d.Kinds, Nodes: d.Nodes, Unit: d.Unit, Timed: d.Timed}
+	nodes := make([]nodeStore, d.Nodes)
+	for i := range nodes {
+		p, err := policy.New[uint32](cell.Policy)
+		if err != nil {
+			return err
+		}
+		nodes[i] = nodeStore{policy: p, capacity: cell.Capacity, have: make(map[uint32]struct{})}
+	}
+	for i, a := range d.Accesses {
+		if i%(1<<16) == 0 && ctx.Err() != nil {
+			return ctx.Err()
+		}
+		hit := nodes[a.Node].get(a.ID, d.Sizes[a.ID])
+		cell.All.add(d.Sizes[a.ID], hit)
+		if !hit {
+			missed.Accesses = append(missed.Accesses, a)
+		}
+	}
+	cell.Nodes = d.Nodes
+	for _, s := range shared {
+		if err := one(ctx, missed, &s, GC{}); err != nil {
+			return err
+		}
+		s.Over = nil // its parts are not those of the trace
+		cell.Shared = append(cell.Shared, s)
+	}
+	return nil
+}
+
+// nodeStore is a store of few objects of many: one of thousands of nodes.
+type nodeStore struct {
+	policy   policy.Policy[uint32]
+	capacity int64
+	have     map[uint32]struct{}
+}
+
+func (s *nodeStore) get(id uint32, size int64) bool {
+	if _, ok := s.have[id]; ok {
+		s.policy.Touch(id, size)
+		return true
+	}
+	if size > s.capacity {
+		return false
+	}
+	for s.policy.Bytes()+size > s.capacity {
+		v, _, ok := s.policy.Victim()
+		if !ok {
+			break
+		}
+		delete(s.have, v)
+	}
+	s.have[id] = struct{}{}
+	s.policy.Add(id, size)
+	return false
+}

@@ -1,0 +1,95 @@
+package simulate
+
+import (
+	"encoding/csv"
+	"fmt"
+	"io"
+	"strconv"
+	"text/tabwriter"
+
+	units "github.com/docker/go-units"
+)
+
+// WriteText writes the report as tables for people.
+func (r *Report) WriteText(w io.Writer) error {
+	fmt.Fprintf(w, "%d requests of %d objects, %s, by %d clients\n", r.Requests, r.Objects, r.amount(r.Bytes), r.Nodes)
+	fmt.Fprintf(w, "With room for everything %.4f are hits (bytes %.4f).\n", r.Most.Ratio(), r.Most.ByteRatio())
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	if len(r.Cells) > 0 {
+		fmt.Fprint(t, "\nPOLICY\tSIZE\tROOM\tHITS\tBYTE HITS\tBLOBS\tMANIFESTS\tEVICTED\tEXPIRED\t\n")
+	}
+	for _, c := range r.Cells {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%.4f\t%.4f\t%s\t%s\t%d\t%d\t\n", c.Policy, c.Size, r.amount(c.Capacity),
+			c.All.Ratio(), c.All.ByteRatio(), part(c.Kinds["blob"]), part(c.Kinds["manifest"]), c.Evicted, c.Expired)
+		if c.Bound != nil {
+			fmt.Fprintf(t, "at most\t%s\t%s\t%.4f\t%.4f\t\t\t\t\t\n", c.Size, r.amount(c.Capacity), c.Bound.Ratio(), c.Bound.ByteRatio())
+		}
+	}
+	if len(r.Levels) > 0 {
+		fmt.Fprint(t, "\nMEMORY\tDISK\tMEMORY HITS\tDISK HITS\tTOGETHER\tBYTES\t\n")
+	}
+	for _, l := range r.Levels {
+		fmt.Fprintf(t, "%s\t%s\t%.4f\t%.4f\t%.4f\t%.4f\t\n", r.amount(l.Memories), r.amount(l.Disks),
+			l.MemoryHits.Ratio(), l.DiskHits.Ratio(), l.All.Ratio(), l.All.ByteRatio())
+	}
+	if len(r.PerNode) > 0 {
+		fmt.Fprint(t, "\nEACH NODE\tITS HITS\tBYTES\tSHARED\tSIZE\tITS HITS\tBYTES\t\n")
+	}
+	for _, n := range r.PerNode {
+		for _, s := range n.Shared {
+			fmt.Fprintf(t, "%s %s\t%.4f\t%.4f\t%s\t%s\t%.4f\t%.4f\t\n", n.Policy, r.amount(n.Capacity), n.All.Ratio(), n.All.ByteRatio(),
+				s.Policy, r.amount(s.Capacity), s.All.Ratio(), s.All.ByteRatio())
+		}
+	}
+	r.writeCurves(t)
+	return t.Flush()
+}
+
+// writeCurves writes some points of the curves.
+func (r *Report) writeCurves(t io.Writer) {
+	for _, c := range r.Curves {
+		fmt.Fprintf(t, "\nMISS RATIO OF LRU, %s\tMISSES\tBYTE MISSES\t\n", c.Name)
+		for i := 0; i < len(c.Points); i += max(1, len(c.Points)/10) {
+			p := c.Points[i]
+			fmt.Fprintf(t, "%s\t%.4f\t%.4f\t\n", r.amount(p.Capacity), p.Miss, p.ByteMiss)
+		}
+		if c.MeanError > 0 {
+			fmt.Fprintf(t, "mean distance to exact\t%.4f\t\t\n", c.MeanError)
+		}
+	}
+}
+
+func part(t Tally) string {
+	if t.Requests == 0 {
+		return ""
+	}
+	return strconv.FormatFloat(t.Ratio(), 'f', 4, 64)
+}
+
+// amount returns a size in the unit of the report.
+func (r *Report) amount(n int64) string {
+	if r.Unit {
+		return strconv.FormatInt(n, 10) + " objects"
+	}
+	return units.BytesSize(float64(n))
+}
+
+// WriteCSV writes the cells of the report.
+func (r *Report) WriteCSV(w io.Writer) error {
+	c := csv.NewWriter(w)
+	c.Write([]string{"policy", "size", "capacity", "kind", "requests", "hits", "hit_ratio", "bytes", "hit_bytes", "byte_hit_ratio"})
+	for _, cell := range r.Cells {
+		rows := map[string]Tally{"all": cell.All, "blob": cell.Kinds["blob"], "manifest": cell.Kinds["manifest"]}
+		for _, kind := range []string{"all", "blob", "manifest"} {
+			t := rows[kind]
+			if t.Requests == 0 {
+				continue
+			}
+			c.Write([]string{cell.Policy, cell.Size.String(), strconv.FormatInt(cell.Capacity, 10), kind,
+				strconv.FormatUint(t.Requests, 10), strconv.FormatUint(t.Hits, 10), strconv.FormatFloat(t.Ratio(), 'f', 6, 64),
+				strconv.FormatInt(t.Bytes, 10), strconv.FormatInt(t.HitBytes, 10), strconv.FormatFloat(t.ByteRatio(), 'f', 6, 64)})
+		}
+	}
+	c.Flush()
+	return c.Error()
+}
