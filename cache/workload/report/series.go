@@ -158,6 +158,15 @@ func (s *Series) follow(prior *Series) {
 	s.First = prior.last() + 1
 }
 
+// Coarse returns s in slices so wide that there are n at most, n from 2.
+func (s *Series) Coarse(n int) Series {
+	c := s.clone()
+	for len(c.Slices) > max(n, 2) {
+		c.widen()
+	}
+	return c
+}
+
 func (s *Series) clone() Series {
 	c := *s
 	c.Slices = append([]Slice(nil), s.Slices...)

@@ -83,7 +83,11 @@ func (a Axis) fit(values []float64) Axis {
 	if math.IsInf(lo, 0) {
 		lo, hi = 1, 10
 	}
-	a.Min, a.Max = roundLog(lo, false), roundLog(hi, true)
+	if a.Unit == Bytes {
+		a.Min, a.Max = math.Exp2(math.Floor(math.Log2(lo)+1e-9)), math.Exp2(math.Ceil(math.Log2(hi)-1e-9))
+	} else {
+		a.Min, a.Max = roundLog(lo, false), roundLog(hi, true)
+	}
 	if a.Max <= a.Min {
 		a.Max = a.Min * 10
 	}
@@ -114,26 +118,49 @@ func (a Axis) ticks(n int) (all []float64) {
 			}
 		}
 	case Log:
-		// Powers of ten, or what is between too where there are few of them.
-		decades := math.Log10(a.Max / a.Min)
-		every := max(1, int(math.Ceil(decades/float64(n))))
-		marks := []float64{1}
-		if decades < float64(n)/2.5 {
-			marks = []float64{1, 2, 5}
+		if a.Unit == Bytes {
+			return a.doublings(n)
 		}
-		for e := int(math.Floor(math.Log10(a.Min) + 1e-9)); float64(e) <= math.Log10(a.Max)+1e-9; e++ {
-			for _, m := range marks {
-				v := m * math.Pow(10, float64(e))
-				if e%every == 0 && v >= a.Min*(1-1e-9) && v <= a.Max*(1+1e-9) {
-					all = append(all, v)
-				}
-			}
-		}
+		return a.decades(n)
 	case Linear:
 		step := a.step(n)
 		for i := math.Ceil(a.Min / step); i*step <= a.Max*(1+1e-9); i++ {
 			all = append(all, i*step)
 		}
+	}
+	return all
+}
+
+// decades returns powers of ten, and what is between too where there are few of them.
+func (a Axis) decades(n int) (all []float64) {
+	decades := math.Log10(a.Max / a.Min)
+	every := max(1, int(math.Ceil(decades/float64(n))))
+	marks := []float64{1}
+	if decades < float64(n)/2.5 {
+		marks = []float64{1, 2, 5}
+	}
+	for e := int(math.Floor(math.Log10(a.Min) + 1e-9)); float64(e) <= math.Log10(a.Max)+1e-9; e++ {
+		for _, m := range marks {
+			v := m * math.Pow(10, float64(e))
+			if e%every == 0 && v >= a.Min*(1-1e-9) && v <= a.Max*(1+1e-9) {
+				all = append(all, v)
+			}
+		}
+	}
+	return all
+}
+
+// doublings returns powers of two, so that whole units are among them.
+func (a Axis) doublings(n int) (all []float64) {
+	lo, hi := math.Ceil(math.Log2(a.Min)-1e-9), math.Log2(a.Max)+1e-9
+	step := 1.0
+	for _, step = range []float64{1, 2, 5, 10, 20} {
+		if (hi-lo)/step <= float64(n) {
+			break
+		}
+	}
+	for e := math.Ceil(lo/step) * step; e <= hi; e += step {
+		all = append(all, math.Exp2(e))
 	}
 	return all
 }
@@ -235,18 +262,20 @@ func join(v float64, unit string) string {
 	return s + " " + unit
 }
 
-// shortBytes writes bytes in units of 1024, or in those of 1000 where v is such, as on
-// logarithmic axes.
+// shortBytes writes bytes in units of 1024.
 func shortBytes(v float64) string {
-	if r := math.Pow(10, math.Round(math.Log10(v))); v >= 1000 && math.Abs(v-r) < 1e-6*v {
-		return short(v, []unit{{1e15, "PB"}, {1e12, "TB"}, {1e9, "GB"}, {1e6, "MB"}, {1e3, "kB"}})
-	}
 	return short(v, []unit{{1 << 50, "PiB"}, {1 << 40, "TiB"}, {1 << 30, "GiB"}, {1 << 20, "MiB"}, {1 << 10, "KiB"}, {1, "B"}})
 }
 
-// percent writes a share with as many nines as it has.
+// percent writes a share in percent: two digits after the point, more where it has
+// more nines.
 func percent(v float64) string {
-	return strconv.FormatFloat(math.Round(v*1e8)/1e6, 'f', -1, 64) + " %"
+	places := 2.0
+	if v < 1 {
+		places = max(places, math.Floor(nines(v)+1e-9)-1)
+	}
+	p := math.Pow(10, min(places, 9))
+	return strconv.FormatFloat(math.Round(100*v*p)/p, 'f', -1, 64) + " %"
 }
 
 // clock writes seconds since the start, all in the unit that most asks for.

@@ -79,9 +79,12 @@ func (c Chart) HTML() template.HTML {
 	for i, v := range c.X.ticks(xTicks) {
 		at, class := c.X.at(v), ""
 		if i%2 == 1 {
-			class = ` class="odd"` // left out where there is little room
+			class = "odd" // left out where there is little room
 		}
-		fmt.Fprintf(&b, `<span%s style="left:%.2f%%">%s</span>`, class, 100*at, e(c.X.tick(v)))
+		if at > .97 {
+			class += " end"
+		}
+		fmt.Fprintf(&b, `<span class="%s" style="left:%.2f%%">%s</span>`, class, 100*at, e(c.X.tick(v)))
 	}
 	fmt.Fprintf(&b, `</div><div class="xlabel">%s</div><output class="read" aria-live="polite"></output></div>`, e(c.X.Label))
 	c.table(&b)
@@ -102,6 +105,16 @@ func (c Chart) legend(b *strings.Builder) {
 		fmt.Fprintf(b, `</svg>%s</li>`, html.EscapeString(l.Name))
 	}
 	b.WriteString(`</ul>`)
+}
+
+func (l Line) layer() int {
+	switch {
+	case l.Bars:
+		return 0
+	case l.Dashed:
+		return 2
+	}
+	return 1
 }
 
 func (l Line) class() string {
@@ -128,10 +141,10 @@ func (c Chart) svg(b *strings.Builder) {
 		fmt.Fprintf(&grid, "M%.1f 0V%g", width*c.X.at(v), height)
 	}
 	fmt.Fprintf(b, `<path class="grid" d="%s"/>`, grid.String())
-	// Bars first, so that they hide no line; the first line last, so that it is on top.
-	for _, bars := range []bool{true, false} {
+	// What hides least comes last: bars, lines, dashed ones; of each the first on top.
+	for layer := range 3 {
 		for _, l := range slices.Backward(c.Lines) {
-			if l.Bars == bars {
+			if l.layer() == layer {
 				fmt.Fprintf(b, `<path class="line %s" d="%s"/>`, l.class(), c.path(l))
 			}
 		}
