@@ -115,7 +115,7 @@ func overTime(s *report.Summary) []template.HTML {
 	charts := []chart.Chart{
 		{
 			ID: "rate", Title: "Requests", Y: chart.Axis{Label: "requests per second"},
-			About: "What was due, and what was answered. Where the registry cannot follow, the second line stays below the first, and catches up later.",
+			About: "What was due, and what was answered. Where the registry cannot follow, answers stay below what is due, and catch up later.",
 			Lines: []chart.Line{
 				{Name: "succeeded", Colour: 1, Points: count(t, func(x report.Slice) int64 { return x.Succeeded })},
 				{Name: "due", Colour: 2, Dashed: true, Points: count(t, func(x report.Slice) int64 { return x.Due })},

@@ -94,7 +94,7 @@ func tiles(s *report.Summary, ok, failed, ended report.Group) []tile {
 		all = append(all, tile{"Hit ratio", chart.Share.Text(requests), chart.Share.Text(bytes) + " of bytes"})
 	}
 	return append(all, tile{"On time", chart.Share.Text(report.Ratio(float64(s.OnTime), float64(ok.Count))),
-		"p99 late by " + report.Time(s.Lag.Quantile(.99))})
+		"p99 late " + report.Time(s.Lag.Quantile(.99))})
 }
 
 // times returns a table of quantiles.

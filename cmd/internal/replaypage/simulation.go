@@ -213,10 +213,6 @@ func nodes(r *simulate.Report) (all []table) {
 		if !r.Unit {
 			title += fmt.Sprintf(" and %.3f of bytes", n.All.ByteRatio())
 		}
-		if len(n.Shared) == 0 {
-			all = append(all, table{Title: title})
-			continue
-		}
 		all = append(all, matrix(r, n.Shared, title+". Of the other requests a shared cache has", simulate.Tally.Ratio))
 	}
 	return all

@@ -28,7 +28,7 @@ type Unit int
 const (
 	Count   Unit = iota
 	Micros       // microseconds
-	Seconds      // since the start of something
+	Seconds      // since the start of something, on linear axes
 	Bytes
 	Share // of 1, written in percent
 )
@@ -208,7 +208,10 @@ func (a Axis) tick(v float64) string {
 	case Bytes:
 		return shortBytes(v)
 	case Share:
-		return percent(v)
+		if a.Scale == Tail {
+			return percent(v)
+		}
+		return join(100*v, "%")
 	case Count:
 	}
 	return short(v, []unit{{1e9, "G"}, {1e6, "M"}, {1e3, "k"}, {1, ""}})
