@@ -1,0 +1,161 @@
+package content_test
+
+import (
+	"bytes"
+	"compress/flate"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"testing"
+	"testing/iotest"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/reprise-containers/reprise/cache/workload/content"
+)
+
+func body(t testing.TB, m *content.Maker, uri string, size int64) []byte {
+	t.Helper()
+	b, err := io.ReadAll(m.Body(uri, size))
+	if err != nil || int64(len(b)) != size {
+		t.Fatalf("%d bytes, %v", len(b), err)
+	}
+	return b
+}
+
+// Content is another for another URI, size or seed, does not compress, and can be
+// read from anywhere.
+func TestBody(t *testing.T) {
+	seen := map[digest.Digest]string{}
+	for _, seed := range []uint64{0, 1} {
+		m := content.New(seed, false)
+		for _, uri := range []string{"v2/a/blobs/b", "v2/a/blobs/c"} {
+			for _, size := range []int64{0, 1, 8, 9, 15, 16, 17, 4096, 100_003} {
+				what := fmt.Sprint(seed, uri, size)
+				b := body(t, m, uri, size)
+				if err := iotest.TestReader(m.Body(uri, size), b); err != nil {
+					t.Errorf("%s: %v", what, err)
+				}
+				d, err := m.Digest(t.Context(), uri, size)
+				if err != nil || d != digest.FromBytes(b) {
+					t.Errorf("%s: %s, %v", what, d, err)
+				}
+				if other := seen[d]; other != "" && size > 1 {
+					t.Errorf("%s is %s", what, other)
+				}
+				seen[d] = what
+				var z bytes.Buffer
+				w, _ := flate.NewWriter(&z, flate.BestCompression)
+				w.Write(b)
+				w.Close()
+				if int64(z.Len()) < size {
+					t.Errorf("%s: compresses to %d bytes", what, z.Len())
+				}
+			}
+		}
+	}
+	if b := body(t, content.New(1, true), "v2/a/blobs/b", 1000); !bytes.Equal(b, make([]byte, 1000)) {
+		t.Error("zeros are something else")
+	}
+}
+
+// What was pushed once is known again: content must not change between versions.
+func TestPinned(t *testing.T) {
+	d, err := content.New(42, false).Digest(t.Context(), "v2/4715bf52/437c49db/blobs/93054319", 1<<20)
+	if err != nil || d != "sha256:1b3885429a66cfbad9b579c9ad4df3780f9c63966f6effd5299c34a15e4c3073" {
+		t.Errorf("%s, %v", d, err)
+	}
+}
+
+func TestCompare(t *testing.T) {
+	m := content.New(1, false)
+	const size = 100_000
+	right := body(t, m, "u", size)
+	for _, off := range []int64{0, 1, 50_000, size} {
+		for _, wrong := range []int64{-1, off, size - 1} { // -1: none
+			p := bytes.Clone(right[off:])
+			var want error
+			if i := wrong - off; i >= 0 && i < int64(len(p)) {
+				p[i] ^= 1
+				want = content.ErrMismatch
+			}
+			c, err := m.Compare("u", size, off)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n, err := io.Copy(c, iotest.HalfReader(bytes.NewReader(p)))
+			if err == nil {
+				err = c.End(size)
+			}
+			if !errors.Is(err, want) {
+				t.Errorf("from %d, wrong at %d: %d bytes, %v", off, wrong, n, err)
+			}
+		}
+	}
+	c, _ := m.Compare("u", size, 0)
+	if _, err := c.Write(append(bytes.Clone(right), 0)); !errors.Is(err, content.ErrMismatch) {
+		t.Errorf("too much: %v", err)
+	}
+	c, _ = m.Compare("u", size, 0)
+	if _, err := c.Write(right[:10]); err != nil || !errors.Is(c.End(size), content.ErrMismatch) {
+		t.Errorf("too little: %v", err)
+	}
+}
+
+// Manifests are real, list the layers and are as long as recorded.
+func TestImage(t *testing.T) {
+	m := content.New(1, false)
+	layers := []ocispec.Descriptor{{MediaType: content.LayerType, Digest: digest.FromString("l"), Size: 7}}
+	seen := map[digest.Digest]bool{}
+	for _, uri := range []string{"v2/a/manifests/b", `v2/a/manifests/"<c>`} {
+		for _, size := range []int64{0, 100, 3000, 3001, 70_000} {
+			img, err := m.Image(uri, size, layers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if size >= 3000 && int64(len(img.Manifest)) != size || size < 3000 && len(img.Manifest) > 1000 {
+				t.Errorf("%s: %d bytes, recorded were %d", uri, len(img.Manifest), size)
+			}
+			var got ocispec.Manifest
+			if err := json.Unmarshal(img.Manifest, &got); err != nil {
+				t.Fatal(err)
+			}
+			if got.SchemaVersion != 2 || got.MediaType != ocispec.MediaTypeImageManifest || len(got.Layers) != 1 || got.Layers[0].Digest != layers[0].Digest ||
+				got.Config.Digest != digest.FromBytes(img.Config) || got.Config.Size != int64(len(img.Config)) {
+				t.Errorf("%s", img.Manifest)
+			}
+			again, _ := m.Image(uri, size, layers)
+			if !bytes.Equal(again.Manifest, img.Manifest) {
+				t.Error("a manifest is another the second time")
+			}
+			if d := digest.FromBytes(img.Manifest); size != 100 {
+				if seen[d] {
+					t.Errorf("%s, %d bytes: is there already", uri, size)
+				}
+				seen[d] = true
+			}
+		}
+	}
+}
+
+func BenchmarkBody(b *testing.B) {
+	m := content.New(1, false)
+	buf := make([]byte, 64<<10)
+	b.SetBytes(int64(len(buf)))
+	r := m.Body("u", 1<<60)
+	for b.Loop() {
+		r.Read(buf)
+	}
+}
+
+func BenchmarkCompare(b *testing.B) {
+	m := content.New(1, false)
+	p := body(b, m, "u", 1<<20)
+	b.SetBytes(int64(len(p)))
+	for b.Loop() {
+		c, _ := m.Compare("u", 1<<20, 0)
+		c.Write(p)
+	}
+}
