@@ -11,13 +11,6 @@ import (
 	"github.com/reprise-containers/reprise/cache/workload/trace"
 )
 
-// Access is one request for an object.
-type Access struct {
-	Time int64  // nanoseconds since the first request
-	ID   uint32 // of the object, from 0, in the order in which they first came
-	Node uint32 // who asked, from 0
-}
-
 // Identity says which requests are for one object.
 type Identity string
 
@@ -43,7 +36,7 @@ type Scope struct {
 
 // Decoded is the accesses of a trace.
 type Decoded struct {
-	Accesses []Access
+	Accesses Accesses
 	Sizes    []int64      // of objects, bytes: the largest that was seen
 	Kinds    []trace.Kind // of objects
 	Nodes    int
@@ -87,7 +80,7 @@ func Decode(ctx context.Context, r trace.Reader, s Scope) (*Decoded, error) {
 			return nil, err
 		}
 	}
-	if len(dec.d.Accesses) == 0 {
+	if dec.d.Accesses.Len() == 0 {
 		return nil, errors.New("simulating: the trace has no request that counts")
 	}
 	dec.d.Nodes = len(dec.nodes)
@@ -146,7 +139,7 @@ func (dec *decoder) add(x trace.Request) error {
 	}
 	dec.d.Sizes[id] = max(dec.d.Sizes[id], size)
 	dec.d.Timed = dec.d.Timed || x.Delay > 0
-	dec.d.Accesses = append(dec.d.Accesses, Access{Time: int64(x.Delay), ID: id, Node: dec.number(dec.nodes, x.Client)})
+	dec.d.Accesses.Add(Access{Time: int64(x.Delay), ID: id, Node: dec.number(dec.nodes, x.Client)})
 	return nil
 }
 
@@ -162,17 +155,14 @@ func (dec *decoder) number(of map[uint64]uint32, name string) uint32 {
 
 // Span returns the time from the first access to the last.
 func (d *Decoded) Span() time.Duration {
-	if len(d.Accesses) == 0 {
-		return 0
-	}
-	return time.Duration(d.Accesses[len(d.Accesses)-1].Time - d.Accesses[0].Time)
+	return time.Duration(d.Accesses.span())
 }
 
 // Of returns the accesses to objects of a kind, with numbers of their own.
 func (d *Decoded) Of(kind trace.Kind) *Decoded {
 	out := &Decoded{Unit: d.Unit, Timed: d.Timed, Nodes: d.Nodes}
 	ids := make([]uint32, len(d.Sizes)) // plus one
-	for _, a := range d.Accesses {
+	for _, a := range d.Accesses.All() {
 		if d.Kinds[a.ID] != kind {
 			continue
 		}
@@ -182,7 +172,7 @@ func (d *Decoded) Of(kind trace.Kind) *Decoded {
 			ids[a.ID] = uint32(len(out.Sizes))
 		}
 		a.ID = ids[a.ID] - 1
-		out.Accesses = append(out.Accesses, a)
+		out.Accesses.Add(a)
 	}
 	return out
 }

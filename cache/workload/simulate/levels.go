@@ -85,10 +85,7 @@ func levels(ctx context.Context, d *Decoded, l Levels) (LevelCell, error) {
 	if err != nil {
 		return cell, err
 	}
-	for i, a := range d.Accesses {
-		if i%(1<<16) == 0 && ctx.Err() != nil {
-			return cell, ctx.Err()
-		}
+	for _, a := range d.Accesses.during(ctx) {
 		// What this access evicts is after it.
 		memoryWarm, diskWarm := !l.Warm || t.memory.evicted > 0, !l.Warm || t.disk.evicted > 0
 		inMemory, onDisk := t.get(a.ID)
@@ -103,7 +100,7 @@ func levels(ctx context.Context, d *Decoded, l Levels) (LevelCell, error) {
 			cell.All.add(size, inMemory || onDisk)
 		}
 	}
-	return cell, nil
+	return cell, ctx.Err()
 }
 
 // NodeCell is what caches on each node did, and what they left for the shared one.
@@ -127,15 +124,15 @@ func perNode(ctx context.Context, d *Decoded, cell *NodeCell, shared []Cell) err
 		}
 		nodes[i] = nodeStore{policy: p, capacity: cell.Capacity, have: make(map[uint32]struct{})}
 	}
-	for i, a := range d.Accesses {
-		if i%(1<<16) == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
+	for _, a := range d.Accesses.during(ctx) {
 		hit := nodes[a.Node].get(a.ID, d.Sizes[a.ID])
 		cell.All.add(d.Sizes[a.ID], hit)
 		if !hit {
-			missed.Accesses = append(missed.Accesses, a)
+			missed.Accesses.Add(a)
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	cell.Nodes = d.Nodes
 	for _, s := range shared {

@@ -59,7 +59,7 @@ func TestPublished(t *testing.T) {
 	all := real(t)
 	for kind, policies := range published {
 		d := all.Of(kind)
-		t.Logf("%s: %d requests of %d objects", kind, len(d.Accesses), d.Objects())
+		t.Logf("%s: %d requests of %d objects", kind, d.Accesses.Len(), d.Objects())
 		for name, sizes := range policies {
 			for percent, want := range sizes {
 				r, err := simulate.Run(t.Context(), d, simulate.Config{
@@ -137,7 +137,7 @@ func BenchmarkLRU(b *testing.B) {
 						b.Fatal(err)
 					}
 				}
-				b.ReportMetric(float64(b.N)*float64(len(d.Accesses))/b.Elapsed().Seconds()/1e6, "Mreq/s")
+				b.ReportMetric(float64(b.N)*float64(d.Accesses.Len())/b.Elapsed().Seconds()/1e6, "Mreq/s")
 			})
 		}
 	}

@@ -53,7 +53,7 @@ type Report struct {
 // Run simulates what cfg says over a trace.
 func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 	r := &Report{
-		Requests: len(d.Accesses), Objects: d.Objects(), Bytes: d.Bytes(), Nodes: d.Nodes,
+		Requests: d.Accesses.Len(), Objects: d.Objects(), Bytes: d.Bytes(), Nodes: d.Nodes,
 		Unit: d.Unit, Timed: d.Timed, Span: d.Span(), Most: most(d),
 	}
 	r.Asked = r.Most.Bytes
@@ -171,7 +171,7 @@ func one(ctx context.Context, d *Decoded, cell *Cell, gc GC) error {
 // most counts what a cache without a limit has.
 func most(d *Decoded) (t Tally) {
 	seen := make([]bool, len(d.Sizes))
-	for _, a := range d.Accesses {
+	for _, a := range d.Accesses.All() {
 		t.add(d.Sizes[a.ID], seen[a.ID])
 		seen[a.ID] = true
 	}

@@ -97,10 +97,7 @@ func single(ctx context.Context, d *Decoded, cell *Cell, gc GC) error {
 	if gc.on() {
 		old = newAging(d, gc, s)
 	}
-	for i, a := range d.Accesses {
-		if i%(1<<16) == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
+	for _, a := range d.Accesses.during(ctx) {
 		if old != nil {
 			old.until(a.Time)
 		}
@@ -109,6 +106,9 @@ func single(ctx context.Context, d *Decoded, cell *Cell, gc GC) error {
 			old.used(a, hit)
 		}
 		c.add(a, hit)
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	c.end()
 	cell.Evicted, cell.TooLarge = s.evicted, s.tooLarge

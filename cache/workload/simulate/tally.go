@@ -72,7 +72,7 @@ type counter struct {
 }
 
 func newCounter(d *Decoded, cell *Cell) *counter {
-	return &counter{d: d, cell: cell, every: max(1, (len(d.Accesses)+points-1)/points)}
+	return &counter{d: d, cell: cell, every: max(1, (d.Accesses.Len()+points-1)/points)}
 }
 
 func (c *counter) add(a Access, hit bool) {
