@@ -149,7 +149,7 @@ func hits(t *testing.T, requests []trace.Request) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := float64(len(d.Accesses))
+	all := float64(d.Accesses.Len())
 	within(t, "first reads by URI", float64(d.Objects())/all, .38, .45)
 	within(t, "first reads by blob", float64(byID.Objects())/all, .28, .35)
 }

@@ -119,7 +119,7 @@ type Simulate struct {
 	Kinds    []string       `yaml:"kinds" comment:"What is simulated: blob, manifest."`
 	PerNode  []string       `yaml:"per_node" comment:"Sizes of a cache on each client, before the shared one. Empty: none."`
 	Levels   []Levels       `yaml:"levels" comment:"Caches of memory and disk: what memory gives up goes to disk, what is read there goes back."`
-	GC       SimulatedGC    `yaml:"gc" comment:"Settings of the registry cache's garbage collection."`
+	GC       SimulatedGC    `yaml:"gc" comment:"Ages at which the registry cache forgets, as in gc of its configuration."`
 	Curve    Curve          `yaml:"curve"`
 	Prefetch *Prefetch      `yaml:"prefetch" comment:"Simulate fetching the layers of a manifest before they are asked for."`
 }
@@ -130,11 +130,23 @@ type Levels struct {
 	Disk   string `yaml:"disk"`
 }
 
-// SimulatedGC is gc of the registry cache.
+// SimulatedGC is gc of the registry cache's configuration.
 type SimulatedGC struct {
-	MaxSize   Size     `yaml:"maxSize" comment:"0B: as sizes say."`
-	MaxAge    Duration `yaml:"maxAge"`
-	MaxUnused Duration `yaml:"maxUnused"`
+	Disk      SimulatedDisk `yaml:"disk"`
+	Interval  Duration      `yaml:"interval" comment:"Time between two collections, in the trace's time."`
+	Layers    SimulatedAges `yaml:"layers"`
+	Manifests SimulatedAges `yaml:"manifests"`
+}
+
+// SimulatedDisk bounds what is used of it.
+type SimulatedDisk struct {
+	MaxSize Size `yaml:"maxSize" comment:"A size beside those above. 0B: none."`
+}
+
+// SimulatedAges bound how old something gets; 0 does not.
+type SimulatedAges struct {
+	MaxAge    Duration `yaml:"maxAge" comment:"Since it was fetched. 0s: no limit."`
+	MaxUnused Duration `yaml:"maxUnused" comment:"Since it was last served. 0s: no limit."`
 }
 
 // Curve is which miss-ratio curves are made.
@@ -182,7 +194,7 @@ func Default() Config {
 		Cluster: Cluster{Heartbeat: Duration(1e9), StartIn: Duration(1e9)},
 		Simulate: Simulate{
 			Policies: []string{"lru", "fifo", "sieve", "s3fifo", "belady"}, Sizes: []string{"1%", "2%", "4%", "10%", "20%"},
-			Key: "blob", Kinds: []string{"blob", "manifest"}, PerNode: []string{}, Levels: []Levels{}, Curve: Curve{Exact: true},
+			Key: "blob", Kinds: []string{"blob", "manifest"}, PerNode: []string{}, Levels: []Levels{}, Curve: Curve{Exact: true}, GC: SimulatedGC{Interval: Duration(1200e9)},
 		},
 		Generate: Generate{Requests: 100_000, Rate: 50, Output: "-"},
 	}

@@ -1,0 +1,77 @@
+package replayer
+
+import (
+	"io"
+	"math"
+	"sync/atomic"
+	"time"
+
+	"github.com/reprise-containers/reprise/cache/workload/trace"
+)
+
+// reading is the trace of a configuration, that is read once. Fraction may be called
+// from another goroutine.
+type reading struct {
+	files *trace.Files
+	r     trace.Reader
+	limit trace.Limit
+	n     int64
+	done  atomic.Uint64 // bits of the fraction of the trace that was read
+}
+
+func (p *Replayer) limit() trace.Limit {
+	l := p.Config.Trace.Limit
+	switch {
+	case l == nil:
+		return trace.Limit{}
+	case l.Type == "requests":
+		return trace.Limit{Requests: int64(math.Ceil(l.Amount))}
+	}
+	return trace.Limit{Within: time.Duration(l.Amount * float64(time.Second))}
+}
+
+// open opens the trace.
+func (p *Replayer) open() (*reading, error) {
+	t := p.Config.Trace
+	files, err := trace.Open(trace.Config{Location: t.Location, Files: t.Traces, Original: t.Compat, SkipBad: t.SkipBad})
+	if err != nil {
+		return nil, err
+	}
+	limit := p.limit()
+	return &reading{files: files, r: limit.Reader(files), limit: limit}, nil
+}
+
+// Next implements trace.Reader.
+func (t *reading) Next() (trace.Request, error) {
+	x, err := t.r.Next()
+	if err == nil {
+		if t.n++; t.n%256 == 0 {
+			t.note(x.Delay)
+		}
+	}
+	return x, err
+}
+
+// note computes how much of the trace was read: of its bytes, or of the limit, which
+// ever is further.
+func (t *reading) note(at time.Duration) {
+	part := func(a, b float64) float64 {
+		if b <= 0 {
+			return 0
+		}
+		return min(1, a/b)
+	}
+	s := t.files.Stats()
+	f := max(part(float64(s.Bytes), float64(s.Of)), part(float64(t.n), float64(t.limit.Requests)), part(float64(at), float64(t.limit.Within)))
+	t.done.Store(math.Float64bits(f))
+}
+
+func (t *reading) fraction() float64 { return math.Float64frombits(t.done.Load()) }
+
+// Close closes the files.
+func (t *reading) Close() error { return t.files.Close() }
+
+var _ interface {
+	trace.Reader
+	io.Closer
+} = (*reading)(nil)
