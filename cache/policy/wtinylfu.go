@@ -1,0 +1,120 @@
+package policy
+
+// WTinyLFU is W-TinyLFU of "TinyLFU: a highly efficient cache admission policy"
+// (Einziger, Friedman and Manes, ACM TOS 2017): new entries come into an LRU window of
+// a hundredth of the cache. What leaves it is a candidate for the main part, an LRU of
+// two segments (what was used there moves to the protected one, of four fifths): when
+// room is needed, the candidate stays only if it was used more often lately than the
+// oldest entry of the main part, and is the victim otherwise. So what was added last
+// may be given up first. Uses are counted for all keys, held or not (see sketch).
+//
+// Shares are of the bytes held, as in S3FIFO. An entry has about 64 bytes beside key
+// and place in a map, and 8 to 16 in the sketch, which has no names of entries that
+// left and never shrinks. It keeps what is popular in the long run and is slow to see
+// that it no longer is.
+type WTinyLFU[K comparable] struct {
+	nodes     map[K]*node[K]
+	window    *list[K]
+	probation *list[K]
+	protected *list[K]
+	candidate *node[K] // what left the window last, nil when it went or was used
+	recent    *sketch[K]
+}
+
+const (
+	windowShare    = 100 // the window is kept at one windowShare-th of the bytes
+	protectedParts = 4   // of 5 parts of the main part, the most that is protected
+	mainParts      = 5
+)
+
+// NewWTinyLFU returns an empty W-TinyLFU.
+func NewWTinyLFU[K comparable]() *WTinyLFU[K] {
+	return &WTinyLFU[K]{
+		nodes:  make(map[K]*node[K]),
+		window: newList[K](), probation: newList[K](), protected: newList[K](),
+		recent: newSketch[K](),
+	}
+}
+
+// Add implements Policy.
+func (w *WTinyLFU[K]) Add(key K, n int64) {
+	e := w.nodes[key]
+	if e != nil {
+		e.grow(n)
+	} else {
+		w.recent.add(key, w.Len())
+		e = &node[K]{key: key, size: max(n, 0)}
+		w.nodes[key] = e
+		w.window.pushFront(e)
+	}
+	// An entry stays in the window however big it is, until another comes.
+	for w.window.len > 1 && w.window.bytes*windowShare > w.Bytes() {
+		e := w.window.back()
+		e.remove()
+		w.probation.pushFront(e)
+		w.candidate = e
+	}
+}
+
+// Touch implements Policy.
+func (w *WTinyLFU[K]) Touch(key K, n int64) {
+	e := w.nodes[key]
+	if e == nil || !e.used(n) {
+		return
+	}
+	w.recent.add(key, w.Len())
+	to := w.protected
+	if e.home == w.window {
+		to = w.window
+	}
+	if e == w.candidate {
+		w.candidate = nil
+	}
+	e.remove()
+	to.pushFront(e)
+	for w.protected.bytes*mainParts > (w.protected.bytes+w.probation.bytes)*protectedParts && w.protected.len > 1 {
+		e := w.protected.back()
+		e.remove()
+		w.probation.pushFront(e)
+	}
+}
+
+// Remove implements Policy. Its uses stay counted.
+func (w *WTinyLFU[K]) Remove(key K) {
+	if e := w.nodes[key]; e != nil {
+		w.drop(e)
+	}
+}
+
+func (w *WTinyLFU[K]) drop(e *node[K]) {
+	if w.candidate == e {
+		w.candidate = nil
+	}
+	e.remove()
+	delete(w.nodes, e.key)
+}
+
+// Victim implements Policy.
+func (w *WTinyLFU[K]) Victim() (key K, size int64, ok bool) {
+	e := w.probation.back()
+	if e == nil || e == w.candidate && w.protected.len > 0 {
+		e = w.protected.back()
+	}
+	if e == nil {
+		e = w.window.back()
+	}
+	if e == nil {
+		return key, 0, false
+	}
+	if c := w.candidate; c != nil && c != e && w.recent.count(c.key) <= w.recent.count(e.key) {
+		e = c
+	}
+	w.drop(e)
+	return e.key, e.size, true
+}
+
+// Len implements Policy.
+func (w *WTinyLFU[K]) Len() int { return w.window.len + w.probation.len + w.protected.len }
+
+// Bytes implements Policy.
+func (w *WTinyLFU[K]) Bytes() int64 { return w.window.bytes + w.probation.bytes + w.protected.bytes }
