@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"io"
 	"sync"
 	"time"
 
@@ -33,8 +32,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	made := content.New(cfg.Seed, cfg.Compressible)
 	return &Engine{cfg: cfg, client: client, do: performer{
-		client: client, unchecked: cfg.Unchecked,
-		body: func(uri string, size int64) io.Reader { return made.Body(uri, size) },
+		client: client, unchecked: cfg.Unchecked, maker: made, checks: newChecks(made),
 	}}, nil
 }
 
@@ -127,9 +125,11 @@ func (e *Engine) open(ctx context.Context, start time.Time, q *queue) {
 		if running < e.cfg.MaxInFlight {
 			running++
 			g.Go(func() error {
-				e.perform(ctx, j)
+				w := newWatch(e.cfg.Timeout)
+				defer w.close()
+				e.perform(ctx, w, j)
 				for j := range jobs {
-					e.perform(ctx, j)
+					e.perform(ctx, w, j)
 				}
 				return nil
 			})
@@ -139,7 +139,9 @@ func (e *Engine) open(ctx context.Context, start time.Time, q *queue) {
 		select {
 		case jobs <- j:
 		case <-ctx.Done():
-			e.perform(ctx, j) // is told to be aborted
+			w := newWatch(e.cfg.Timeout)
+			defer w.close()
+			e.perform(ctx, w, j) // is told to be aborted
 			return
 		}
 	}
@@ -151,6 +153,8 @@ func (e *Engine) closed(ctx context.Context, start time.Time, q *queue) {
 	var g errgroup.Group
 	for range e.cfg.Threads {
 		g.Go(func() error {
+			w := newWatch(e.cfg.Timeout)
+			defer w.close()
 			for {
 				j, ok := q.next(ctx)
 				at := time.Now()
@@ -162,7 +166,7 @@ func (e *Engine) closed(ctx context.Context, start time.Time, q *queue) {
 					j.turn.end()
 					return nil
 				}
-				e.perform(ctx, j)
+				e.perform(ctx, w, j)
 			}
 		})
 	}
@@ -170,13 +174,13 @@ func (e *Engine) closed(ctx context.Context, start time.Time, q *queue) {
 }
 
 // perform sends an item and tells what became of it.
-func (e *Engine) perform(ctx context.Context, j job) {
+func (e *Engine) perform(ctx context.Context, w *watch, j job) {
 	defer j.turn.end()
 	it := &j.item
 	if it.Registry < 0 || it.Registry >= len(e.client.endpoints) {
 		it.Registry = 0
 	}
-	ctx, w := watchOver(ctx, e.cfg.Timeout)
+	ctx = w.begin(ctx)
 	defer w.end()
 	x := &exchange{
 		c: e.client, e: e.client.endpoints[it.Registry], w: w,
@@ -188,7 +192,10 @@ func (e *Engine) perform(ctx context.Context, j job) {
 	r := Result{
 		Seq: it.Seq, Op: it.Op, Kind: it.Kind, Ranged: it.Len > 0, URI: it.URI, Registry: it.Registry,
 		Status: a.Status, Bytes: a.Bytes, Intended: j.due, Sent: x.began,
-		First: x.first, Service: time.Since(x.began),
+		First: x.first, Service: x.last,
+	}
+	if x.last == 0 { // it waited for its turn only
+		r.Service = time.Since(x.began)
 	}
 	if j.due.IsZero() {
 		r.Intended = r.Sent
