@@ -92,7 +92,8 @@ type Run struct {
 	For         Duration `yaml:"for" comment:"Send nothing after that time. 0s: no limit."`
 	MaxInFlight int      `yaml:"max_inflight" comment:"Requests under way in a client of an open loop. More than that wait, and the report says so."`
 	Timeout     Duration `yaml:"timeout" comment:"How long a request may make no progress."`
-	Seed        uint64   `yaml:"seed" comment:"Decides which registry gets which request."`
+	Pick        string   `yaml:"pick" comment:"Which of several registries gets a request: \"random\", as the original, \"round-robin\", \"host\": by who answered in the trace, \"client\": by who asked."`
+	Seed        uint64   `yaml:"seed" comment:"Decides what is random: which registry, and with poisson when."`
 	NS          string   `yaml:"ns" comment:"Sent as the ns parameter, as containerd tells a mirror which registry it stands for."`
 	Uploads     string   `yaml:"uploads" comment:"\"whole\": a recorded PUT is a complete upload, the POST and PATCH before it are part of it. \"parts\": each is sent by itself."`
 	Check       bool     `yaml:"check" comment:"Compare the digest of what comes."`
@@ -189,7 +190,7 @@ func Default() Config {
 		Access:     []Access{},
 		Warmup:     Warmup{Threads: 1, Manifests: "real", Verify: 0.01},
 		Run: Run{
-			Speed: 1, Loop: 1, MaxInFlight: 4096, Timeout: Duration(60e9), Uploads: "whole", Check: true, OnTime: Duration(10e6),
+			Speed: 1, Loop: 1, MaxInFlight: 4096, Timeout: Duration(60e9), Uploads: "whole", Pick: "random", Check: true, OnTime: Duration(10e6),
 		},
 		Cluster: Cluster{Heartbeat: Duration(1e9), StartIn: Duration(1e9)},
 		Simulate: Simulate{
@@ -199,6 +200,12 @@ func Default() Config {
 		Generate: Generate{Requests: 100_000, Rate: 50, Output: "-"},
 	}
 }
+
+// Closed reports whether requests are sent as fast as the registry answers.
+func (c Config) Closed() bool { return c.ClientInfo.Wait != nil && !*c.ClientInfo.Wait }
+
+// Paced reports whether the configuration asks for waits between requests.
+func (c Config) Paced() bool { return c.ClientInfo.Wait != nil && *c.ClientInfo.Wait }
 
 // Load reads the file at path over the defaults and validates the result.
 func Load(path string) (Config, error) {

@@ -112,6 +112,7 @@ func (v *verdict) run(r Run) {
 	v.check(r.Loop >= 0, "run.loop: must not be negative")
 	v.check(r.MaxInFlight > 0, "run.max_inflight: must be positive")
 	v.check(r.Timeout > 0, "run.timeout: must be positive")
+	v.oneOf("run.pick", r.Pick, "random", "round-robin", "host", "client")
 	v.oneOf("run.uploads", r.Uploads, "whole", "parts")
 }
 
