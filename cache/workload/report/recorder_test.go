@@ -1,6 +1,7 @@
 package report_test
 
 import (
+	"bytes"
 	"fmt"
 	"runtime"
 	"strings"
@@ -142,4 +143,19 @@ func BenchmarkSnapshot(b *testing.B) {
 	for b.Loop() {
 		_ = r.Snapshot()
 	}
+}
+
+func BenchmarkJSON(b *testing.B) {
+	s := record(results(1, 100_000, start)...).Snapshot()
+	var text bytes.Buffer
+	for b.Loop() {
+		text.Reset()
+		if err := s.WriteJSON(&text); err != nil {
+			b.Fatal(err)
+		}
+		if _, err := report.Read(bytes.NewReader(text.Bytes())); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(text.Len()), "bytes")
 }

@@ -25,7 +25,7 @@ func (s *Summary) WriteText(w io.Writer) error {
 	fmt.Fprintf(&b, "Successful Requests: %d\n", ok.Count)
 	fmt.Fprintf(&b, "Failed Requests: %d\n", failed.Count)
 	fmt.Fprintf(&b, "Duration: %s\n", decimal(s.Elapsed.Seconds()))
-	fmt.Fprintf(&b, "Data Transfered: %d bytes\n", ok.Bytes)
+	fmt.Fprintf(&b, "Data Transfered: %d bytes\n", ok.Bytes) //nolint:misspell // as the original has it
 	fmt.Fprintf(&b, "Average Latency: %s\n", decimal(ok.Service.Mean()/1e6))
 	fmt.Fprintf(&b, "%% requests on time: %s\n", decimal(Ratio(float64(s.OnTime), float64(ok.Count))))
 	fmt.Fprintf(&b, "Throughput: %s requests/second\n", decimal(Ratio(float64(ok.Count), s.Elapsed.Seconds())))

@@ -69,7 +69,11 @@ func TestGolden(t *testing.T) {
 // TestOriginalLines reads the first lines by the labels that the original prints, as
 // scripts do, and does so without any request too.
 func TestOriginalLines(t *testing.T) {
-	labels := []string{"Successful Requests", "Failed Requests", "Duration", "Data Transfered", "Average Latency", "% requests on time", "Throughput"}
+	labels := []string{
+		"Successful Requests", "Failed Requests", "Duration",
+		"Data Transfered", //nolint:misspell // as the original has it
+		"Average Latency", "% requests on time", "Throughput",
+	}
 	for name, c := range map[string]struct {
 		s    *report.Summary
 		want []float64

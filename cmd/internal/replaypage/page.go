@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"html/template"
 	"io"
+	"strings"
 
 	"github.com/reprise-containers/reprise/cache/workload/report"
 	"github.com/reprise-containers/reprise/cache/workload/simulate"
@@ -119,10 +120,13 @@ func (p *page) add(s section) {
 	}
 }
 
-// row makes cells of texts.
+// row makes cells of texts. Short ones, such as numbers with a unit, are not broken.
 func row(texts ...string) []cell {
 	cells := make([]cell, len(texts))
 	for i, t := range texts {
+		if len(t) < 12 {
+			t = strings.ReplaceAll(t, " ", "\u00a0")
+		}
 		cells[i].Text = t
 	}
 	return cells

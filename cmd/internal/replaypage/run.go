@@ -160,7 +160,7 @@ func (c counts) String() string {
 	})
 	for i, name := range names {
 		if len(names) > 1 {
-			names[i] += " " + thousands(c[name])
+			names[i] += "\u00a0" + thousands(c[name])
 		}
 	}
 	return strings.Join(names, ", ")
@@ -168,10 +168,10 @@ func (c counts) String() string {
 
 func breakdown(s *report.Summary) (all []table) {
 	if g := s.Outcomes(); len(g) > 1 {
-		all = append(all, times("What the cache said of answers that succeeded", g))
+		all = append(all, times("By what the cache said, requests that succeeded", g))
 	}
 	if g := s.ByRegistry(); len(g) > 1 {
-		all = append(all, times("Requests that succeeded", g))
+		all = append(all, times("By registry, requests that succeeded", g))
 	}
 	return all
 }
