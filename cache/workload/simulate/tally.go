@@ -35,13 +35,20 @@ func (t *Tally) add(size int64, hit bool) {
 	}
 }
 
+func (t *Tally) plus(o Tally) {
+	t.Requests += o.Requests
+	t.Hits += o.Hits
+	t.Bytes += o.Bytes
+	t.HitBytes += o.HitBytes
+}
+
 // Point is the hits of a part of the trace.
 type Point struct {
 	Time int64 `json:"time"` // when it begins: nanoseconds, or in a trace without times accesses
 	Tally
 }
 
-// points is how many parts a trace is divided into.
+// points is how many parts a trace is divided into, or up to twice as many.
 const points = 100
 
 // Cell is what one cache did.
@@ -78,6 +85,15 @@ func newCounter(d *Decoded, cell *Cell) *counter {
 func (c *counter) add(a Access, hit bool) {
 	size := c.d.Sizes[a.ID]
 	c.kinds[c.d.Kinds[a.ID]].add(size, hit)
+	if c.n == c.every*2*points { // one part of two
+		over := c.cell.Over
+		for i := range points {
+			over[i] = over[2*i]
+			over[i].plus(over[2*i+1].Tally)
+		}
+		c.cell.Over = over[:points]
+		c.every *= 2
+	}
 	if c.n%c.every == 0 {
 		at := a.Time
 		if !c.d.Timed {
@@ -97,9 +113,6 @@ func (c *counter) end() {
 			continue
 		}
 		c.cell.Kinds[trace.Kind(kind).String()] = t
-		c.cell.All.Requests += t.Requests
-		c.cell.All.Hits += t.Hits
-		c.cell.All.Bytes += t.Bytes
-		c.cell.All.HitBytes += t.HitBytes
+		c.cell.All.plus(t)
 	}
 }
