@@ -7,8 +7,8 @@ package policy
 // patents on it have expired (US 6,996,676 in 2024).
 //
 // Lengths are of bytes, and the size of the cache is what newcomer learns. An entry
-// and a ghost have about 64 bytes each beside key and place in a map; there are at
-// most minGhosts more ghosts than entries.
+// and a ghost have about 48 bytes each beside the place in a map; there are at most
+// minGhosts more ghosts than entries.
 type ARC[K comparable] struct {
 	nodes  map[K]*node[K]
 	t1, t2 *list[K]
@@ -130,9 +130,13 @@ func (a *ARC[K]) trim() {
 	if a.guest.node != nil {
 		n = max(n, a.guest.node.size)
 	}
-	for a.guest.bytes(a.t1)+a.b1.list.bytes+n > c && a.b1.drop() {
+	once := a.guest.bytes(a.t1)
+	if once+a.b1.list.bytes+n > c {
+		for once+a.b1.list.bytes+n > c && a.b1.drop() {
+		}
+		return
 	}
-	for a.guest.bytes(a.t1)+a.guest.bytes(a.t2)+a.b1.list.bytes+a.b2.list.bytes+n > 2*c && a.b2.drop() {
+	for once+a.guest.bytes(a.t2)+a.b1.list.bytes+a.b2.list.bytes+n > 2*c && a.b2.drop() {
 	}
 }
 

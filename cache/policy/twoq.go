@@ -8,8 +8,8 @@ package policy
 // a short while, does not stay.
 //
 // Shares are of bytes, and of the size of the cache as newcomer learns it. An entry
-// and a ghost have about 64 bytes each beside key and place in a map; there are at
-// most minGhosts more ghosts than entries.
+// and a ghost have about 48 bytes each beside the place in a map; there are at most
+// minGhosts more ghosts than entries.
 type TwoQ[K comparable] struct {
 	nodes map[K]*node[K]
 	in    *list[K]

@@ -8,8 +8,8 @@ package policy
 // oldest entry of the main part, and is the victim otherwise. So what was added last
 // may be given up first. Uses are counted for all keys, held or not (see sketch).
 //
-// Shares are of the bytes held, as in S3FIFO. An entry has about 64 bytes beside key
-// and place in a map, and 8 to 16 in the sketch, which has no names of entries that
+// Shares are of the bytes held, as in S3FIFO. An entry has about 48 bytes beside its
+// place in a map, and 8 to 16 in the sketch, which has no names of entries that
 // left and never shrinks. It keeps what is popular in the long run and is slow to see
 // that it no longer is.
 type WTinyLFU[K comparable] struct {
