@@ -104,17 +104,29 @@ func (e *Engine) over(start, at time.Time) bool {
 	return e.cfg.Duration > 0 && at.Sub(start) >= e.cfg.Duration
 }
 
+// alarm returns what waits for the times of items.
+func (e *Engine) alarm() *alarm {
+	if e.cfg.dial == nil {
+		if a, err := newAlarm(); err == nil {
+			return a
+		}
+	}
+	return &alarm{} // time may be that of a test
+}
+
 // open sends each item when it is due, whatever became of those before it. As many
 // goroutines are started as are needed at one time.
 func (e *Engine) open(ctx context.Context, start time.Time, q *queue) {
 	var g errgroup.Group
 	defer g.Wait() //nolint:errcheck // they return none
+	a := e.alarm()
+	defer a.close()
 	jobs := make(chan job)
 	defer close(jobs) // before the wait
 	for running := 0; ; {
 		j, ok := q.next(ctx)
 		j.due = start.Add(j.item.Due)
-		if !ok || e.over(start, j.due) || !wait(ctx, j.due) {
+		if !ok || e.over(start, j.due) || !a.wait(ctx, j.due) {
 			return
 		}
 		select {
