@@ -102,6 +102,8 @@ type Run struct {
 
 // Cluster is how master and clients know each other.
 type Cluster struct {
+	Anyone     bool     `yaml:"anyone" comment:"Do without a secret, although clients are on other machines: whoever can reach them can use them."`
+	Lost       string   `yaml:"lost" comment:"What is done when a client is lost: \"proceed\" with the others, and count its requests as lost; \"takeover\": the others send them; \"stop\"."`
 	Secret     string   `yaml:"secret" comment:"What master and clients must both have."`
 	SecretFile string   `yaml:"secret_file" comment:"File with it."`
 	Heartbeat  Duration `yaml:"heartbeat" comment:"A peer that is silent for three of these is gone."`
@@ -170,6 +172,7 @@ type Generate struct {
 	Seed     uint64  `yaml:"seed"`
 	Rate     float64 `yaml:"rate" comment:"Requests a second, on average."`
 	Clients  int     `yaml:"clients"`
+	ReadOnly bool    `yaml:"read_only" comment:"No pushes: GETs only."`
 	Output   string  `yaml:"output" comment:"File, of JSON lines; .gz and .zst are compressed. \"-\" is standard output."`
 }
 
@@ -192,12 +195,12 @@ func Default() Config {
 		Run: Run{
 			Speed: 1, Loop: 1, MaxInFlight: 4096, Timeout: Duration(60e9), Uploads: "whole", Pick: "random", Check: true, OnTime: Duration(10e6),
 		},
-		Cluster: Cluster{Heartbeat: Duration(1e9), StartIn: Duration(1e9)},
+		Cluster: Cluster{Lost: "proceed", Heartbeat: Duration(1e9), StartIn: Duration(1e9)},
 		Simulate: Simulate{
 			Policies: []string{"lru", "fifo", "sieve", "s3fifo", "belady"}, Sizes: []string{"1%", "2%", "4%", "10%", "20%"},
 			Key: "blob", Kinds: []string{"blob", "manifest"}, PerNode: []string{}, Levels: []Levels{}, Curve: Curve{Exact: true}, GC: SimulatedGC{Interval: Duration(1200e9)},
 		},
-		Generate: Generate{Requests: 100_000, Rate: 50, Output: "-"},
+		Generate: Generate{Requests: 100_000, Rate: 50, Clients: 1000, Output: "-"},
 	}
 }
 

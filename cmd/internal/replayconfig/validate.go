@@ -51,6 +51,7 @@ func (c Config) Validate() error {
 	v.warmup(c.Warmup)
 	v.run(c.Run)
 	v.check(c.Cluster.Secret == "" || c.Cluster.SecretFile == "", "cluster: secret and secret_file: only one of them")
+	v.oneOf("cluster.lost", c.Cluster.Lost, "proceed", "takeover", "stop")
 	v.check(c.Cluster.Heartbeat > 0, "cluster.heartbeat: must be positive")
 	v.simulate(c.Simulate)
 	v.check(c.Generate.Requests > 0, "generate.requests: must be positive")
