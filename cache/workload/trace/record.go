@@ -2,20 +2,32 @@ package trace
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 )
+
+// maxDuration is longer than any request, in seconds: what is above it, as what is no
+// number, was never measured.
+const maxDuration = 1e9
 
 // Request returns what the record says, without Delay. Its error names the field.
 func (r *Record) Request() (Request, error) {
 	if r.URI == "" {
 		return Request{}, fmt.Errorf("http.request.uri is missing")
 	}
-	uri, _, _ := strings.Cut(strings.Trim(r.URI, "/"), "?")
+	if !(math.Abs(r.Duration) < maxDuration) {
+		return Request{}, fmt.Errorf("http.request.duration: %g s is none", r.Duration)
+	}
+	uri, _, _ := strings.Cut(r.URI, "?")
+	uri = strings.Trim(uri, "/")
+	if uri == "" {
+		return Request{}, fmt.Errorf("http.request.uri: %.80q has no path", r.URI)
+	}
 	out := Request{
-		Duration: time.Duration(r.Duration * float64(time.Second)), Method: strings.ToUpper(r.Method),
-		URI: uri, Host: r.Host, Client: r.RemoteAddr, Status: r.Status, Size: r.Written,
+		Duration: max(0, time.Duration(r.Duration*float64(time.Second))), Method: strings.ToUpper(r.Method),
+		URI: uri, Host: r.Host, Client: r.RemoteAddr, Status: r.Status, Size: max(r.Written, -1),
 	}
 	if out.Method == "" {
 		out.Method = "GET"
@@ -94,11 +106,11 @@ func parseRange(text string, written int64) (off, n int64, err error) {
 	if !ok || err != nil || off < 0 {
 		return 0, 0, fmt.Errorf("http.request.range %q is not of the form bytes=FIRST-LAST", text)
 	}
-	if last == "" && written > 0 {
+	if last == "" && written > 0 && off < math.MaxInt64-written {
 		return off, written, nil
 	}
 	end, err := strconv.ParseInt(last, 10, 64)
-	if err != nil || end < off || end == 1<<63-1 {
+	if err != nil || end < off || end == math.MaxInt64 {
 		return 0, 0, fmt.Errorf("http.request.range %q is not of the form bytes=FIRST-LAST", text)
 	}
 	return off, end + 1 - off, nil
