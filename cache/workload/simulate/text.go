@@ -40,6 +40,9 @@ func (r *Report) WriteText(w io.Writer) error {
 		fmt.Fprint(t, "\nEACH NODE\tITS HITS\tBYTES\tSHARED\tSIZE\tITS HITS\tBYTES\t\n")
 	}
 	for _, n := range r.PerNode {
+		if len(n.Shared) == 0 {
+			fmt.Fprintf(t, "%s %s\t%.4f\t%.4f\t\t\t\t\t\n", n.Policy, r.amount(n.Capacity), n.All.Ratio(), n.All.ByteRatio())
+		}
 		for _, s := range n.Shared {
 			fmt.Fprintf(t, "%s %s\t%.4f\t%.4f\t%s\t%s\t%.4f\t%.4f\t\n", n.Policy, r.amount(n.Capacity), n.All.Ratio(), n.All.ByteRatio(),
 				s.Policy, r.amount(s.Capacity), s.All.Ratio(), s.All.ByteRatio())
@@ -72,6 +75,7 @@ func (r *Report) writeCurves(t io.Writer) {
 		}
 		if c.MeanError > 0 {
 			fmt.Fprintf(t, "mean distance to exact\t%.4f\t\t\n", c.MeanError)
+			fmt.Fprintf(t, "from 1%% of all on\t%.4f\t\t\n", c.LargeError)
 		}
 	}
 }
