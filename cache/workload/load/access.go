@@ -87,7 +87,7 @@ func (a *access) of(client string) (Auth, string) {
 
 // header returns the value of Authorization for a request, nil if none is wanted as
 // far as is known. It asks for a token when there is none or it ends soon.
-func (a *access) header(ctx context.Context, client, scope string) ([]string, error) {
+func (a *access) header(ctx context.Context, client string, scope func() string) ([]string, error) {
 	own, who := a.of(client)
 	if own.Token != "" {
 		return []string{"Bearer " + string(own.Token)}, nil
@@ -99,7 +99,7 @@ func (a *access) header(ctx context.Context, client, scope string) ([]string, er
 	case auth.BasicAuth:
 		return basic(own), nil
 	case auth.BearerAuth:
-		return a.bearer(ctx, own, tokenKey{who, scope})
+		return a.bearer(ctx, own, tokenKey{who, scope()})
 	}
 	return nil, nil
 }
@@ -114,7 +114,7 @@ func basic(own Auth) []string {
 
 // refused takes in the answer to a request that was sent with an Authorization of
 // sent, and reports whether there is something better to send.
-func (a *access) refused(r *http.Response, sent []string, client, scope string) bool {
+func (a *access) refused(r *http.Response, sent []string, client string, scope func() string) bool {
 	own, who := a.of(client)
 	if own.Token != "" {
 		return false
@@ -123,7 +123,7 @@ func (a *access) refused(r *http.Response, sent []string, client, scope string) 
 		switch c.Scheme {
 		case auth.BearerAuth:
 			a.want(wants{auth.BearerAuth, c.Parameters["realm"], c.Parameters["service"]})
-			return a.place(tokenKey{who, scope}).drop(a, sent, c.Parameters["scope"])
+			return a.place(tokenKey{who, scope()}).drop(a, sent, c.Parameters["scope"])
 		case auth.BasicAuth:
 			if own.Username == "" || sent != nil && strings.HasPrefix(sent[0], "Basic ") {
 				continue

@@ -72,9 +72,10 @@ type exchange struct {
 	e      *endpoint
 	w      *watch
 	client string
-	scope  string
+	scope  func() string // that a token has to have
 	began  time.Time
 	first  time.Duration // from began to the head of the last answer
+	last   time.Duration // from began to the end of the last answer
 }
 
 func (x *exchange) at(path, query string) *url.URL { return x.e.locate(path, query) }
@@ -82,9 +83,8 @@ func (x *exchange) at(path, query string) *url.URL { return x.e.locate(path, que
 func (x *exchange) do(ctx context.Context, c call) (*http.Response, Answer, error) {
 	c.client, c.scope = x.client, x.scope
 	r, err := x.e.do(ctx, x.w, c)
-	if !x.began.IsZero() {
-		x.first = time.Since(x.began)
-	}
+	x.first = time.Since(x.began)
+	x.last = x.first
 	if err != nil {
 		a := Answer{Size: -1}
 		if e, ok := errors.AsType[*Error](err); ok {
@@ -121,6 +121,12 @@ func (x *exchange) receive(ctx context.Context, c call, take func(p []byte) erro
 		return a, x.refusal(r)
 	}
 	defer r.Body.Close()
+	defer func() { x.last = time.Since(x.began) }()
+	if c.head != nil {
+		if err := c.head(&a); err != nil {
+			return a, err
+		}
+	}
 	buf := x.c.buffers.Get().(*[piece]byte)
 	defer x.c.buffers.Put(buf)
 	for {

@@ -86,8 +86,10 @@ type call struct {
 	size   int64       // of the body
 	// body returns a reader of what is to be sent, from its beginning. Nil: nothing is.
 	body   func() io.Reader
-	client string // whose credentials are used
-	scope  string // that a token has to have
+	client string        // whose credentials are used
+	scope  func() string // that a token has to have
+	// head is told the head of an answer that has a body to receive. Nil: nobody is.
+	head func(a *Answer) error
 }
 
 // locate returns the address of a path ("/v2/...", escaped) with a query.

@@ -2,9 +2,6 @@ package load
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"sync"
 	"time"
 
@@ -12,10 +9,6 @@ import (
 
 	"github.com/reprise-containers/reprise/cache/workload/content"
 )
-
-// ahead is how many items are read before they are due, so that reading a trace
-// delays none.
-const ahead = 1024
 
 // Engine sends items from this process. It is made by New.
 type Engine struct {
@@ -39,8 +32,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	made := content.New(cfg.Seed, cfg.Compressible)
 	return &Engine{cfg: cfg, client: client, do: performer{
-		client: client, unchecked: cfg.Unchecked,
-		body: func(uri string, size int64) io.Reader { return made.Body(uri, size) },
+		client: client, unchecked: cfg.Unchecked, maker: made, checks: newChecks(made),
 	}}, nil
 }
 
@@ -54,13 +46,6 @@ func (e *Engine) Stats() Stats {
 	return s
 }
 
-// job is an item that is sent.
-type job struct {
-	item Item
-	due  time.Time // zero in a closed loop that is not paced
-	turn *turn     // of a part of an upload
-}
-
 // Run implements Runner. It is called once. The error is that of the source, or why
 // ctx ended.
 func (e *Engine) Run(ctx context.Context, src Source, sink func(Result)) (Stats, error) {
@@ -69,55 +54,33 @@ func (e *Engine) Run(ctx context.Context, src Source, sink func(Result)) (Stats,
 	if !e.cfg.Start.IsZero() {
 		start = start.Add(e.cfg.Start.Sub(start)) // keeps the monotonic reading
 	}
-	items := make(chan job, ahead)
+	q := &queue{src: src, uploads: &e.do.uploads}
 	// What ends the reading must not end the requests that are under way.
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
 	var g errgroup.Group
-	g.Go(func() error {
-		defer close(items)
-		return e.read(reading, src, items)
-	})
+	if !e.cfg.Closed { // where nothing has a time, there is none to gain
+		q.items = make(chan job, ahead)
+		g.Go(func() error {
+			q.read(reading)
+			return nil
+		})
+	}
 	if wait(ctx, start) {
 		e.gauge.begin(start)
 		if e.cfg.Closed {
-			e.closed(ctx, start, items)
+			e.closed(ctx, start, q)
 		} else {
-			e.open(ctx, start, items)
+			e.open(ctx, start, q)
 		}
 	}
 	stop()
-	for range items { // what was read and is not sent any more
-	}
-	err := g.Wait()
+	g.Wait() //nolint:errcheck // it returns none
 	e.gauge.end()
-	switch {
-	case ctx.Err() != nil:
-		err = context.Cause(ctx)
-	case errors.Is(err, context.Canceled):
-		err = nil // Duration ended it
+	if ctx.Err() != nil {
+		return e.Stats(), context.Cause(ctx)
 	}
-	return e.Stats(), err
-}
-
-// read reads src into items.
-func (e *Engine) read(ctx context.Context, src Source, items chan<- job) error {
-	for {
-		it, err := src.Next(ctx)
-		switch {
-		case errors.Is(err, io.EOF):
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case err != nil:
-			return fmt.Errorf("reading what to send: %w", err)
-		}
-		select {
-		case items <- job{item: it, turn: e.do.uploads.claim(&it)}:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return e.Stats(), q.err
 }
 
 // wait waits for a time and reports whether it came before ctx ended.
@@ -141,17 +104,29 @@ func (e *Engine) over(start, at time.Time) bool {
 	return e.cfg.Duration > 0 && at.Sub(start) >= e.cfg.Duration
 }
 
+// alarm returns what waits for the times of items.
+func (e *Engine) alarm() *alarm {
+	if e.cfg.dial == nil {
+		if a, err := newAlarm(); err == nil {
+			return a
+		}
+	}
+	return &alarm{} // time may be that of a test
+}
+
 // open sends each item when it is due, whatever became of those before it. As many
 // goroutines are started as are needed at one time.
-func (e *Engine) open(ctx context.Context, start time.Time, items <-chan job) {
+func (e *Engine) open(ctx context.Context, start time.Time, q *queue) {
 	var g errgroup.Group
 	defer g.Wait() //nolint:errcheck // they return none
+	a := e.alarm()
+	defer a.close()
 	jobs := make(chan job)
 	defer close(jobs) // before the wait
 	for running := 0; ; {
-		j, ok := next(ctx, items)
+		j, ok := q.next(ctx)
 		j.due = start.Add(j.item.Due)
-		if !ok || e.over(start, j.due) || !wait(ctx, j.due) {
+		if !ok || e.over(start, j.due) || !a.wait(ctx, j.due) {
 			return
 		}
 		select {
@@ -162,9 +137,11 @@ func (e *Engine) open(ctx context.Context, start time.Time, items <-chan job) {
 		if running < e.cfg.MaxInFlight {
 			running++
 			g.Go(func() error {
-				e.perform(ctx, j)
+				w := newWatch(e.cfg.Timeout)
+				defer w.close()
+				e.perform(ctx, w, j)
 				for j := range jobs {
-					e.perform(ctx, j)
+					e.perform(ctx, w, j)
 				}
 				return nil
 			})
@@ -174,7 +151,9 @@ func (e *Engine) open(ctx context.Context, start time.Time, items <-chan job) {
 		select {
 		case jobs <- j:
 		case <-ctx.Done():
-			e.perform(ctx, j) // is told to be aborted
+			w := newWatch(e.cfg.Timeout)
+			defer w.close()
+			e.perform(ctx, w, j) // is told to be aborted
 			return
 		}
 	}
@@ -182,12 +161,14 @@ func (e *Engine) open(ctx context.Context, start time.Time, items <-chan job) {
 
 // closed sends from as many goroutines as there are threads, each an item when its
 // last one is done.
-func (e *Engine) closed(ctx context.Context, start time.Time, items <-chan job) {
+func (e *Engine) closed(ctx context.Context, start time.Time, q *queue) {
 	var g errgroup.Group
 	for range e.cfg.Threads {
 		g.Go(func() error {
+			w := newWatch(e.cfg.Timeout)
+			defer w.close()
 			for {
-				j, ok := next(ctx, items)
+				j, ok := q.next(ctx)
 				at := time.Now()
 				if e.cfg.Paced {
 					j.due = start.Add(j.item.Due)
@@ -197,37 +178,25 @@ func (e *Engine) closed(ctx context.Context, start time.Time, items <-chan job) 
 					j.turn.end()
 					return nil
 				}
-				e.perform(ctx, j)
+				e.perform(ctx, w, j)
 			}
 		})
 	}
 	g.Wait() //nolint:errcheck // they return none
 }
 
-func next(ctx context.Context, items <-chan job) (job, bool) {
-	if ctx.Err() != nil {
-		return job{}, false
-	}
-	select {
-	case j, ok := <-items:
-		return j, ok
-	case <-ctx.Done():
-		return job{}, false
-	}
-}
-
 // perform sends an item and tells what became of it.
-func (e *Engine) perform(ctx context.Context, j job) {
+func (e *Engine) perform(ctx context.Context, w *watch, j job) {
 	defer j.turn.end()
 	it := &j.item
 	if it.Registry < 0 || it.Registry >= len(e.client.endpoints) {
 		it.Registry = 0
 	}
-	ctx, w := watchOver(ctx, e.cfg.Timeout)
+	ctx = w.begin(ctx)
 	defer w.end()
 	x := &exchange{
 		c: e.client, e: e.client.endpoints[it.Registry], w: w,
-		client: it.Client, scope: scopeOf(it),
+		client: it.Client, scope: func() string { return scopeOf(it) },
 	}
 	e.gauge.sent()
 	x.began = time.Now()
@@ -235,7 +204,10 @@ func (e *Engine) perform(ctx context.Context, j job) {
 	r := Result{
 		Seq: it.Seq, Op: it.Op, Kind: it.Kind, Ranged: it.Len > 0, URI: it.URI, Registry: it.Registry,
 		Status: a.Status, Bytes: a.Bytes, Intended: j.due, Sent: x.began,
-		First: x.first, Service: time.Since(x.began),
+		First: x.first, Service: x.last,
+	}
+	if x.last == 0 { // it waited for its turn only
+		r.Service = time.Since(x.began)
 	}
 	if j.due.IsZero() {
 		r.Intended = r.Sent
