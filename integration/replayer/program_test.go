@@ -162,7 +162,7 @@ func (d *desk) startWith(stdin []byte, args ...string) *process {
 				d.t.Errorf("%s: %q in what it said", p.name, bad)
 			}
 		}
-		if d.t.Failed() {
+		if d.t.Failed() || os.Getenv("SHOW") != "" {
 			d.t.Logf("%s (%s)\n--- output\n%.6000s\n--- errors\n%.6000s", p.name, p.cmd.ProcessState, p.out.String(), said)
 		}
 	})
