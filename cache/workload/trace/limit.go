@@ -71,7 +71,8 @@ func (l *limited) Next() (Request, error) {
 
 // Loop returns what open gives, one reader after the other: times of them, or for
 // ever when times is 0. Delays and times go on where the one before ended, one mean
-// interval later. Readers with a Close are closed.
+// interval later. Readers with a Close are closed; the one that is being read by Close of
+// what is returned, an io.Closer.
 func Loop(open func() (Reader, error), times int) Reader { return &loop{open: open, left: times} }
 
 type loop struct {
@@ -117,6 +118,16 @@ func (l *loop) Next() (Request, error) {
 		l.last = r.Delay
 		return r, nil
 	}
+}
+
+// Close ends the loop.
+func (l *loop) Close() error {
+	var err error
+	if c, ok := l.r.(io.Closer); ok {
+		err = c.Close()
+	}
+	l.r, l.left, l.round = nil, 1, 1 // no further round
+	return err
 }
 
 func (l *loop) end() {
