@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"time"
@@ -99,7 +100,7 @@ func (l *loop) Next() (Request, error) {
 			l.n = 0
 		}
 		r, err := l.r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			empty := l.n == 0
 			l.end()
 			if empty {
