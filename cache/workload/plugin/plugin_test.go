@@ -1,0 +1,177 @@
+package plugin_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/reprise-containers/reprise/cache/workload/plugin"
+	"github.com/reprise-containers/reprise/cache/workload/trace"
+)
+
+// asked is a trace with what plugins are not given.
+func asked() trace.Reader {
+	return trace.Of(
+		trace.Request{Method: "GET", URI: "v2", Size: 2},
+		trace.Request{Method: "GET", URI: "v2/a/b/blobs/x", Size: 100, Client: "c", Delay: 1500 * time.Millisecond, Duration: time.Second},
+		trace.Request{Method: "HEAD", URI: "v2/a/b/blobs/x", Size: 100},
+		trace.Request{Method: "GET", URI: "v2/a/b/blobs/y", Size: 0},
+		trace.Request{Method: "PUT", URI: "v2/a/b/blobs/z", Size: 7},
+	)
+}
+
+// run runs a plugin of a text.
+func run(t *testing.T, name, text string, args map[string]any) (string, error) {
+	t.Helper()
+	if filepath.Ext(name) == ".py" {
+		if _, err := exec.LookPath("python3"); err != nil {
+			t.Skip("Python plugins are tested where there is python3: ", err)
+		}
+	}
+	path := filepath.Join(t.TempDir(), name)
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out, errs bytes.Buffer
+	err := plugin.Run(t.Context(), path, asked(), args, &out, &errs)
+	return out.String() + errs.String(), err
+}
+
+const both = `
+def init(requests, args=None):
+    print(len(requests), args)
+    for r in requests:
+        print(r["delay"], r["uri"], r["size"], r["method"], r["duration"], r["client"])
+    r = requests[0]
+    print(r["uri"].split("/")[-1], r["size"] * 2, [x["size"] for x in requests[::-1]])
+`
+
+// Both languages get the same.
+func TestRequests(t *testing.T) {
+	for _, name := range []string{"p.py", "p.star"} {
+		for _, args := range []map[string]any{nil, {"cache_size": 8, "list": []any{1, 2.5, "x", true, nil}}} {
+			t.Run(fmt.Sprint(name, args != nil), func(t *testing.T) {
+				got, err := run(t, name, both, args)
+				if err != nil {
+					t.Fatal(err)
+				}
+				first := "2 None\n"
+				if args != nil {
+					first = `2 {`
+				}
+				const rest = "1.5 v2/a/b/blobs/x 100 GET 1.0 c\n0.0 v2/a/b/blobs/z 7 PUT 0.0 \nx 200 [7, 100]\n"
+				if !strings.HasPrefix(got, first) || !strings.HasSuffix(got, rest) {
+					t.Errorf("it printed\n%s", got)
+				}
+			})
+		}
+	}
+}
+
+// What goes wrong in a plugin is an error that says where.
+func TestFailures(t *testing.T) {
+	for _, c := range []struct{ name, text, want, said string }{
+		{"p.py", "def init(requests):\n    raise ValueError('too small')\n", "ValueError: too small", "line 2"},
+		{"p.py", "def init(requests):\n    print 'x'\n", "Python 2", "SyntaxError"},
+		{"p.py", "x = 1\n", "has no function init", ""},
+		{"p.py", "import sys\ndef init(requests):\n    sys.exit(3)\n", "exit status 3", ""},
+		{"p.star", "def init(requests):\n    fail('too small')\n", "too small", ""},
+		{"p.star", "def init(requests):\n    return 1 +\n", "p.star:2", ""},
+		{"p.star", "x = 1\n", "has no function init", ""},
+		{"p.star", "def init(requests):\n    requests[0]['no']\n", "no", ""},
+		{"p.star", "def init(requests):\n    requests.append(1)\n", "append", ""},
+		{"p.star", "load('/etc/passwd', 'x')\ndef init(requests): pass\n", "load", ""},
+	} {
+		said, err := run(t, c.name, c.text, nil)
+		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(said, c.said) {
+			t.Errorf("%s %q: %v, want an error with %q; it said %q", c.name, c.text, err, c.want, said)
+		}
+	}
+	for _, name := range []string{"none.py", "none.star"} {
+		if err := plugin.Run(t.Context(), filepath.Join(t.TempDir(), name), asked(), nil, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("a file that is not there: %v", err)
+		}
+	}
+	t.Setenv("PATH", t.TempDir())
+	path := filepath.Join(t.TempDir(), "p.py")
+	os.WriteFile(path, nil, 0o600)
+	if err := plugin.Run(t.Context(), path, asked(), nil, io.Discard, io.Discard); !errors.Is(err, plugin.ErrNoPython) {
+		t.Errorf("without python3: %v", err)
+	}
+}
+
+// A plugin beside its own modules finds them; what it reads of standard input is
+// nothing.
+func TestPythonModules(t *testing.T) {
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("Python plugins are tested where there is python3: ", err)
+	}
+	dir := t.TempDir()
+	os.WriteFile(filepath.Join(dir, "other.py"), []byte("value = 42\n"), 0o600)
+	os.WriteFile(filepath.Join(dir, "p.py"), []byte("import sys, other\ndef init(requests):\n    print(other.value, repr(sys.stdin.read()))\n"), 0o600)
+	var out bytes.Buffer
+	if err := plugin.Run(t.Context(), filepath.Join(dir, "p.py"), asked(), nil, &out, &out); err != nil || out.String() != "42 ''\n" {
+		t.Errorf("%q, %v", out.String(), err)
+	}
+}
+
+// A plugin that never ends is ended.
+func TestCancel(t *testing.T) {
+	for name, text := range map[string]string{
+		"p.py":   "def init(requests):\n    print('begun')\n    while True: pass\n",
+		"p.star": "def init(requests):\n    print('begun')\n    while True: pass\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			if _, err := exec.LookPath("python3"); err != nil && name == "p.py" {
+				t.Skip("Python plugins are tested where there is python3: ", err)
+			}
+			path := filepath.Join(t.TempDir(), name)
+			os.WriteFile(path, []byte(text), 0o600)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			stopped := errors.New("stopped")
+			err := plugin.Run(ctx, path, asked(), nil, writer(func([]byte) { cancel(stopped) }), io.Discard)
+			if !errors.Is(err, stopped) {
+				t.Errorf("%v", err)
+			}
+		})
+	}
+}
+
+type writer func([]byte)
+
+func (w writer) Write(p []byte) (int, error) { w(p); return len(p), nil }
+
+// broken ends in the middle.
+type broken struct{ n int }
+
+var errBroken = errors.New("the disk is gone")
+
+func (b *broken) Next() (trace.Request, error) {
+	if b.n++; b.n > 10 {
+		return trace.Request{}, errBroken
+	}
+	return trace.Request{Method: "GET", URI: "v2/a/blobs/x", Size: 1}, nil
+}
+
+// Half a trace is not simulated.
+func TestBrokenTrace(t *testing.T) {
+	for _, name := range []string{"p.py", "p.star"} {
+		path := filepath.Join(t.TempDir(), name)
+		os.WriteFile(path, []byte("def init(requests):\n    print('simulated')\n"), 0o600)
+		if _, err := exec.LookPath("python3"); err != nil && name == "p.py" {
+			continue
+		}
+		var out bytes.Buffer
+		if err := plugin.Run(t.Context(), path, &broken{}, nil, &out, io.Discard); err == nil || out.Len() > 0 {
+			t.Errorf("%s: %v, it printed %q", name, err, out.String())
+		}
+	}
+}
