@@ -3,6 +3,7 @@ package warmup
 import (
 	"cmp"
 	"context"
+	"errors"
 	"hash/fnv"
 	"io"
 	"math/bits"
@@ -55,7 +56,7 @@ func survey(ctx context.Context, r trace.Reader, cfg Config) (plan, error) {
 			return plan{}, ctx.Err()
 		}
 		x, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
