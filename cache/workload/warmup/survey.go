@@ -171,7 +171,7 @@ func (s *surveyor) named() map[string]*object {
 // for a text.
 func chance(text string) float64 {
 	h := fnv.New64a()
-	io.WriteString(h, text)
+	_, _ = io.WriteString(h, text) // a hash takes everything
 	x := h.Sum64()
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
