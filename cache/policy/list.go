@@ -42,6 +42,12 @@ func (n *node[K]) remove() {
 	n.home = nil
 }
 
+// take moves n from its list to l, as the newest.
+func (l *list[K]) take(n *node[K]) {
+	n.remove()
+	l.pushFront(n)
+}
+
 // grow changes the size of n by d bytes, not below zero.
 func (n *node[K]) grow(d int64) {
 	d = max(d, -n.size)

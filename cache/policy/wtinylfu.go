@@ -13,12 +13,17 @@ package policy
 // left and never shrinks. It keeps what is popular in the long run and is slow to see
 // that it no longer is.
 type WTinyLFU[K comparable] struct {
-	nodes     map[K]*node[K]
-	window    *list[K]
-	probation *list[K]
-	protected *list[K]
-	candidate *node[K] // what left the window last, nil when it went or was used
-	recent    *sketch[K]
+	nodes      map[K]*node[K]
+	window     *list[K]
+	candidates *list[K] // what left the window and was not compared yet
+	probation  *list[K]
+	protected  *list[K]
+	recent     *sketch[K]
+
+	// A cache that is not full asks for no victim, and all that come may stay.
+	// So there are only as many candidates as victims made room for.
+	victims int  // asked for one after the other
+	added   bool // something came after them
 }
 
 const (
@@ -31,7 +36,7 @@ const (
 func NewWTinyLFU[K comparable]() *WTinyLFU[K] {
 	return &WTinyLFU[K]{
 		nodes:  make(map[K]*node[K]),
-		window: newList[K](), probation: newList[K](), protected: newList[K](),
+		window: newList[K](), candidates: newList[K](), probation: newList[K](), protected: newList[K](),
 		recent: newSketch[K](),
 	}
 }
@@ -46,13 +51,11 @@ func (w *WTinyLFU[K]) Add(key K, n int64) {
 		e = &node[K]{key: key, size: max(n, 0)}
 		w.nodes[key] = e
 		w.window.pushFront(e)
+		w.added = true
 	}
 	// An entry stays in the window however big it is, until another comes.
 	for w.window.len > 1 && w.window.bytes*windowShare > w.Bytes() {
-		e := w.window.back()
-		e.remove()
-		w.probation.pushFront(e)
-		w.candidate = e
+		w.candidates.take(w.window.back())
 	}
 }
 
@@ -67,15 +70,9 @@ func (w *WTinyLFU[K]) Touch(key K, n int64) {
 	if e.home == w.window {
 		to = w.window
 	}
-	if e == w.candidate {
-		w.candidate = nil
-	}
-	e.remove()
-	to.pushFront(e)
-	for w.protected.bytes*mainParts > (w.protected.bytes+w.probation.bytes)*protectedParts && w.protected.len > 1 {
-		e := w.protected.back()
-		e.remove()
-		w.probation.pushFront(e)
+	to.take(e)
+	for w.protected.len > 1 && w.protected.bytes*mainParts > (w.Bytes()-w.window.bytes)*protectedParts {
+		w.probation.take(w.protected.back())
 	}
 }
 
@@ -87,34 +84,51 @@ func (w *WTinyLFU[K]) Remove(key K) {
 }
 
 func (w *WTinyLFU[K]) drop(e *node[K]) {
-	if w.candidate == e {
-		w.candidate = nil
-	}
 	e.remove()
 	delete(w.nodes, e.key)
 }
 
 // Victim implements Policy.
 func (w *WTinyLFU[K]) Victim() (key K, size int64, ok bool) {
-	e := w.probation.back()
-	if e == nil || e == w.candidate && w.protected.len > 0 {
-		e = w.protected.back()
-	}
-	if e == nil {
-		e = w.window.back()
+	w.settle()
+	var e *node[K]
+	for _, from := range []*list[K]{w.probation, w.protected, w.candidates, w.window} {
+		if e = from.back(); e != nil {
+			break
+		}
 	}
 	if e == nil {
 		return key, 0, false
 	}
-	if c := w.candidate; c != nil && c != e && w.recent.count(c.key) <= w.recent.count(e.key) {
-		e = c
+	if c := w.candidates.back(); c != nil && c != e {
+		if w.recent.count(c.key) > w.recent.count(e.key) {
+			w.probation.take(c)
+		} else {
+			e = c
+		}
 	}
 	w.drop(e)
 	return e.key, e.size, true
 }
 
+// settle lets those candidates stay that came when there was room, the last one
+// excepted, for which room is needed now.
+func (w *WTinyLFU[K]) settle() {
+	if w.added {
+		for w.candidates.len > max(1, w.victims) {
+			w.probation.take(w.candidates.back())
+		}
+		w.victims, w.added = 0, false
+	}
+	w.victims++
+}
+
 // Len implements Policy.
-func (w *WTinyLFU[K]) Len() int { return w.window.len + w.probation.len + w.protected.len }
+func (w *WTinyLFU[K]) Len() int {
+	return w.window.len + w.candidates.len + w.probation.len + w.protected.len
+}
 
 // Bytes implements Policy.
-func (w *WTinyLFU[K]) Bytes() int64 { return w.window.bytes + w.probation.bytes + w.protected.bytes }
+func (w *WTinyLFU[K]) Bytes() int64 {
+	return w.window.bytes + w.candidates.bytes + w.probation.bytes + w.protected.bytes
+}

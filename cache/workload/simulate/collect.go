@@ -23,6 +23,9 @@ type GC struct {
 	// make room as the registry cache does: below its limit, ahead of time, in
 	// collections and whenever it looks in between.
 	Disk bool `json:"disk,omitempty"`
+	// Speed is that of a replay that is to be predicted: so much of the trace's time
+	// passes in a second of the cache's, which Ages and Interval are in. Default 1.
+	Speed float64 `json:"speed,omitempty"`
 }
 
 func (g GC) ages() bool { return g.Layers != Ages{} || g.Manifests != Ages{} }
@@ -66,6 +69,9 @@ func newCollector(d *Decoded, gc GC, s *store) *collector {
 	if gc.Interval <= 0 {
 		gc.Interval = 20 * time.Minute
 	}
+	if gc.Speed <= 0 {
+		gc.Speed = 1
+	}
 	c := &collector{d: d, gc: gc, s: s, next: int64(gc.Interval), look: diskLook}
 	c.fit()
 	return c
@@ -86,6 +92,7 @@ func (c *collector) fit() {
 // until makes the collections that are due up to now. Those that nothing can have
 // changed for are left out.
 func (c *collector) until(now int64) {
+	now = c.time(now)
 	if c.gc.Disk && c.look <= now {
 		if low := int64(float64(c.s.capacity) * lowMark); c.s.used > c.s.capacity-(c.s.capacity-low)/10 {
 			c.s.evictTo(low)
@@ -127,14 +134,17 @@ func (c *collector) old(id uint32, now int64) bool {
 		ages.MaxUnused > 0 && now-c.last[id] > int64(ages.MaxUnused)
 }
 
+// time returns the cache's time of one in the trace.
+func (c *collector) time(at int64) int64 { return int64(float64(at) / c.gc.Speed) }
+
 // used is told of each access after it.
 func (c *collector) used(a Access, hit bool) {
 	if !c.gc.ages() {
 		return
 	}
-	c.last[a.ID] = a.Time
+	c.last[a.ID] = c.time(a.Time)
 	if !hit {
-		c.fetched[a.ID] = a.Time
+		c.fetched[a.ID] = c.last[a.ID]
 	}
 	if !c.listed[a.ID] && c.s.have[a.ID] {
 		c.listed[a.ID] = true

@@ -9,6 +9,7 @@ type running struct {
 	s    *store
 	c    *counter
 	gc   *collector // nil: nothing is collected
+	used float64    // the sum over all accesses
 }
 
 func begin(d *Decoded, cell *Cell, gc GC) (*running, error) {
@@ -33,11 +34,13 @@ func (r *running) access(a Access) {
 		r.gc.used(a, hit)
 	}
 	r.c.add(a, hit)
+	r.used += float64(r.s.used)
 }
 
 func (r *running) end() {
 	r.c.end()
 	r.cell.Evicted, r.cell.TooLarge = r.s.evicted, r.s.tooLarge
+	r.cell.Mean = int64(r.used / float64(max(1, r.cell.All.Requests)))
 	if r.gc != nil {
 		r.cell.Expired = r.gc.expired
 	}

@@ -19,7 +19,7 @@ var ErrWhole = errors.New("only policies at sizes in bytes or objects can be sim
 // Stream simulates policies at fixed sizes while it reads the trace: it takes memory
 // by the distinct objects of the trace, about 50 bytes each, and not by its length.
 // Where an object turns out to be larger than was known when it came, it grows then;
-// otherwise the cells are those of Run.
+// otherwise the cells are those of Run. That of Belady has an Error.
 func Stream(ctx context.Context, r trace.Reader, s Scope, cfg Config) (*Report, error) {
 	for _, size := range cfg.Sizes {
 		if size.Share > 0 {
@@ -72,7 +72,8 @@ func (st *stream) begin() (err error) {
 	}
 	for i := range st.cells {
 		if st.cells[i].Policy == Belady {
-			return fmt.Errorf("simulating %s: %w", Belady, ErrWhole)
+			st.cells[i].Error = ErrWhole.Error()
+			continue
 		}
 		r, err := begin(st.d, &st.cells[i], st.cfg.GC)
 		if err != nil {

@@ -1,6 +1,10 @@
 package simulate
 
-import "github.com/reprise-containers/reprise/cache/workload/trace"
+import (
+	"time"
+
+	"github.com/reprise-containers/reprise/cache/workload/trace"
+)
 
 // Tally counts accesses.
 type Tally struct {
@@ -61,8 +65,11 @@ type Cell struct {
 	Evicted  uint64           `json:"evicted"`           // for room
 	Expired  uint64           `json:"expired,omitempty"` // for their age
 	TooLarge uint64           `json:"tooLarge,omitempty"`
-	Over     []Point          `json:"over"` // the trace in parts
-	Error    string           `json:"error,omitempty"`
+	Mean     int64            `json:"mean,omitempty"` // used of the capacity, over all requests
+	// MaxUnused is that of GC, where it is not the same for all cells.
+	MaxUnused time.Duration `json:"maxUnused,omitempty"`
+	Error     string        `json:"error,omitempty"` // why it was not simulated, by Stream
+	Over      []Point       `json:"over"`            // the trace in parts
 
 	// Bound has, of belady with sizes, what no policy can exceed: All is then what one
 	// that knows the future reaches, which may not be the best.
