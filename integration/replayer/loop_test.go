@@ -5,14 +5,17 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/reprise-containers/reprise/cache/policy"
 	"github.com/reprise-containers/reprise/cache/workload/generate"
 	"github.com/reprise-containers/reprise/cache/workload/report"
 	"github.com/reprise-containers/reprise/cache/workload/simulate"
@@ -33,6 +36,7 @@ type loop struct {
 	t        *testing.T
 	dir      string
 	player   string // the program trace-replayer
+	program  string // the program registry-cache
 	upstream string // URL of the registry
 }
 
@@ -48,10 +52,14 @@ func beginLoop(t *testing.T, trc trace.Reader) *loop {
 		t.Fatalf("building trace-replayer: %v\n%s", err, out)
 	}
 	l.write(trc)
-	t.Log(l.play("warmup", values{
+	said, err := l.try("warmup", values{
 		"trace": values{"traces": []string{l.path("trace.jsonl")}}, "registry": []string{l.upstream},
 		"warmup": values{"output": l.path("interim.json"), "threads": 8, "verify": 0.05},
-	}))
+	})
+	if err != nil {
+		t.Fatalf("trace-replayer warmup: %v", err)
+	}
+	t.Log(said)
 	return l
 }
 
@@ -83,38 +91,49 @@ func (l *loop) write(r trace.Reader) {
 	}
 }
 
-// play runs a mode of trace-replayer, which must succeed, and returns what it printed.
-func (l *loop) play(mode string, config values) string {
-	l.t.Helper()
+// try runs a mode of trace-replayer and returns what it printed.
+func (l *loop) try(mode string, config values) (string, error) {
 	text, err := json.Marshal(config) // what is JSON is YAML
 	if err == nil {
 		err = os.WriteFile(l.path(mode+".yaml"), text, 0o600)
 	}
 	if err != nil {
-		l.t.Fatal(err)
+		return "", err
 	}
 	var out, said bytes.Buffer
 	cmd := exec.CommandContext(l.t.Context(), l.player, "-c", mode, "-i", l.path(mode+".yaml"))
 	cmd.Stdout, cmd.Stderr = &out, &said
 	if err := cmd.Run(); err != nil {
-		l.t.Fatalf("trace-replayer %s: %v\n%s\n%.4000s", mode, err, out.String(), said.String())
+		return out.String(), fmt.Errorf("%w\n%s\n%.4000s", err, out.String(), said.String())
 	}
-	return out.String()
+	return out.String(), nil
 }
 
-// run replays a file in a closed loop and returns the report.
-func (l *loop) run(file, registry string, interim bool, threads int) *report.Summary {
+// playing is a run in a closed loop.
+type playing struct {
+	file, registry string
+	interim        bool // what is asked for is what stands for it in the interim map
+	threads        int
+	rounds         int  // of the file
+	fails          bool // requests do, and the program says so
+}
+
+// run replays a file and returns the report.
+func (l *loop) run(p playing) *report.Summary {
 	l.t.Helper()
 	config := values{
-		"client_info": values{"wait": false, "threads": threads},
-		"trace":       values{"traces": []string{file}, "output": l.path("results.json")},
-		"registry":    []string{registry},
+		"client_info": values{"wait": false, "threads": p.threads},
+		"trace":       values{"traces": []string{p.file}, "output": l.path("results.json")},
+		"run":         values{"loop": p.rounds},
+		"registry":    []string{p.registry},
 		"report":      values{"json": l.path("report.json")},
 	}
-	if interim {
+	if p.interim {
 		config["warmup"] = values{"output": l.path("interim.json")}
 	}
-	l.play("run", config)
+	if _, err := l.try("run", config); (err != nil) != p.fails {
+		l.t.Fatalf("trace-replayer run ended with %v", err)
+	}
 	f, err := os.Open(l.path("report.json"))
 	if err != nil {
 		l.t.Fatal(err)
@@ -128,14 +147,14 @@ func (l *loop) run(file, registry string, interim bool, threads int) *report.Sum
 }
 
 // cache starts a registry cache before the registry, with an empty folder.
-func (l *loop) cache(name, program string, over values) *instance.Instance {
+func (l *loop) cache(name string, over values) *instance.Instance {
 	l.t.Helper()
 	dir := l.path(name)
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		l.t.Fatal(err)
 	}
 	i, err := instance.New(instance.Config{
-		Program: program, Dir: dir, Upstream: strings.TrimPrefix(l.upstream, "http://"), Values: over,
+		Program: l.program, Dir: dir, Upstream: strings.TrimPrefix(l.upstream, "http://"), Values: over,
 	})
 	if err == nil {
 		err = i.Start(l.t.Context())
@@ -180,6 +199,8 @@ type recordedLoop struct {
 	requests int64
 	by       int64 // of what sizes are divided by
 	disk     int64 // allowed to the cache
+	// others are policies that are set too, beside the recommended one.
+	others []string
 }
 
 // hitsOf returns the share of hits of the blobs and manifests of a report, and how
@@ -214,56 +235,78 @@ func metered(t *testing.T, i *instance.Instance) float64 {
 
 // TestClosedLoop has a registry cache record what it is asked for, simulates that,
 // sets what is recommended, and replays it: the hit ratio is the one that was
-// predicted.
+// predicted. It is so for policies that would not be recommended, too.
 //
 // The replay is as fast as it goes, so that ages do not matter; there are none in
 // what is recommended for a recording that took less than two hours. The tier of
 // memory before the disk is off: the simulation knows of the disk only, and a tier as
 // large as the disk would keep what the disk gives up.
 func TestClosedLoop(t *testing.T) {
-	size := recordedLoop{requests: 9000, by: 150, disk: 64 << 20}
+	size := recordedLoop{requests: 3500, by: 45, disk: 64 << 20, others: []string{policy.NameFIFO}}
 	if full() {
-		size = recordedLoop{requests: 60_000, by: 60, disk: 512 << 20}
+		size = recordedLoop{requests: 60_000, by: 60, disk: 512 << 20, others: policy.Names()}
 	}
 	g, err := generate.New(generate.Config{Requests: size.requests, Seed: 7, Rate: 50, ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := beginLoop(t, squeezed{g, size.by, 16 << 20})
-	program, err := instance.Build(t.Context(), "../..", l.dir)
-	if err != nil {
+	if l.program, err = instance.Build(t.Context(), "../..", l.dir); err != nil {
 		t.Fatal(err)
 	}
-	log := l.path("access.json")
-	recording := l.cache("recording", program, values{
+	recording := l.cache("recording", values{
 		"gc":        values{"disk": values{"maxSize": "100GiB", "minFree": "0B"}, "layers": noAges, "manifests": noAges},
-		"accessLog": values{"path": log, "format": "trace", "anonymize": false},
+		"accessLog": values{"path": l.path("access.json"), "format": "trace", "anonymize": false},
 	})
-	ratio, asked := hitsOf(l.run(l.path("trace.jsonl"), "http://"+recording.Address, true, 4))
+	ratio, asked := hitsOf(l.run(playing{file: l.path("trace.jsonl"), registry: "http://" + recording.Address, interim: true, threads: 4, rounds: 1}))
 	l.stop(recording)
 	t.Logf("recorded: %d reads, %.4f of them hits of a cache with room for everything", asked, ratio)
 
-	advice := l.recommend(log, size.disk)
-	set := values{"gc": values{
-		"policy":    advice.Policy,
-		"disk":      values{"maxSize": advice.MaxSize, "minFree": "0B"},
-		"layers":    values{"maxAge": advice.Layers.MaxAge.String(), "maxUnused": advice.Layers.MaxUnused.String()},
-		"manifests": values{"maxAge": advice.Manifests.MaxAge.String(), "maxUnused": advice.Manifests.MaxUnused.String()},
-	}, "server": values{"memory": "0B"}}
-	again := l.cache("again", program, set)
-	observed, n := hitsOf(l.run(log, "http://"+again.Address, false, 4))
-	own := metered(t, again)
-	predicted := advice.Expected.All.Ratio()
-	t.Logf("predicted %.4f, observed %.4f of %d reads, %.4f by the cache's metrics", predicted, observed, n, own)
-	if int64(advice.Expected.All.Requests) != n {
-		t.Errorf("simulated were %d reads, replayed %d", advice.Expected.All.Requests, n)
-	}
-	if math.Abs(predicted-observed) > 0.01 || math.Abs(observed-own) > 0.0001 {
-		t.Errorf("predicted are hits of %.4f, observed %.4f, by the metrics %.4f", predicted, observed, own)
-	}
+	advice := l.recommend(l.path("access.json"), size.disk)
 	if advice.Expected.Evicted < 100 {
 		t.Errorf("only %d evictions are expected: this compares nothing", advice.Expected.Evicted)
 	}
+	l.again(advice, advice.Expected)
+	for _, c := range advice.Tried {
+		if c.Capacity == size.disk && c.MaxUnused == 0 && slices.Contains(size.others, c.Policy) {
+			l.again(&simulate.Advice{Policy: c.Policy, MaxSize: size.disk}, c)
+		}
+	}
+}
+
+// again replays what was recorded with other settings, by which hits are expected.
+func (l *loop) again(set *simulate.Advice, expected simulate.Cell) {
+	l.t.Helper()
+	cache := l.cache(set.Policy, values{
+		"gc": values{
+			"policy":    set.Policy,
+			"disk":      values{"maxSize": set.MaxSize, "minFree": "0B"},
+			"layers":    ages(set.Layers),
+			"manifests": ages(set.Manifests),
+		},
+		"server": values{"memory": "0B"},
+	})
+	observed, n := hitsOf(l.run(playing{file: l.path("access.json"), registry: "http://" + cache.Address, threads: 4, rounds: 1}))
+	own := metered(l.t, cache)
+	l.stop(cache)
+	if err := os.RemoveAll(cache.Data); err != nil {
+		l.t.Error(err)
+	}
+	predicted := expected.All.Ratio()
+	l.t.Logf("%-8s predicted %.4f, observed %.4f of %d reads, %.4f by the cache's metrics", set.Policy, predicted, observed, n, own)
+	if int64(expected.All.Requests) != n {
+		l.t.Errorf("%s: simulated were %d reads, replayed %d", set.Policy, expected.All.Requests, n)
+	}
+	if math.Abs(predicted-observed) > 0.01 {
+		l.t.Errorf("%s: predicted is a hit ratio of %.4f, observed %.4f", set.Policy, predicted, observed)
+	}
+	if math.Abs(observed-own) > 0.0001 {
+		l.t.Errorf("%s: clients saw a hit ratio of %.4f, the cache %.4f", set.Policy, observed, own)
+	}
+}
+
+func ages(a simulate.Ages) values {
+	return values{"maxAge": a.MaxAge.String(), "maxUnused": a.MaxUnused.String()}
 }
 
 // noAges has nothing be forgotten for its age.
