@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -172,12 +171,4 @@ func loopback(addr string) bool {
 	}
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
-}
-
-// Serve does the jobs of masters, one at a time, until ctx ends.
-func Serve(ctx context.Context, cfg ClientConfig) error {
-	if err := cfg.Validate(); err != nil {
-		return err
-	}
-	return errors.New("serving masters is not there yet")
 }

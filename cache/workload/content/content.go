@@ -75,15 +75,18 @@ func (b *body) Read(p []byte) (int, error) {
 	return len(p), nil
 }
 
-var errSeek = errors.New("seeking in content: the offset is negative")
+var errSeek = errors.New("seeking in content: there is no such place")
 
 // Seek implements io.Seeker.
 func (b *body) Seek(offset int64, whence int) (int64, error) {
 	switch whence {
+	case io.SeekStart:
 	case io.SeekCurrent:
 		offset += b.at
 	case io.SeekEnd:
 		offset += b.size
+	default:
+		return b.at, errSeek
 	}
 	if offset < 0 {
 		return b.at, errSeek

@@ -93,7 +93,8 @@ func (s *Source) read(it load.Item, t trace.Target) (load.Item, Reason) {
 		it.Path = "/v2/" + t.Repository + "/blobs/" + t.Reference
 	case t.Kind == trace.Blob || s.cfg.Blobs && s.cfg.Map != nil:
 		it.Path = "/v2/" + t.Repository + "/blobs/" + d
-	case isDigest(t.Reference):
+	case isDigest(t.Reference), s.cfg.Repository != "" && s.cfg.Map != nil:
+		// Tags of several repositories are one in a repository for all of them.
 		it.Path = "/v2/" + t.Repository + "/manifests/" + d
 	default:
 		it.Path = "/v2/" + t.Repository + "/manifests/" + t.Reference

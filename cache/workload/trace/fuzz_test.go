@@ -103,7 +103,7 @@ func FuzzReader(f *testing.F) {
 
 // FuzzParse takes any URI apart without losing a part of it.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"v2", "v2/a/b/blobs/c", "v2/a/blobs/uploads/x", "v2/a/manifests/blobs/uploads", "v2//blobs/c", "/v2/a/tags/list?n=5"} {
+	for _, s := range []string{"v2", "v2/a/b/blobs/c", "v2/a/blobs/uploads/x", "v2/a/manifests/blobs/uploads", "v2//blobs/c", "/v2/a/tags/list?n=5", "v2//tags/list"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, uri string) {

@@ -112,7 +112,7 @@ func Parse(uri string) Target {
 			return Target{Upload, path[:i], strings.TrimPrefix(rest, "/")}
 		}
 	}
-	if repo, ok := strings.CutSuffix(path, "/tags/list"); ok {
+	if repo, ok := strings.CutSuffix(path, "/tags/list"); ok && repo != "" {
 		return Target{Tags, repo, ""}
 	}
 	i := strings.LastIndexByte(path, '/')

@@ -7,7 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
+	"maps"
+	"net/http"
 	"sync"
 	"time"
 
@@ -26,11 +27,13 @@ type worker struct {
 	cfg    Config
 	client *load.Client
 
-	mu    sync.Mutex
-	done  outcome.Map
-	stats Stats
-	save  time.Time // when the map is saved next
-	told  time.Time
+	mu      sync.Mutex
+	done    outcome.Map
+	stats   Stats
+	save    time.Time // when the map is saved next
+	told    time.Time
+	strikes int                 // what failed since something worked, see strike
+	configs map[string]struct{} // repository and digest of configurations that are pushed
 }
 
 // all pushes what has content of its own, then what has another's, then manifests:
@@ -62,12 +65,12 @@ func (w *worker) all(ctx context.Context, p plan) error {
 // reachable asks for something that is needed, so that a registry that is not there
 // is one error and not one for each object.
 func (w *worker) reachable(ctx context.Context, p plan) error {
-	repository := "reprise"
-	if len(p.blobs) > 0 {
-		repository = p.blobs[0].repository
+	some := p.blobs
+	if len(some) == 0 {
+		some = p.manifests
 	}
-	_, err := w.client.Head(ctx, load.Object{Repository: repository, Kind: trace.Blob, Digest: digest.FromString("")})
-	if e, ok := errors.AsType[*load.Error](err); ok && (e.Cause == load.CauseConnect || e.Cause == load.CauseAuth) {
+	_, err := w.client.Head(ctx, load.Object{Repository: some[0].repository, Kind: trace.Blob, Digest: digest.FromString("")})
+	if e, ok := errors.AsType[*load.Error](err); ok && e.Cause != load.CauseStatus {
 		return fmt.Errorf("warming up: %w", err)
 	}
 	return nil
@@ -83,6 +86,9 @@ func (w *worker) each(ctx context.Context, objects []*object, push func(context.
 		}
 		g.Go(func() error {
 			err := push(running, o)
+			if _, lost := errors.AsType[*lostError](err); lost {
+				return err
+			}
 			if running.Err() != nil {
 				return running.Err()
 			}
@@ -117,7 +123,9 @@ func (w *worker) ended(o *object, err error) error {
 	now := time.Now()
 	if w.cfg.Progress != nil && (now.Sub(w.told) > time.Second/10 || w.stats.Done == w.stats.Objects) {
 		w.told = now
-		w.cfg.Progress(w.stats)
+		told := w.stats
+		told.Why = maps.Clone(told.Why)
+		w.cfg.Progress(told)
 	}
 	if w.cfg.Save == nil || now.Before(w.save) {
 		return nil
@@ -145,16 +153,20 @@ func (w *worker) blob(ctx context.Context, o *object) (err error) {
 // share makes a blob of one that another has already: in its repository it is there,
 // from another it is mounted, or else pushed again.
 func (w *worker) share(ctx context.Context, o *object) error {
-	if o.like.digest == "" || w.isBad(o.like.uri) {
+	if o.like.digest == "" {
 		o.like = nil
 		return w.blob(ctx, o)
 	}
 	w.count(func(s *Stats) { s.Shared++ })
 	o.digest, o.size = o.like.digest, o.like.size
-	if o.repository == o.like.repository {
+	from := o.like.repository
+	switch {
+	case w.isBad(o.like.uri): // it may work here
+		from = ""
+	case from == o.repository:
 		return nil
 	}
-	return w.pushBlob(ctx, o, o.like, o.like.repository)
+	return w.pushBlob(ctx, o, o.like, from)
 }
 
 func (w *worker) isBad(uri string) bool {
@@ -170,7 +182,12 @@ func (w *worker) pushBlob(ctx context.Context, o, of *object, from string) error
 	if w.there(ctx, o, x) {
 		return nil
 	}
-	if err := w.push(ctx, x); err != nil {
+	err := w.push(ctx, x)
+	if e, ok := errors.AsType[*load.Error](err); ok && e.Status/100 == 4 && from != "" { // it may be that one may not read there
+		x.From = ""
+		err = w.push(ctx, x)
+	}
+	if err != nil {
 		return err
 	}
 	return w.verify(ctx, o, x)
@@ -194,17 +211,20 @@ func (w *worker) there(ctx context.Context, o *object, x load.Object) bool {
 	if !known {
 		return false
 	}
+	if w.cfg.Repository != "" { // tags of several repositories meet in it
+		x.Tag = ""
+	}
 	a, err := w.client.Head(ctx, x)
-	if err != nil || a.Status != 200 || a.Digest != "" && a.Digest != o.digest {
+	if err != nil || a.Status != http.StatusOK || a.Digest != o.digest && (a.Digest != "" || x.Tag != "") {
 		return false
 	}
 	w.count(func(s *Stats) { s.Present++ })
 	return true
 }
 
-// push pushes, and tries again what may work the next time.
+// push pushes something.
 func (w *worker) push(ctx context.Context, x load.Object) error {
-	for attempt := 1; ; attempt++ {
+	return w.attempt(ctx, func() (load.Answer, error) {
 		a, err := w.client.Push(ctx, x)
 		if err == nil {
 			w.count(func(s *Stats) {
@@ -215,31 +235,9 @@ func (w *worker) push(ctx context.Context, x load.Object) error {
 					s.Bytes += x.Size
 				}
 			})
-			return nil
 		}
-		if attempt == w.cfg.Attempts || !passing(err) {
-			return err
-		}
-		pause := time.Duration(1<<attempt) * 50 * time.Millisecond
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(pause/2 + rand.N(pause)):
-		}
-	}
-}
-
-// passing reports whether an error may pass.
-func passing(err error) bool {
-	e, ok := errors.AsType[*load.Error](err)
-	if !ok {
-		return false
-	}
-	switch e.Cause {
-	case load.CauseConnect, load.CauseCut, load.CauseTimeout:
-		return true
-	}
-	return e.Status == 429 || e.Status >= 500
+		return a, err
+	})
 }
 
 // verify reads some of what was pushed back and compares it.
@@ -247,13 +245,17 @@ func (w *worker) verify(ctx context.Context, o *object, x load.Object) error {
 	if chance("verify "+o.uri) >= w.cfg.Verify {
 		return nil
 	}
-	v := o.digest.Verifier()
-	n := &counted{w: v}
-	if _, err := w.client.Fetch(ctx, x, n); err != nil {
+	err := w.attempt(ctx, func() (load.Answer, error) {
+		v := o.digest.Verifier()
+		n := &counted{w: v}
+		a, err := w.client.Fetch(ctx, x, n)
+		if err == nil && (!v.Verified() || n.n != x.Size) {
+			err = &load.Error{Cause: load.CauseMismatch, Err: fmt.Errorf("the registry has something else under %s", o.digest)}
+		}
+		return a, err
+	})
+	if err != nil {
 		return fmt.Errorf("reading it back: %w", err)
-	}
-	if !v.Verified() || n.n != x.Size {
-		return &load.Error{Cause: load.CauseMismatch, Err: fmt.Errorf("the registry has something else under %s", o.digest)}
 	}
 	w.count(func(s *Stats) { s.Verified++ })
 	return nil
@@ -290,13 +292,32 @@ func (w *worker) manifest(ctx context.Context, o *object) error {
 	}
 	config := load.Object{Repository: o.repository, Kind: trace.Blob, Digest: digest.FromBytes(image.Config),
 		Size: int64(len(image.Config)), Body: fromBytes(image.Config)}
-	if _, err := w.client.Push(ctx, config); err != nil {
+	if err := w.configure(ctx, config); err != nil {
 		return fmt.Errorf("its configuration: %w", err)
 	}
 	if err := w.push(ctx, x); err != nil {
 		return err
 	}
 	return w.verify(ctx, o, x)
+}
+
+// configure pushes a configuration, unless another manifest of the repository has the
+// same.
+func (w *worker) configure(ctx context.Context, x load.Object) error {
+	key := x.Repository + "@" + x.Digest.String()
+	w.mu.Lock()
+	_, pushed := w.configs[key]
+	w.mu.Unlock()
+	if pushed {
+		return nil
+	}
+	err := w.attempt(ctx, func() (load.Answer, error) { return w.client.Push(ctx, x) })
+	if err == nil {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.configs[key] = struct{}{}
+	}
+	return err
 }
 
 // tag returns the tag for a reference of the trace; one that is a digest has none.

@@ -6,6 +6,7 @@ import (
 	"hash/fnv"
 	"io"
 	"math/bits"
+	"net/http"
 	"slices"
 
 	"github.com/opencontainers/go-digest"
@@ -17,8 +18,10 @@ import (
 type object struct {
 	uri        string
 	repository string
-	reference  string // of a manifest
-	size       int64  // largest that was seen, bytes; -1: none
+	reference  string
+	kind       trace.Kind // in the trace: Blob or Manifest
+	size       int64      // largest that was seen, bytes; -1: none
+	ranged     bool       // parts of it are read
 	layers     []*object
 	like       *object       // whose content it has, of a blob; nil: its own
 	digest     digest.Digest // once it is pushed
@@ -65,7 +68,7 @@ func survey(ctx context.Context, r trace.Reader, cfg Config) (plan, error) {
 }
 
 func (s *surveyor) add(x trace.Request) {
-	reads := x.Method == "GET" || x.Method == "HEAD"
+	reads := x.Method == http.MethodGet || x.Method == http.MethodHead
 	worked := x.Status == 0 || x.Status >= 200 && x.Status < 400
 	if !reads || !worked {
 		return
@@ -75,7 +78,7 @@ func (s *surveyor) add(x trace.Request) {
 	switch t.Kind {
 	case trace.Manifest:
 		o := s.object(x, t)
-		if x.Method == "GET" {
+		if x.Method == http.MethodGet {
 			s.current[key] = o
 		}
 	case trace.Blob:
@@ -89,7 +92,7 @@ func (s *surveyor) add(x trace.Request) {
 func (s *surveyor) object(x trace.Request, t trace.Target) *object {
 	o := s.objects[x.URI]
 	if o == nil {
-		o = &object{uri: x.URI, repository: cmp.Or(s.cfg.Repository, t.Repository), reference: t.Reference, size: -1}
+		o = &object{uri: x.URI, repository: cmp.Or(s.cfg.Repository, t.Repository), reference: t.Reference, kind: t.Kind, size: -1}
 		s.objects[x.URI] = o
 		if t.Kind == trace.Manifest && !s.cfg.Blobs {
 			s.plan.manifests = append(s.plan.manifests, o)
@@ -97,33 +100,70 @@ func (s *surveyor) object(x trace.Request, t trace.Target) *object {
 			s.plan.blobs = append(s.plan.blobs, o)
 		}
 	}
-	size := x.Size
-	if x.Len > 0 {
-		size = x.Off + x.Len
-	}
-	if x.Method == "HEAD" && size == 0 { // of which nothing is written
-		size = -1
-	}
-	o.size = max(o.size, size)
+	o.size = max(o.size, sizeOf(x))
+	o.ranged = o.ranged || x.Len > 0
 	return o
 }
 
-// share gives some blobs the content of an earlier one: the last of about the same
-// size, within a factor of two. Which they are is decided by their URIs, so that it
-// is the same each time.
+// sizeOf returns how large the object is at least that was answered, -1 if the answer
+// does not tell.
+func sizeOf(x trace.Request) int64 {
+	switch {
+	case x.Status/100 == 3: // of which the size is that of a note
+		return -1
+	case x.Method == http.MethodHead && x.Size == 0: // of which nothing is written
+		return -1
+	case x.Len == 0 || x.Status == http.StatusOK:
+		return x.Size
+	case x.Status != http.StatusPartialContent || x.Size <= 0: // no status is known
+		return x.Off + x.Len
+	}
+	return x.Off + min(x.Len, x.Size) // the range may have reached beyond the end
+}
+
+// share decides which blobs have the content of an earlier one. Those of one name in
+// several repositories are one blob, for the names are digests, or stand for digests.
+// Of the others some get the content of the last of about the same size, within a
+// factor of two. Which they are is decided by their URIs, so that it is the same each
+// time.
 func (s *surveyor) share() {
+	named := s.named()
 	var last [65]*object // by the length of the size in bits
 	for _, o := range s.plan.blobs {
+		if first := named[o.reference]; o.kind == trace.Blob && first != o {
+			o.size = first.size
+			o.like = cmp.Or(first.like, first)
+			continue
+		}
 		if o.size < 0 {
 			o.size = s.cfg.Unsized
 		}
 		class := bits.Len64(uint64(o.size))
-		if last[class] != nil && chance(o.uri) < s.cfg.Dedupe {
-			o.like = last[class]
+		like := last[class]
+		if like != nil && chance(o.uri) < s.cfg.Dedupe && (!o.ranged || like.size >= o.size) {
+			o.like = like
 			continue
 		}
 		last[class] = o
 	}
+}
+
+// named returns the first blob of each name, with what is known of all of that name.
+func (s *surveyor) named() map[string]*object {
+	named := make(map[string]*object)
+	for _, o := range s.plan.blobs {
+		if o.kind != trace.Blob {
+			continue
+		}
+		first := named[o.reference]
+		if first == nil {
+			named[o.reference] = o
+			continue
+		}
+		first.size = max(first.size, o.size)
+		first.ranged = first.ranged || o.ranged
+	}
+	return named
 }
 
 // chance returns a number from 0 to 1 that is as good as random, and always the same

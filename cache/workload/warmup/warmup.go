@@ -1,6 +1,6 @@
 // Package warmup fills a registry with what a trace will ask for: each distinct blob
-// once, in the sizes that were recorded, and manifests that list the blobs which the
-// trace reads after them.
+// once, also where several repositories have it, in the sizes that were recorded, and
+// manifests that list the blobs which the trace reads after them.
 package warmup
 
 import (
@@ -32,7 +32,8 @@ type Config struct {
 	Verify float64
 	// Unsized is the size of what the trace has no size of, bytes. Default 4096.
 	Unsized int64
-	// Attempts is how often a push is tried. Default 4, with pauses that grow.
+	// Attempts is how often a push is tried. Default 6, with pauses that grow, of some
+	// 3 seconds together, or those that the registry asks for.
 	Attempts int
 	// Save is called with the map every few seconds, and at the end, also of a warmup
 	// that fails. It may be nil.
@@ -46,7 +47,7 @@ type Config struct {
 type Stats struct {
 	Objects   int            `json:"objects"` // distinct ones that the trace asks for
 	Done      int            `json:"done"`
-	Pushed    int            `json:"pushed"`
+	Pushed    int            `json:"pushed"`  // what is mounted among it; not configurations
 	Present   int            `json:"present"` // from an earlier warmup
 	Shared    int            `json:"shared"`  // with the content of another
 	Mounted   int            `json:"mounted"` // of those, without sending it again
@@ -64,13 +65,14 @@ const saveEvery = 3 * time.Second
 // Run pushes what r asks for to the registry of c, its first, and returns what stands
 // for each URI. known is the map of an earlier run: what is in it, and in the
 // registry, is not pushed again. What cannot be pushed is outcome.Bad and counted;
-// an error is that nothing can be pushed, or that ctx ended.
+// an error is that nothing can be pushed, that the registry is lost on the way, or
+// that ctx ended: the map then has what was done, and the next run goes on from it.
 func Run(ctx context.Context, c *load.Client, r trace.Reader, known outcome.Map, cfg Config) (outcome.Map, Stats, error) {
 	if cfg.Threads <= 0 {
 		cfg.Threads = 1
 	}
 	if cfg.Attempts <= 0 {
-		cfg.Attempts = 4
+		cfg.Attempts = 6
 	}
 	if cfg.Unsized <= 0 {
 		cfg.Unsized = 4096
@@ -79,7 +81,7 @@ func Run(ctx context.Context, c *load.Client, r trace.Reader, known outcome.Map,
 	if err != nil {
 		return nil, Stats{}, err
 	}
-	w := &worker{cfg: cfg, client: c, done: maps.Clone(known), stats: Stats{Objects: len(plan.blobs) + len(plan.manifests)}}
+	w := &worker{cfg: cfg, client: c, done: maps.Clone(known), configs: make(map[string]struct{}), stats: Stats{Objects: len(plan.blobs) + len(plan.manifests)}}
 	if w.done == nil {
 		w.done = outcome.Map{}
 	}

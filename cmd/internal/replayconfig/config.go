@@ -114,7 +114,7 @@ type Cluster struct {
 // Simulate is what is simulated.
 type Simulate struct {
 	Name     string         `yaml:"name" comment:"Plugin: a Python file with init(requests) or init(requests, args), a .star file with the same, or one of the built-in: cache, prefetch. Empty: the simulator, as told below."`
-	Args     map[string]any `yaml:"args" comment:"Second argument of init."`
+	Args     map[string]any `yaml:"args,omitempty" comment:"Second argument of init."`
 	Policies []string       `yaml:"policies" comment:"Eviction policies, and belady, the bound of all."`
 	Sizes    []string       `yaml:"sizes" comment:"Of the cache: 10GiB, \"5000 objects\", or a share of all distinct content, 5%."`
 	Unit     bool           `yaml:"unit" comment:"Count objects, as if each had the same size."`
@@ -124,6 +124,7 @@ type Simulate struct {
 	Levels   []Levels       `yaml:"levels" comment:"Caches of memory and disk: what memory gives up goes to disk, what is read there goes back."`
 	GC       SimulatedGC    `yaml:"gc" comment:"Ages at which the registry cache forgets, as in gc of its configuration."`
 	Curve    Curve          `yaml:"curve"`
+	Advise   Size           `yaml:"advise" comment:"Disk that the registry cache may take: recommend its settings. 0B: do not."`
 	Prefetch *Prefetch      `yaml:"prefetch" comment:"Simulate fetching the layers of a manifest before they are asked for."`
 }
 

@@ -114,12 +114,16 @@ func (p *Replayer) simulator(ctx context.Context, t *reading) error {
 		return replayprogress.State{Fraction: (t.fraction() + done) / 2}
 	}
 	var report *simulate.Report
+	var advice *simulate.Advice
 	err = replayprogress.During(ctx, p.Log, state, func(ctx context.Context) error {
 		d, err := simulate.Decode(ctx, r, scope)
 		if err != nil {
 			return err
 		}
-		report, err = simulate.Run(ctx, d, cfg)
+		if report, err = simulate.Run(ctx, d, cfg); err != nil || p.Config.Simulate.Advise == 0 {
+			return err
+		}
+		advice, err = simulate.Recommend(ctx, d, simulate.Limits{Disk: int64(p.Config.Simulate.Advise)})
 		return err
 	})
 	if err != nil {
@@ -131,7 +135,14 @@ func (p *Replayer) simulator(ctx context.Context, t *reading) error {
 	if err := report.WriteText(p.Out); err != nil {
 		return err
 	}
-	return p.writeSimulation(report, nil)
+	if advice == nil {
+		return p.writeSimulation(report, nil)
+	}
+	fmt.Fprintln(p.Out)
+	if err := advice.WriteText(p.Out); err != nil {
+		return err
+	}
+	return p.writeSimulation(report, advice.Reasons)
 }
 
 // simulation returns what the configuration asks to be simulated.
