@@ -23,7 +23,7 @@ purpose=${1:-test}
 
 # Package names by purpose: commands that must be on PATH, installed if not.
 commands="mkfs.ext4:e2fsprogs dumpe2fs:e2fsprogs mkfs.erofs:erofs-utils ip:iproute2 tc:iproute2 nsenter:util-linux losetup:mount"
-[ "$purpose" = bench ] && commands="$commands fio:fio"
+[ "$purpose" = bench ] && commands="$commands fio:fio wrk:wrk"
 [ "$purpose" = test ] && commands="$commands mkfs.xfs:xfsprogs chromium:chromium"
 # Packages that bring a daemon or a runtime: unpacked into the cache only.
 unpacked="runc docker-registry containerd"

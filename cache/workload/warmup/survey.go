@@ -3,6 +3,7 @@ package warmup
 import (
 	"cmp"
 	"context"
+	"errors"
 	"hash/fnv"
 	"io"
 	"math/bits"
@@ -55,7 +56,7 @@ func survey(ctx context.Context, r trace.Reader, cfg Config) (plan, error) {
 			return plan{}, ctx.Err()
 		}
 		x, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -122,10 +123,9 @@ func sizeOf(x trace.Request) int64 {
 }
 
 // share decides which blobs have the content of an earlier one. Those of one name in
-// several repositories are one blob, for the names are digests, or stand for digests.
-// Of the others some get the content of the last of about the same size, within a
-// factor of two. Which they are is decided by their URIs, so that it is the same each
-// time.
+// several repositories are one blob, as content has it. Of the others some get the
+// content of the last of about the same size, within a factor of two. Which they are
+// is decided by their URIs, so that it is the same each time.
 func (s *surveyor) share() {
 	named := s.named()
 	var last [65]*object // by the length of the size in bits
@@ -170,7 +170,7 @@ func (s *surveyor) named() map[string]*object {
 // for a text.
 func chance(text string) float64 {
 	h := fnv.New64a()
-	io.WriteString(h, text)
+	_, _ = io.WriteString(h, text) // a hash takes everything
 	x := h.Sum64()
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd
