@@ -32,7 +32,7 @@ func TestMaxSize(t *testing.T) {
 	const text = `{"http.request.method":"GET","http.request.uri":"v2/a/blobs/x","http.response.written":3000000}
 {"http.request.method":"GET","http.request.uri":"v2/a/blobs/y","http.response.written":10,"http.request.range":"bytes=5000000-5000009"}
 `
-	for most, want := range map[replayconfig.Size]string{0: "7.63MiB", 1 << 20: "2MiB"} {
+	for most, want := range map[replayconfig.Size]string{0: "7.629MiB", 1 << 20: "2MiB"} {
 		out, err := simulated(t, text, func(c *replayconfig.Config) { c.Trace.MaxSize = most })
 		if err != nil || !strings.Contains(out, "2 requests of 2 objects, "+want) {
 			t.Errorf("no larger than %d: %v, want %s\n%s", most, err, want, out)
