@@ -4,29 +4,19 @@ import (
 	"bytes"
 	"context"
 	"io"
-	"testing"
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/workload/load"
 )
 
-// Window is how many items a client holds.
-const Window = window
-
 // Path is what a master posts to.
 const Path = path
 
-// SetAhead makes the clocks of clients that begin to serve from now on run ahead of
-// the machine's, each by what the function returns.
-func SetAhead(t *testing.T, ahead func() time.Duration) {
-	t.Helper()
-	before := testClock
-	testClock = func(c clock) clock {
-		c.ahead = ahead()
-		return c
-	}
-	t.Cleanup(func() { testClock = before })
-}
+// Hold sets how many items a client holds.
+func (c *ClientConfig) Hold(window int) { c.window = window }
+
+// Ahead sets how far a client's clock is ahead of the machine's.
+func (c *ClientConfig) Ahead(d time.Duration) { c.ahead = d }
 
 // Receive reads all messages of a stream and returns how many there were.
 func Receive(stream []byte, limit int) (int, error) {

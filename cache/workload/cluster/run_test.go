@@ -11,6 +11,9 @@ import (
 	"github.com/reprise-containers/reprise/cache/workload/load"
 )
 
+// few makes a client hold fewer items than a test has.
+func few(c *cluster.ClientConfig) { c.Hold(32) }
+
 // TestAllItemsAreSentOnce runs many more items than clients hold, through engines.
 func TestAllItemsAreSentOnce(t *testing.T) {
 	for name, closed := range map[string]bool{"open": false, "closed": true} {
@@ -21,9 +24,9 @@ func TestAllItemsAreSentOnce(t *testing.T) {
 				job := r.job()
 				job.Load.Closed, job.Load.Threads, job.Load.MaxInFlight = closed, 8, 32
 				m := master(t, job, func(c *cluster.MasterConfig) { c.ByClient = byClient },
-					client(t, nil), client(t, nil), client(t, nil))
-				const n = 3 * cluster.Window
-				src, got := &items{n: n, every: 250 * time.Microsecond, clients: 50}, &results{}
+					client(t, few), client(t, few), client(t, few))
+				const n = 1500
+				src, got := &items{n: n, every: 500 * time.Microsecond, clients: 50}, &results{}
 				stats, err := m.Run(t.Context(), src, got.add)
 				if err != nil {
 					t.Fatal(err)
@@ -102,18 +105,13 @@ func recorders() (more func(*cluster.ClientConfig), to map[string]map[*recorder]
 // TestOneInstant starts clients whose clocks are hours apart.
 func TestOneInstant(t *testing.T) {
 	ahead := []time.Duration{3 * time.Hour, -7 * time.Minute, 0, 1234 * time.Millisecond}
-	var mu sync.Mutex
-	var next int
-	cluster.SetAhead(t, func() time.Duration {
-		mu.Lock()
-		defer mu.Unlock()
-		next++
-		return ahead[next-1]
-	})
 	more, _, all := recorders()
 	var clients []string
-	for range ahead {
-		clients = append(clients, client(t, more))
+	for _, a := range ahead {
+		clients = append(clients, client(t, func(c *cluster.ClientConfig) {
+			more(c)
+			c.Ahead(a)
+		}))
 	}
 	m := master(t, cluster.Job{}, nil, clients...)
 	got := &results{}
