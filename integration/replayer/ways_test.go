@@ -200,7 +200,7 @@ func TestSimulator(t *testing.T) {
 	d := newDesk(t)
 	d.write("trace.json", array(t, pulls(400, time.Second).records))
 	d.configure(values{
-		"trace":    values{"traces": []string{"trace.json"}},
+		"trace": values{"traces": []string{"trace.json"}},
 		"simulate": values{
 			"sizes": []string{"10%", "50%", "100%"}, "levels": []values{{"memory": "5%", "disk": "20%"}},
 			"report": values{"json": "sim.json", "html": "sim.html", "csv": "sim.csv"},
