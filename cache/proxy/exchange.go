@@ -4,6 +4,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/proxy/permit"
@@ -61,9 +62,21 @@ func (x *exchange) begin(status int) {
 	if x.ns != "" {
 		h["Oci-Namespace"] = []string{x.ns}
 	}
+	if v := cacheStatus[x.outcome]; v != nil {
+		h["Cache-Status"] = v
+	}
 	x.status = status
 	x.extend()
 	x.w.WriteHeader(status)
+}
+
+// cacheStatus is what clients are told of where an answer comes from, RFC 9211.
+var cacheStatus = map[Outcome][]string{
+	OutcomeHit:         {"registry-cache; hit"},
+	OutcomeRevalidated: {"registry-cache; hit"},
+	OutcomeStale:       {"registry-cache; hit; detail=stale"},
+	OutcomeMiss:        {"registry-cache; fwd=miss"},
+	OutcomePartial:     {"registry-cache; fwd=partial"},
 }
 
 // fail answers with an error, which nothing was written before.
@@ -172,6 +185,19 @@ func (x *exchange) abort() {
 	panic(http.ErrAbortHandler)
 }
 
+// sentRange returns the range that was answered with, "" if it was the whole.
+func (x *exchange) sentRange() string {
+	if x.status != http.StatusPartialContent {
+		return ""
+	}
+	v := x.w.Header()["Content-Range"]
+	if len(v) == 0 {
+		return ""
+	}
+	rng, _, _ := strings.Cut(strings.TrimPrefix(v[0], "bytes "), "/")
+	return "bytes=" + rng
+}
+
 // record is what the observer is told.
 func (x *exchange) record() Record {
 	kind := x.res.kind
@@ -183,7 +209,8 @@ func (x *exchange) record() Record {
 		path = x.r.URL.EscapedPath()
 	}
 	return Record{
-		Host: x.r.Host, Upstream: x.target.Host, Repo: x.res.repository, Kind: kind, Reference: x.res.reference,
+		Range: x.sentRange(),
+		Host:  x.r.Host, Upstream: x.target.Host, Repo: x.res.repository, Kind: kind, Reference: x.res.reference,
 		Method: x.r.Method, Path: path, Status: x.status, Bytes: x.sent, Aborted: x.aborted,
 		Start: x.start, Duration: time.Since(x.start), Outcome: x.outcome, TagAge: x.age,
 		UserAgent: x.r.UserAgent(), RemoteAddr: x.r.RemoteAddr,

@@ -37,6 +37,7 @@ type Record struct {
 	Reference  string // tag or digest
 	Method     string
 	Path       string // of the URL, escaped, without the query
+	Range      string // "bytes=FIRST-LAST" of an answer that is a part of a blob
 	Status     int
 	Bytes      int64 // of the body
 	Aborted    bool  // the body ended before its end: the connection was cut

@@ -18,6 +18,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/reprise-containers/reprise/cache/workload/trace"
 	"github.com/reprise-containers/reprise/cmd/internal/accesslog"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheadmin"
 	"github.com/reprise-containers/reprise/cmd/internal/cachechain"
@@ -231,7 +232,7 @@ func TestAccessLog(t *testing.T) {
 		}
 		seen := map[string]int64{}
 		if format == "trace" {
-			var requests []accesslog.Request
+			var requests []trace.Record
 			if err := json.Unmarshal(content, &requests); err != nil {
 				t.Fatalf("%v\n%s", err, content)
 			}

@@ -90,8 +90,8 @@ func BenchmarkAgainstBare(b *testing.B) {
 			client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: benchThreads}}
 			defer client.CloseIdleConnections()
 			cfg := to(s)
-			cfg.Closed, cfg.Threads = true, benchThreads
-			item := load.Item{Op: load.Get, Kind: trace.Blob, URI: "v2/bench/blobs/x", Path: path, Digest: d, Size: size}
+			cfg.Closed, cfg.Threads, cfg.Seed = true, benchThreads, 1
+			item := load.Item{Op: load.Get, Kind: trace.Blob, URI: "blob", Path: path, Digest: d, Size: size}
 			const each = 10_000
 			var ratios []float64
 			var ours time.Duration
@@ -137,5 +137,35 @@ func BenchmarkItem(b *testing.B) {
 	item := load.Item{Op: load.Get, Kind: trace.Blob, URI: "v2/bench/blobs/x", Path: path, Digest: d, Size: 4 << 10}
 	if _, err := e.Run(context.Background(), &many{item: item, left: b.N}, func(load.Result) {}); err != nil {
 		b.Fatal(err)
+	}
+}
+
+// BenchmarkOpen sends at a rate, and reports how late requests were sent. Server and
+// generator share the machine.
+func BenchmarkOpen(b *testing.B) {
+	for _, rate := range []int{1000, 5000, 20_000} {
+		b.Run(fmt.Sprint(rate), func(b *testing.B) {
+			s, path, d := blobServer(b, 4<<10)
+			item := load.Item{Op: load.Get, Kind: trace.Blob, URI: "v2/bench/blobs/x", Path: path, Digest: d, Size: 4 << 10}
+			for b.Loop() {
+				e, err := load.New(to(s))
+				if err != nil {
+					b.Fatal(err)
+				}
+				var latencies []time.Duration
+				stats, err := e.Run(context.Background(), &many{item: item, left: 2 * rate, gap: time.Second / time.Duration(rate)}, func(r load.Result) {
+					latencies = append(latencies, r.Latency)
+				})
+				if err != nil {
+					b.Fatal(err)
+				}
+				e.Close()
+				b.ReportMetric(float64(stats.LagP99.Microseconds()), "lag-p99-us")
+				b.ReportMetric(float64(percentile(latencies, 50).Microseconds()), "p50-us")
+				b.ReportMetric(float64(percentile(latencies, 99).Microseconds()), "p99-us")
+				b.ReportMetric(float64(stats.MaxInFlight), "inflight")
+				b.Logf("%+v", stats)
+			}
+		})
 	}
 }

@@ -75,6 +75,7 @@ type exchange struct {
 	scope  func() string // that a token has to have
 	began  time.Time
 	first  time.Duration // from began to the head of the last answer
+	last   time.Duration // from began to the end of the last answer
 }
 
 func (x *exchange) at(path, query string) *url.URL { return x.e.locate(path, query) }
@@ -82,9 +83,8 @@ func (x *exchange) at(path, query string) *url.URL { return x.e.locate(path, que
 func (x *exchange) do(ctx context.Context, c call) (*http.Response, Answer, error) {
 	c.client, c.scope = x.client, x.scope
 	r, err := x.e.do(ctx, x.w, c)
-	if !x.began.IsZero() {
-		x.first = time.Since(x.began)
-	}
+	x.first = time.Since(x.began)
+	x.last = x.first
 	if err != nil {
 		a := Answer{Size: -1}
 		if e, ok := errors.AsType[*Error](err); ok {
@@ -121,6 +121,12 @@ func (x *exchange) receive(ctx context.Context, c call, take func(p []byte) erro
 		return a, x.refusal(r)
 	}
 	defer r.Body.Close()
+	defer func() { x.last = time.Since(x.began) }()
+	if c.head != nil {
+		if err := c.head(&a); err != nil {
+			return a, err
+		}
+	}
 	buf := x.c.buffers.Get().(*[piece]byte)
 	defer x.c.buffers.Put(buf)
 	for {
@@ -143,9 +149,10 @@ func (x *exchange) receive(ctx context.Context, c call, take func(p []byte) erro
 	}
 }
 
-// send sends a request whose answer has no body that matters. The answer has a status
-// of 2xx if there is no error.
-func (x *exchange) send(ctx context.Context, c call) (*http.Response, Answer, error) {
+// send sends a request whose answer has no body that matters, and returns where it
+// says to go on, nil if it does not. The answer has a status of 2xx if there is no
+// error.
+func (x *exchange) send(ctx context.Context, c call) (*url.URL, Answer, error) {
 	r, a, err := x.do(ctx, c)
 	if err != nil {
 		return nil, a, err
@@ -155,22 +162,22 @@ func (x *exchange) send(ctx context.Context, c call) (*http.Response, Answer, er
 	}
 	discard(r)
 	a.Bytes = c.size
-	return r, a, nil
+	to, err := r.Location()
+	if err != nil {
+		return nil, a, nil
+	}
+	return to, a, nil
 }
 
 // start begins an upload and returns where it goes on, nil if the blob was mounted.
 func (x *exchange) start(ctx context.Context, repository, query string) (*url.URL, Answer, error) {
-	c := call{method: http.MethodPost, url: x.at("/v2/"+repository+"/blobs/uploads/", query), header: plainHeader}
-	c.body = empty
-	r, a, err := x.send(ctx, c)
-	if err != nil {
+	to, a, err := x.send(ctx, call{
+		method: http.MethodPost, url: x.at("/v2/"+repository+"/blobs/uploads/", query), header: plainHeader, body: empty,
+	})
+	switch {
+	case err != nil || a.Status == http.StatusCreated:
 		return nil, a, err
-	}
-	if a.Status == http.StatusCreated {
-		return nil, a, nil
-	}
-	to, err := r.Location()
-	if err != nil {
+	case to == nil:
 		return nil, a, &Error{CauseStatus, a.Status, errNoLocation}
 	}
 	return to, a, nil
@@ -194,13 +201,9 @@ func (x *exchange) patch(ctx context.Context, to *url.URL, off, size int64, body
 	if size > 0 {
 		h["Content-Range"] = []string{strconv.FormatInt(off, 10) + "-" + strconv.FormatInt(off+size-1, 10)}
 	}
-	r, a, err := x.send(ctx, call{method: http.MethodPatch, url: to, header: h, size: size, body: body})
-	if err != nil {
-		return nil, a, err
-	}
-	next, err := r.Location()
-	if err != nil { // the specification wants one, and some leave it as it is
+	next, a, err := x.send(ctx, call{method: http.MethodPatch, url: to, header: h, size: size, body: body})
+	if next == nil { // the specification wants one, and some leave it as it is
 		next = to
 	}
-	return next, a, nil
+	return next, a, err
 }

@@ -88,6 +88,8 @@ type call struct {
 	body   func() io.Reader
 	client string        // whose credentials are used
 	scope  func() string // that a token has to have
+	// head is told the head of an answer that has a body to receive. Nil: nobody is.
+	head func(a *Answer) error
 }
 
 // locate returns the address of a path ("/v2/...", escaped) with a query.

@@ -32,7 +32,9 @@ type Auth struct {
 // Secret is a text that is not printed.
 type Secret string
 
-func (Secret) String() string   { return "..." }
+func (Secret) String() string { return "..." }
+
+// GoString is for %#v.
 func (Secret) GoString() string { return "..." }
 
 // Config says how requests are sent. It has a JSON form, in which the master sends it.

@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"runtime"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -370,4 +372,42 @@ func TestNothingLeft(t *testing.T) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Errorf("%d goroutines before, %d after", before, runtime.NumGoroutine())
+}
+
+// TestExhausted has the machine run out of files, which is not the registry's doing.
+func TestExhausted(t *testing.T) {
+	cfg := load.WithDial(load.Config{Registries: []load.Registry{{Base: "http://registry"}}}, func(context.Context, string, string) (net.Conn, error) {
+		return nil, &net.OpError{Op: "dial", Net: "tcp", Err: os.NewSyscallError("socket", syscall.EMFILE)}
+	})
+	e, err := load.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stats, err := e.Run(t.Context(), of(gets(3, "/v2/a/blobs/b")...), func(r load.Result) {
+		if r.Cause != load.CauseConnect {
+			t.Errorf("%+v", r)
+		}
+	})
+	if text := strings.Join(stats.Saturated, "; "); err != nil || !strings.Contains(text, "3 requests found no port, file or buffer") {
+		t.Errorf("saturated: %q, %v", text, err)
+	}
+}
+
+// TestEarly has no request sent before it is due, and none long after, by the clock of
+// the kernel.
+func TestEarly(t *testing.T) {
+	g := newRegistry(t)
+	all := make([]load.Item, 100)
+	for i := range all {
+		all[i] = load.Item{Op: load.Get, Kind: trace.Ping, Path: "/v2/", Due: time.Duration(i) * 3100 * time.Microsecond}
+	}
+	first := time.Time{}
+	for i, r := range run(t, to(g.Server), all...) {
+		if i == 0 {
+			first = r.Intended
+		}
+		if r.Sent.Before(r.Intended) || r.Intended.Sub(first) != all[i].Due {
+			t.Errorf("%d was due %v after the first, and is said to be %v after it, sent %v later", i, all[i].Due, r.Intended.Sub(first), r.Sent.Sub(r.Intended))
+		}
+	}
 }

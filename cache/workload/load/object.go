@@ -122,8 +122,9 @@ func (c *Client) with(ctx context.Context, o Object, scope string, act func(cont
 	if o.Registry < 0 || o.Registry >= len(c.endpoints) {
 		return Answer{}, &Error{Cause: CauseConnect, Err: fmt.Errorf("there is no registry %d", o.Registry)}
 	}
-	ctx, w := watchOver(ctx, c.timeout)
-	defer w.end()
+	w := newWatch(c.timeout)
+	defer w.close()
+	ctx = w.begin(ctx)
 	x := &exchange{c: c, e: c.endpoints[o.Registry], w: w, client: o.Client, scope: func() string { return scope }}
 	a, err := act(ctx, x)
 	if err != nil {

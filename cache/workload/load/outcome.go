@@ -35,23 +35,35 @@ func last(values []string) string {
 }
 
 // cacheStatus returns the outcome of an element such as "name; hit" or
-// "name; fwd=stale; stored".
+// "name; fwd=stale; fwd-status=304", in the words of other caches: one that asked
+// because what it had was too old, and got it confirmed, has "revalidated".
 func cacheStatus(v string) string {
 	_, params, _ := strings.Cut(v, ";")
+	out, confirmed := "", false
 	for p := range strings.SplitSeq(params, ";") {
 		name, value, _ := strings.Cut(strings.TrimSpace(p), "=")
-		switch {
-		case strings.EqualFold(name, "hit") && value != "?0":
-			return "hit"
-		case strings.EqualFold(name, "fwd"):
-			value = strings.ToLower(strings.Trim(value, `"`))
-			if strings.HasSuffix(value, "miss") { // uri-miss, vary-miss
-				return "miss"
+		switch strings.ToLower(name) {
+		case "hit":
+			if value != "?0" {
+				return "hit"
 			}
-			return value
+		case "fwd":
+			out = strings.ToLower(strings.Trim(value, `"`))
+		case "fwd-status":
+			confirmed = value == "304"
 		}
 	}
-	return ""
+	switch {
+	case out == "stale" && confirmed:
+		return "revalidated"
+	case out == "stale":
+		return "expired"
+	case strings.HasSuffix(out, "miss"): // uri-miss, vary-miss
+		return "miss"
+	case out == "request", out == "method":
+		return "bypass"
+	}
+	return out
 }
 
 // word returns the outcome of a value such as "HIT", "Hit from cloudfront",

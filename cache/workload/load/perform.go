@@ -3,7 +3,6 @@ package load
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"hash"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/reprise-containers/reprise/cache/workload/content"
 	"github.com/reprise-containers/reprise/cache/workload/trace"
 )
 
@@ -22,7 +22,8 @@ import (
 type performer struct {
 	client    *Client
 	unchecked bool
-	body      func(uri string, size int64) io.Reader // what is pushed for a URI
+	maker     *content.Maker
+	checks    *checks
 	uploads   uploads
 }
 
@@ -67,19 +68,14 @@ func (p *performer) get(ctx context.Context, x *exchange, it *Item) (Answer, err
 		a, err := x.receive(ctx, c, nil)
 		return a, rangeError(err, a, it)
 	}
-	v, err := newVerifier(it.Digest)
-	if err != nil {
-		return Answer{}, &Error{Cause: CauseMismatch, Err: err}
-	}
+	v := &check{of: p.checks, it: it}
 	defer v.close()
+	c.head = v.begin
 	a, err := x.receive(ctx, c, v.write)
-	switch {
-	case err != nil || a.Status == http.StatusPartialContent:
-		return a, rangeError(err, a, it)
-	case !v.right(it.Digest):
-		return a, &Error{CauseMismatch, a.Status, fmt.Errorf("the %d bytes received are not %s", a.Bytes, it.Digest)}
+	if err = rangeError(err, a, it); err != nil {
+		return a, err
 	}
-	return a, nil
+	return a, v.end(ctx, a)
 }
 
 // rangeError returns err, or what is wrong with the answer to a request for a range.
@@ -92,54 +88,15 @@ func rangeError(err error, a Answer, it *Item) error {
 		return nil
 	}
 	got := a.Header.Get("Content-Range")
-	span, whole, _ := strings.Cut(strings.TrimPrefix(got, "bytes "), "/")
+	span, _, _ := strings.Cut(strings.TrimPrefix(got, "bytes "), "/")
 	want := it.Len
-	if size, err := strconv.ParseInt(whole, 10, 64); err == nil {
+	if size := wholeOf(&a); size >= 0 {
 		want = min(want, size-it.Off)
 	}
 	if span != fmt.Sprintf("%d-%d", it.Off, it.Off+want-1) || a.Bytes != want {
 		return &Error{CauseMismatch, a.Status, fmt.Errorf("%d bytes of %q are not %d from %d", a.Bytes, got, it.Len, it.Off)}
 	}
 	return nil
-}
-
-// verifier compares what is received with a digest.
-type verifier struct {
-	hash   hash.Hash
-	pooled bool
-}
-
-var sha256s = sync.Pool{New: func() any { return sha256.New() }}
-
-func newVerifier(d digest.Digest) (*verifier, error) {
-	if !strings.HasPrefix(string(d), "sha256:") { // what is no digest is found when it is compared
-		if err := d.Validate(); err != nil {
-			return nil, fmt.Errorf("the digest %q to compare with: %w", d, err)
-		}
-		return &verifier{hash: d.Algorithm().Hash()}, nil
-	}
-	h := sha256s.Get().(hash.Hash)
-	h.Reset()
-	return &verifier{h, true}, nil
-}
-
-func (v *verifier) write(p []byte) error {
-	_, err := v.hash.Write(p)
-	return err
-}
-
-func (v *verifier) right(d digest.Digest) bool {
-	var sum [64]byte
-	var text [128]byte
-	n := hex.Encode(text[:], v.hash.Sum(sum[:0]))
-	_, want, _ := strings.Cut(string(d), ":")
-	return string(text[:n]) == want
-}
-
-func (v *verifier) close() {
-	if v.pooled {
-		sha256s.Put(v.hash)
-	}
 }
 
 // hashing is a body that is hashed as it is sent. It is used anew when it is sent
@@ -186,7 +143,7 @@ func (p *performer) pushBlob(ctx context.Context, x *exchange, it *Item) (Answer
 	sent := &hashing{hash: sha256.New()}
 	if size > 0 {
 		to, a, err = x.patch(ctx, to, 0, size, func() io.Reader {
-			sent = &hashing{from: p.body(it.URI, size), hash: sha256.New()}
+			sent = &hashing{from: p.maker.Body(it.URI, size), hash: sha256.New()}
 			return sent
 		})
 		if err != nil {
@@ -205,6 +162,6 @@ func (p *performer) pushBlob(ctx context.Context, x *exchange, it *Item) (Answer
 }
 
 func (p *performer) pushManifest(ctx context.Context, x *exchange, it *Item) (Answer, error) {
-	body := index(it.Size, p.body(it.URI, max(it.Size, 0)))
+	body := index(it.Size, p.maker.Body(it.URI, max(it.Size, 0)))
 	return x.put(ctx, x.at(it.Path, it.Query), indexType, int64(len(body)), func() io.Reader { return bytesReader(body) })
 }

@@ -2,7 +2,6 @@ package load
 
 import (
 	"context"
-	"io"
 	"sync"
 	"time"
 
@@ -33,8 +32,7 @@ func New(cfg Config) (*Engine, error) {
 	}
 	made := content.New(cfg.Seed, cfg.Compressible)
 	return &Engine{cfg: cfg, client: client, do: performer{
-		client: client, unchecked: cfg.Unchecked,
-		body: func(uri string, size int64) io.Reader { return made.Body(uri, size) },
+		client: client, unchecked: cfg.Unchecked, maker: made, checks: newChecks(made),
 	}}, nil
 }
 
@@ -106,17 +104,29 @@ func (e *Engine) over(start, at time.Time) bool {
 	return e.cfg.Duration > 0 && at.Sub(start) >= e.cfg.Duration
 }
 
+// alarm returns what waits for the times of items.
+func (e *Engine) alarm() *alarm {
+	if e.cfg.dial == nil {
+		if a, err := newAlarm(); err == nil {
+			return a
+		}
+	}
+	return &alarm{} // time may be that of a test
+}
+
 // open sends each item when it is due, whatever became of those before it. As many
 // goroutines are started as are needed at one time.
 func (e *Engine) open(ctx context.Context, start time.Time, q *queue) {
 	var g errgroup.Group
 	defer g.Wait() //nolint:errcheck // they return none
+	a := e.alarm()
+	defer a.close()
 	jobs := make(chan job)
 	defer close(jobs) // before the wait
 	for running := 0; ; {
 		j, ok := q.next(ctx)
 		j.due = start.Add(j.item.Due)
-		if !ok || e.over(start, j.due) || !wait(ctx, j.due) {
+		if !ok || e.over(start, j.due) || !a.wait(ctx, j.due) {
 			return
 		}
 		select {
@@ -127,9 +137,11 @@ func (e *Engine) open(ctx context.Context, start time.Time, q *queue) {
 		if running < e.cfg.MaxInFlight {
 			running++
 			g.Go(func() error {
-				e.perform(ctx, j)
+				w := newWatch(e.cfg.Timeout)
+				defer w.close()
+				e.perform(ctx, w, j)
 				for j := range jobs {
-					e.perform(ctx, j)
+					e.perform(ctx, w, j)
 				}
 				return nil
 			})
@@ -139,7 +151,9 @@ func (e *Engine) open(ctx context.Context, start time.Time, q *queue) {
 		select {
 		case jobs <- j:
 		case <-ctx.Done():
-			e.perform(ctx, j) // is told to be aborted
+			w := newWatch(e.cfg.Timeout)
+			defer w.close()
+			e.perform(ctx, w, j) // is told to be aborted
 			return
 		}
 	}
@@ -151,6 +165,8 @@ func (e *Engine) closed(ctx context.Context, start time.Time, q *queue) {
 	var g errgroup.Group
 	for range e.cfg.Threads {
 		g.Go(func() error {
+			w := newWatch(e.cfg.Timeout)
+			defer w.close()
 			for {
 				j, ok := q.next(ctx)
 				at := time.Now()
@@ -162,7 +178,7 @@ func (e *Engine) closed(ctx context.Context, start time.Time, q *queue) {
 					j.turn.end()
 					return nil
 				}
-				e.perform(ctx, j)
+				e.perform(ctx, w, j)
 			}
 		})
 	}
@@ -170,13 +186,13 @@ func (e *Engine) closed(ctx context.Context, start time.Time, q *queue) {
 }
 
 // perform sends an item and tells what became of it.
-func (e *Engine) perform(ctx context.Context, j job) {
+func (e *Engine) perform(ctx context.Context, w *watch, j job) {
 	defer j.turn.end()
 	it := &j.item
 	if it.Registry < 0 || it.Registry >= len(e.client.endpoints) {
 		it.Registry = 0
 	}
-	ctx, w := watchOver(ctx, e.cfg.Timeout)
+	ctx = w.begin(ctx)
 	defer w.end()
 	x := &exchange{
 		c: e.client, e: e.client.endpoints[it.Registry], w: w,
@@ -188,7 +204,10 @@ func (e *Engine) perform(ctx context.Context, j job) {
 	r := Result{
 		Seq: it.Seq, Op: it.Op, Kind: it.Kind, Ranged: it.Len > 0, URI: it.URI, Registry: it.Registry,
 		Status: a.Status, Bytes: a.Bytes, Intended: j.due, Sent: x.began,
-		First: x.first, Service: time.Since(x.began),
+		First: x.first, Service: x.last,
+	}
+	if x.last == 0 { // it waited for its turn only
+		r.Service = time.Since(x.began)
 	}
 	if j.due.IsZero() {
 		r.Intended = r.Sent

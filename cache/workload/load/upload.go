@@ -151,7 +151,7 @@ func (p *performer) add(ctx context.Context, x *exchange, it *Item, up *upload) 
 	size := max(it.Size, 0)
 	var sent *hashing
 	next, a, err := x.patch(ctx, up.to, up.off, size, func() io.Reader {
-		sent = &hashing{from: p.body(it.URI, size)}
+		sent = &hashing{from: p.maker.Body(it.URI, size)}
 		sent.hash, sent.err = up.hash.(hash.Cloner).Clone()
 		return sent
 	})

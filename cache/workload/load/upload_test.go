@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -194,5 +195,25 @@ func TestIndex(t *testing.T) {
 	}
 	if len(seen) < 900 {
 		t.Errorf("%d of them differ", len(seen))
+	}
+}
+
+// TestPushStalls pushes to a registry that stops reading: it ends in a timeout.
+func TestPushStalls(t *testing.T) {
+	g := newRegistry(t)
+	stop := make(chan struct{})
+	t.Cleanup(func() { close(stop) })
+	g.before = func(_ http.ResponseWriter, r *http.Request) bool {
+		if r.Method == http.MethodPatch {
+			io.ReadFull(r.Body, make([]byte, 1000))
+			<-stop
+		}
+		return false
+	}
+	cfg := to(g.Server)
+	cfg.Timeout = time.Second
+	r := run(t, cfg, load.Item{Op: load.Push, Kind: trace.Upload, Path: "/v2/a/blobs/uploads/", Size: 64 << 20})[0]
+	if r.Cause != load.CauseTimeout {
+		t.Errorf("%+v", r)
 	}
 }

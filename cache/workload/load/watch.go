@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -12,40 +13,82 @@ import (
 
 var errIdle = errors.New("no progress within the timeout")
 
-// watch ends the context of a request that makes no progress.
+// watch ends the context of requests that make no progress. It is for requests one
+// after the other, as a context and a timer for each would cost more than the rest of
+// what is done for a small one.
 type watch struct {
 	timeout time.Duration
-	cancel  context.CancelCauseFunc
-	began   time.Time
-	moved   atomic.Int64 // nanoseconds from began to the last progress
-	timer   *time.Timer
+	epoch   time.Time
+	moved   atomic.Int64 // nanoseconds from epoch to the last progress
+
+	mu     sync.Mutex
+	active bool
+	ctx    context.Context // of the requests, until one makes no progress
+	cancel context.CancelCauseFunc
+	timer  *time.Timer
 }
 
-// watchOver returns a context that ends when touch was not called for the timeout.
-// End must be called.
-func watchOver(ctx context.Context, timeout time.Duration) (context.Context, *watch) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	w := &watch{timeout: timeout, cancel: cancel, began: time.Now()}
-	w.timer = time.AfterFunc(timeout, w.look)
-	return ctx, w
-}
+func newWatch(timeout time.Duration) *watch { return &watch{timeout: timeout, epoch: time.Now()} }
 
-// look ends the context, or comes again when the timeout after the last progress is
-// over: to set the timer at each progress would cost more than to look once too often.
-func (w *watch) look() {
-	idle := time.Since(w.began) - time.Duration(w.moved.Load())
-	if idle >= w.timeout {
-		w.cancel(errIdle)
-		return
+// begin returns the context of a request, which is within parent, the same for all.
+// It is followed by end.
+func (w *watch) begin(parent context.Context) context.Context {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.touch()
+	w.active = true
+	if w.ctx == nil {
+		w.ctx, w.cancel = context.WithCancelCause(parent)
 	}
-	w.timer.Reset(w.timeout - idle)
+	if w.timer == nil {
+		w.timer = time.AfterFunc(w.timeout, w.look)
+	}
+	return w.ctx
 }
 
-func (w *watch) touch() { w.moved.Store(int64(time.Since(w.began))) }
+// touch says that there is progress.
+func (w *watch) touch() { w.moved.Store(int64(time.Since(w.epoch))) }
 
+// look ends the context if nothing moved, or comes again when the timeout after the
+// last progress is over: to set the timer at each progress would cost more than to
+// look once too often.
+func (w *watch) look() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	idle := time.Since(w.epoch) - time.Duration(w.moved.Load())
+	switch {
+	case w.cancel == nil: // closed
+	case !w.active:
+		w.timer.Reset(w.timeout)
+	case idle < w.timeout:
+		w.timer.Reset(w.timeout - idle)
+	default:
+		w.cancel(errIdle)
+		w.timer = nil
+	}
+}
+
+// end ends what begin began. A context that has ended is not used again.
 func (w *watch) end() {
-	w.timer.Stop()
-	w.cancel(nil)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.active = false
+	if w.ctx.Err() != nil {
+		w.ctx = nil
+	}
+}
+
+// close ends what there is.
+func (w *watch) close() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.timer != nil {
+		w.timer.Stop()
+	}
+	if w.cancel != nil {
+		w.cancel(nil)
+	}
+	w.ctx, w.cancel = nil, nil
 }
 
 // failure returns err, which a request with a context of ctx ended with, with its

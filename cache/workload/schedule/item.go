@@ -35,11 +35,6 @@ func (s *Source) item(r *trace.Request) (load.Item, Reason) {
 		return it, Refused
 	}
 	it.Absent = r.Status == http.StatusNotFound
-	it.Op = load.Get
-	// A client whose copy is still right gets no body, and there is no copy here.
-	if r.Method == http.MethodHead || r.Status == http.StatusNotModified {
-		it.Op = load.Head
-	}
 	switch {
 	case t.Kind == trace.Upload:
 		return s.upload(it, r, t)
@@ -47,17 +42,31 @@ func (s *Source) item(r *trace.Request) (load.Item, Reason) {
 		return s.pushed(it, t), ""
 	case !reads:
 		return it, Unsupported
-	case t.Kind == trace.Ping:
+	}
+	it.Op = load.Get
+	// A client whose copy is still right gets no body, and there is no copy here.
+	if r.Method == http.MethodHead || r.Status == http.StatusNotModified {
+		it.Op = load.Head
+	}
+	return s.asked(it, t)
+}
+
+// asked returns the request for what is not pushed.
+func (s *Source) asked(it load.Item, t trace.Target) (load.Item, Reason) {
+	switch t.Kind {
+	case trace.Ping:
 		it.Path = "/v2/"
 		return it, ""
-	case t.Kind == trace.Tags:
+	case trace.Tags:
 		it.Path = "/v2/" + t.Repository + "/tags/list"
 		return it, ""
-	case t.Kind == trace.Blob || t.Kind == trace.Manifest:
+	case trace.Blob, trace.Manifest:
 		return s.read(it, t)
-	case t.Kind == trace.Referrers && isDigest(t.Reference):
-		it.Path = "/v2/" + t.Repository + "/referrers/" + t.Reference
-		return it, ""
+	case trace.Referrers:
+		if isDigest(t.Reference) {
+			it.Path = "/v2/" + t.Repository + "/referrers/" + t.Reference
+			return it, ""
+		}
 	}
 	return it, Unsupported
 }

@@ -120,10 +120,17 @@ func Parse(uri string) Target {
 		return Target{}
 	}
 	dir, ref := path[:i], path[i+1:]
-	for kind, suffix := range map[Kind]string{Manifest: "/manifests", Blob: "/blobs", Referrers: "/referrers"} {
-		if repo, ok := strings.CutSuffix(dir, suffix); ok && repo != "" && ref != "" {
-			return Target{kind, repo, ref}
-		}
+	j := strings.LastIndexByte(dir, '/')
+	if j <= 0 || ref == "" {
+		return Target{}
+	}
+	switch repo := dir[:j]; dir[j+1:] {
+	case "manifests":
+		return Target{Manifest, repo, ref}
+	case "blobs":
+		return Target{Blob, repo, ref}
+	case "referrers":
+		return Target{Referrers, repo, ref}
 	}
 	return Target{}
 }

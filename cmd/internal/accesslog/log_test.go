@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/proxy"
+	"github.com/reprise-containers/reprise/cache/workload/trace"
 	"github.com/reprise-containers/reprise/cmd/internal/accesslog"
 )
 
@@ -52,9 +53,9 @@ func text(t *testing.T, path string) string {
 }
 
 // requests parses a trace as the replayer of the traces does: one array.
-func requests(t *testing.T, path string) []accesslog.Request {
+func requests(t *testing.T, path string) []trace.Record {
 	t.Helper()
-	var out []accesslog.Request
+	var out []trace.Record
 	d := json.NewDecoder(strings.NewReader(text(t, path)))
 	d.DisallowUnknownFields()
 	if err := d.Decode(&out); err != nil {
@@ -176,7 +177,7 @@ var token = regexp.MustCompile(`^[0-9a-f]{8}$`)
 
 func TestAnonymous(t *testing.T) {
 	dir := t.TempDir()
-	write := func(name string, salt string) accesslog.Request {
+	write := func(name string, salt string) trace.Record {
 		path := filepath.Join(dir, name)
 		l := open(t, accesslog.Config{Path: path, Trace: true, Anonymize: true, Salt: []byte(salt)})
 		l.Observe(blob)

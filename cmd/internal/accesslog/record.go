@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/proxy"
+	"github.com/reprise-containers/reprise/cache/workload/trace"
 )
 
 // Entry is a line in the log's own form.
@@ -20,6 +21,7 @@ type Entry struct {
 	Repo      string  `json:"repo,omitempty"`
 	Kind      string  `json:"kind"`
 	Reference string  `json:"reference,omitempty"`
+	Range     string  `json:"range,omitempty"` // that was sent, "bytes=FIRST-LAST"
 	Status    int     `json:"status"`
 	Bytes     int64   `json:"bytes"` // of the body
 	Aborted   bool    `json:"aborted,omitempty"`
@@ -27,23 +29,6 @@ type Entry struct {
 	Outcome   string  `json:"outcome"`
 	UserAgent string  `json:"userAgent,omitempty"`
 }
-
-// Request is a record of the IBM registry traces.
-type Request struct {
-	Host       string  `json:"host"`
-	Duration   float64 `json:"http.request.duration"` // seconds
-	Method     string  `json:"http.request.method"`
-	RemoteAddr string  `json:"http.request.remoteaddr"`
-	URI        string  `json:"http.request.uri"` // without the slash before it
-	UserAgent  string  `json:"http.request.useragent"`
-	Status     int     `json:"http.response.status"`
-	Written    int64   `json:"http.response.written"` // bytes
-	ID         string  `json:"id"`                    // 10 hexadecimal digits
-	Timestamp  string  `json:"timestamp"`             // TimestampFormat
-}
-
-// TimestampFormat is that of the traces: UTC, milliseconds.
-const TimestampFormat = "2006-01-02T15:04:05.000Z"
 
 // longest bounds what clients choose, in bytes.
 const longest = 512
@@ -59,7 +44,7 @@ func jsonLine(r proxy.Record) []byte {
 	return line(Entry{
 		Time: r.Start.UTC().Format(time.RFC3339Nano), Client: client(r.RemoteAddr),
 		Method: clip(r.Method), Host: clip(r.Host), Path: clip(r.Path), Upstream: r.Upstream,
-		Repo: r.Repo, Kind: r.Kind, Reference: r.Reference, Status: r.Status, Bytes: r.Bytes, Aborted: r.Aborted,
+		Repo: r.Repo, Kind: r.Kind, Reference: r.Reference, Range: r.Range, Status: r.Status, Bytes: r.Bytes, Aborted: r.Aborted,
 		Seconds: r.Duration.Seconds(), Outcome: string(r.Outcome), UserAgent: clip(r.UserAgent),
 	})
 }
@@ -69,10 +54,10 @@ func traceLine(r proxy.Record) []byte {
 	if host == "" {
 		host = clip(r.Host)
 	}
-	return line(Request{
+	return line(trace.Record{
 		Host: host, Duration: r.Duration.Seconds(), Method: clip(r.Method), RemoteAddr: client(r.RemoteAddr),
 		URI: strings.Trim(clip(r.Path), "/"), UserAgent: clip(r.UserAgent), Status: r.Status, Written: r.Bytes,
-		ID: requestID(), Timestamp: r.Start.UTC().Format(TimestampFormat),
+		ID: requestID(), Timestamp: r.Start.UTC().Format(trace.TimestampFormat), Range: r.Range,
 	})
 }
 
