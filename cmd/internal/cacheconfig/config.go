@@ -102,7 +102,7 @@ type GC struct {
 	Interval  Duration `yaml:"interval" comment:"Time between two collections; up to a tenth more or less, at random."`
 	Layers    Layers   `yaml:"layers" comment:"Blobs: layers, configurations."`
 	Manifests Ages     `yaml:"manifests" comment:"Manifests, and what tags led to."`
-	Policy    string   `yaml:"policy" comment:"What makes room: \"s3fifo\" withstands scans, \"lru\" does not."`
+	Policy    string   `yaml:"policy" comment:"What makes room: lru, fifo, clock, sieve, s3fifo, lfu, gdsf, 2q, arc or wtinylfu; docs/registry-cache.md says which is for what."`
 	ScrubRate Size     `yaml:"scrubRate" comment:"Bytes a second that are read and hashed again for layers.checkSHA."`
 	Grace     Duration `yaml:"grace" comment:"How old a file that does not belong here must be to be removed."`
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/reprise-containers/reprise/cache/policy"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheconfig"
 )
 
@@ -186,6 +187,16 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		_, err := parse(t, c.text)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v, want an error with %q", c.text, err, c.want)
+		}
+	}
+}
+
+// Each policy there is can be asked for by name.
+func TestPolicies(t *testing.T) {
+	for _, name := range policy.Names() {
+		c, err := parse(t, "dataPath: /a\ngc:\n  policy: "+name+"\n")
+		if err != nil || c.GC.Policy != name {
+			t.Errorf("policy %s is read as %q, %v", name, c.GC.Policy, err)
 		}
 	}
 }
