@@ -8,9 +8,16 @@
 package cacheconfig
 
 import (
-	"errors"
 	"fmt"
 	"os"
+
+	"github.com/reprise-containers/reprise/cmd/internal/yamlfile"
+)
+
+// Size is a number of bytes, Duration a span of time, as in all configuration files.
+type (
+	Size     = yamlfile.Size
+	Duration = yamlfile.Duration
 )
 
 // Cache is the configuration of registry-cache.
@@ -188,4 +195,14 @@ func Load(path string) (Cache, error) {
 	return c, nil
 }
 
-var errDocuments = errors.New("there is more than one document")
+// Parse reads text over the defaults. Errors name lines, and keys in full.
+func Parse(text []byte) (Cache, error) {
+	c := Default()
+	if err := yamlfile.Parse(text, &c); err != nil {
+		return Cache{}, err
+	}
+	return c, nil
+}
+
+// Text returns the configuration as a commented YAML file.
+func (c Cache) Text() (string, error) { return yamlfile.Text(c) }
