@@ -37,7 +37,9 @@ func BenchmarkLong(b *testing.B) {
 				b.Fatal(err)
 			}
 			r, err := simulate.Run(b.Context(), d, simulate.Config{
-				Policies: []string{policy.NameLRU, policy.NameS3FIFO}, Sizes: sizes, Curve: simulate.CurveConfig{Shards: []float64{0.01}},
+				Policies: []string{policy.NameLRU, policy.NameFIFO, policy.NameSIEVE, policy.NameS3FIFO, simulate.Belady},
+				Sizes:    []simulate.Size{{Share: 0.01}, {Share: 0.04}, {Share: 0.1}, {Share: 0.2}},
+				Curve:    simulate.CurveConfig{Exact: true, Shards: []float64{0.01}},
 			})
 			if err != nil {
 				b.Fatal(err)
