@@ -199,8 +199,8 @@ func randomOps(rng *rand.Rand, calls int) []byte {
 func TestBrute(t *testing.T) {
 	for name := range choices {
 		t.Run(name, func(t *testing.T) {
-			for seed := range uint64(20) {
-				play(t, name, randomOps(rand.New(rand.NewPCG(seed, 11)), 10_000))
+			for seed := range uint64(10) {
+				play(t, name, randomOps(rand.New(rand.NewPCG(seed, 11)), 8_000))
 			}
 		})
 	}

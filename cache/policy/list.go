@@ -63,8 +63,8 @@ func (l *list[K]) back() *node[K] {
 	return l.root.prev
 }
 
-// uses returns how many times over e was read since it came or was spared.
-func (e *node[K]) uses() int64 { return uses(e.read, e.size) }
+// uses returns how many times over n was read since it came or was spared.
+func (n *node[K]) uses() int64 { return uses(n.read, n.size) }
 
 // uses returns how many times over an entry of size bytes was used of which read
 // bytes were read. One that was read by three quarters was used: sizes are rounded
@@ -76,10 +76,10 @@ func uses(read, size int64) int64 {
 	return (read + size/4) / size
 }
 
-// used counts n bytes read from e and reports whether it was used once more.
-func (e *node[K]) used(n int64) bool {
-	e.read += n
-	times := e.uses()
-	e.read = max(0, e.read-times*e.size)
+// used counts bytes read from n and reports whether it was used once more.
+func (n *node[K]) used(bytes int64) bool {
+	n.read += bytes
+	times := n.uses()
+	n.read = max(0, n.read-times*n.size)
 	return times > 0
 }

@@ -30,7 +30,7 @@ func TestAccounting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p, rng := newPolicy(t, name), rand.New(rand.NewPCG(1, 1))
 			model := make(map[int]int64)
-			for range 200_000 {
+			for range 30_000 {
 				key := rng.IntN(300)
 				switch rng.IntN(6) {
 				case 0, 1:

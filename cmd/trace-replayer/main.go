@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -20,6 +21,9 @@ func main() {
 	// A second signal does not wait for what is under way.
 	defer context.AfterFunc(ctx, stop)()
 	err := app().Run(ctx, os.Args)
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = context.Cause(ctx) // by which signal
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "trace-replayer: %v\n", err)

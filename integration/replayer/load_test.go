@@ -1,13 +1,11 @@
 package replayer_test
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -16,53 +14,7 @@ import (
 	"github.com/reprise-containers/reprise/cache/workload/load"
 	"github.com/reprise-containers/reprise/cache/workload/schedule"
 	"github.com/reprise-containers/reprise/cache/workload/trace"
-	"github.com/reprise-containers/reprise/integration/sandbox"
 )
-
-// realRegistry starts Debian's docker-registry with more of a configuration, and
-// returns its address.
-func realRegistry(t *testing.T, more string) string {
-	t.Helper()
-	tools, err := sandbox.FindTools(t.Context())
-	if err != nil {
-		t.Skip(err)
-	}
-	port, err := sandbox.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: 127.0.0.1:%s}\n%s",
-		filepath.Join(dir, "storage"), port, more)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var said bytes.Buffer
-	cmd := exec.Command(tools.Debian+"/usr/bin/docker-registry", "serve", config)
-	cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	cmd.Stdout, cmd.Stderr = &said, &said
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		cmd.Process.Kill()
-		cmd.Wait()
-		if t.Failed() {
-			t.Logf("the registry said:\n%.4000s", said.String())
-		}
-	})
-	address := "http://127.0.0.1:" + port
-	for range 300 {
-		if r, err := http.Get(address + "/v2/"); err == nil {
-			r.Body.Close()
-			return address
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	t.Fatalf("the registry does not answer:\n%s", said.String())
-	return ""
-}
 
 // results sends the requests of a trace and returns what became of them, by URI.
 func results(t *testing.T, cfg load.Config, how schedule.Config, requests ...trace.Request) map[string][]load.Result {

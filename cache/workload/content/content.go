@@ -122,7 +122,7 @@ func (m *Maker) Digest(ctx context.Context, uri string, size int64) (digest.Dige
 			return "", err
 		}
 		n, err := b.Read(buf)
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return digest.NewDigest(digest.SHA256, h), nil
 		}
 		h.Write(buf[:n])
@@ -153,7 +153,7 @@ func (c *Comparer) Write(p []byte) (int, error) {
 	done := 0
 	for done < len(p) {
 		n, err := c.want.Read(c.buf[:min(len(c.buf), len(p)-done)])
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return done, fmt.Errorf("after %d bytes there are more: %w", c.size, ErrMismatch)
 		}
 		if got := p[done : done+n]; !bytes.Equal(got, c.buf[:n]) {

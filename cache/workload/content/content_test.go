@@ -61,6 +61,86 @@ func TestBody(t *testing.T) {
 	}
 }
 
+// Content goes on where the counter begins anew, wholly or in its lower half.
+func TestCounter(t *testing.T) {
+	m := content.New(1, false)
+	for from := range 16 {
+		var start [16]byte
+		for i := from; i < 16; i++ {
+			start[i] = 0xff
+		}
+		start[15] -= 3
+		all, err := io.ReadAll(m.BodyFrom(start, 160))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := iotest.TestReader(m.BodyFrom(start, 160), all); err != nil {
+			t.Errorf("%x: %v", start, err)
+		}
+		for off := range all {
+			b := m.BodyFrom(start, 160)
+			if _, err := b.Seek(int64(off), io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			if rest, _ := io.ReadAll(b); !bytes.Equal(rest, all[off:]) {
+				t.Fatalf("%x: it is another from %d", start, off)
+			}
+		}
+	}
+}
+
+// There are places to seek to and others.
+func TestSeek(t *testing.T) {
+	b := content.New(1, false).Body("u", 100)
+	for _, c := range []struct {
+		off    int64
+		whence int
+		want   int64 // -1: an error
+	}{{10, io.SeekStart, 10}, {-1, io.SeekCurrent, 9}, {-10, io.SeekCurrent, -1}, {-1, io.SeekEnd, 99}, {5, io.SeekEnd, 105}, {0, io.SeekCurrent, 105}, {0, 7, -1}, {-1, io.SeekStart, -1}} {
+		n, err := b.Seek(c.off, c.whence)
+		if (err != nil) != (c.want < 0) || err == nil && n != c.want {
+			t.Errorf("%d, %d: %d, %v", c.off, c.whence, n, err)
+		}
+	}
+	if n, err := b.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
+		t.Errorf("behind the end: %d, %v", n, err)
+	}
+}
+
+// FuzzImage makes images of any names and sizes: they are JSON that means what went
+// in.
+func FuzzImage(f *testing.F) {
+	f.Add("v2/a/manifests/b", int64(2000), 3)
+	f.Add("v2/\xff\"<>&\u2028/manifests/c", int64(-1), 0)
+	f.Add("", int64(4<<20+1), 127)
+	f.Fuzz(func(t *testing.T, uri string, size int64, n int) {
+		if size > 1<<20 && size <= 4<<20 || n < 0 || n > 200 {
+			return // slow, and not another case
+		}
+		m := content.New(1, false)
+		var layers []ocispec.Descriptor
+		for i := range n {
+			layers = append(layers, ocispec.Descriptor{MediaType: content.LayerType, Digest: digest.FromString(fmt.Sprint(i)), Size: int64(i)})
+		}
+		small, err := m.Image(uri, -1, layers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		img, err := m.Image(uri, size, layers)
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The padding has a name, too.
+		if least := int64(len(small.Manifest)); size >= least+50 && size <= 4<<20 && int64(len(img.Manifest)) != size || size < least && int64(len(img.Manifest)) != least {
+			t.Errorf("%d bytes, want %d, at least %d", len(img.Manifest), size, least)
+		}
+		var got ocispec.Manifest
+		if err := json.Unmarshal(img.Manifest, &got); err != nil || len(got.Layers) != n || got.Config.Digest != digest.FromBytes(img.Config) {
+			t.Errorf("%v: %s", err, img.Manifest)
+		}
+	})
+}
+
 // What was pushed once is known again: content must not change between versions.
 func TestPinned(t *testing.T) {
 	d, err := content.New(42, false).Digest(t.Context(), "v2/4715bf52/437c49db/blobs/93054319", 1<<20)

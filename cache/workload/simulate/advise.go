@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"time"
 
 	units "github.com/docker/go-units"
@@ -40,6 +42,8 @@ type Advice struct {
 const (
 	// alike is the difference of hit ratios below which a preference decides.
 	alike = 0.002
+	// unnoticed is what maxUnused may cost: other traffic may be slower to come back.
+	unnoticed = 0.0005
 	// spare is the size that is worth giving up for a difference of alike.
 	spare = 0.9
 )
@@ -207,10 +211,10 @@ func (a *adviser) unused(ctx context.Context) error {
 	a.advice.Tried = append(a.advice.Tried, cells...)
 	without := a.advice.Expected
 	for i, c := range cells {
-		if a.score(without)-a.score(c) < alike && float64(c.Mean) < spare*float64(without.Mean) {
+		if a.score(without)-a.score(c) < unnoticed && float64(c.Mean) < spare*float64(without.Mean) {
 			a.advice.Expected = c
 			a.advice.Layers, a.advice.Manifests = settings[i].Layers, settings[i].Manifests
-			a.reason("maxUnused %v: takes %s on average instead of %s, and costs less than %.1f %% of hits", settings[i].Layers.MaxUnused, bytesOf(c.Mean), bytesOf(without.Mean), 100*alike)
+			a.reason("maxUnused %v: takes %s on average instead of %s, and costs less than %.2f %% of hits", settings[i].Layers.MaxUnused, bytesOf(c.Mean), bytesOf(without.Mean), 100*unnoticed)
 			return nil
 		}
 	}
@@ -222,14 +226,8 @@ func bytesOf(n int64) string { return units.BytesSize(float64(n)) }
 
 // WriteText writes the advice for people.
 func (a *Advice) WriteText(w io.Writer) error {
-	age := func(t time.Duration) string {
-		if t == 0 {
-			return "0s"
-		}
-		return t.String()
-	}
-	_, err := fmt.Fprintf(w, "Recommended for the registry cache:\n  gc:\n    policy: %s\n    disk: {maxSize: %d}\n    layers: {maxAge: %s, maxUnused: %s}\n    manifests: {maxAge: %s, maxUnused: %s}\n",
-		a.Policy, a.MaxSize, age(a.Layers.MaxAge), age(a.Layers.MaxUnused), age(a.Manifests.MaxAge), age(a.Manifests.MaxUnused))
+	_, err := fmt.Fprintf(w, "Recommended for the registry cache:\n  gc:\n    policy: %s\n    disk: {maxSize: %dB}\n    layers: {maxAge: %s, maxUnused: %s}\n    manifests: {maxAge: %s, maxUnused: %s}\n",
+		a.Policy, a.MaxSize, a.Layers.MaxAge, a.Layers.MaxUnused, a.Manifests.MaxAge, a.Manifests.MaxUnused)
 	if err != nil {
 		return err
 	}
@@ -239,7 +237,14 @@ func (a *Advice) WriteText(w io.Writer) error {
 		}
 	}
 	e := a.Expected
-	_, err = fmt.Fprintf(w, "Expected: %.4f of requests are hits (blobs %s, manifests %s), %.4f of bytes.\n",
-		e.All.Ratio(), part(e.Kinds["blob"]), part(e.Kinds["manifest"]), e.All.ByteRatio())
+	if _, err = fmt.Fprintf(w, "Expected: %.4f of requests are hits, %.4f of bytes", e.All.Ratio(), e.All.ByteRatio()); err != nil {
+		return err
+	}
+	for _, kind := range slices.Sorted(maps.Keys(e.Kinds)) {
+		if _, err = fmt.Fprintf(w, "; of %ss %.4f and %.4f", kind, e.Kinds[kind].Ratio(), e.Kinds[kind].ByteRatio()); err != nil {
+			return err
+		}
+	}
+	_, err = fmt.Fprintln(w, ".")
 	return err
 }

@@ -131,7 +131,7 @@ func (f *Files) look(in *input, only bool) (bool, error) {
 	if err := in.open(f.cfg); err != nil {
 		return false, err
 	}
-	if err := in.window.fill(in.stream, min(looked, f.cfg.Window)); err != nil && err != io.EOF {
+	if err := in.window.fill(in.stream, min(looked, f.cfg.Window)); err != nil && !errors.Is(err, io.EOF) {
 		in.close()
 		return false, err
 	}
@@ -241,7 +241,7 @@ func (f *Files) next() (Request, error) {
 	}
 	in := f.live.a[0]
 	r := in.window.pop()
-	if err := in.window.fill(in.stream, f.window()); err != nil && err != io.EOF {
+	if err := in.window.fill(in.stream, f.window()); err != nil && !errors.Is(err, io.EOF) {
 		f.err = err // r is still good
 	}
 	if in.window.len() == 0 {
@@ -275,7 +275,7 @@ func (f *Files) begin() error {
 	} else {
 		f.live.push(in)
 	}
-	if err == io.EOF {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err

@@ -157,14 +157,14 @@ func (j *jsonRecords) slow(rec *Record) error {
 			}
 			j.use(end)
 			return err
-		case err != io.EOF && err != io.ErrUnexpectedEOF: // a syntax error
+		case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF): // a syntax error
 			j.lost = true
 			return &badRecord{err}
-		case j.err != nil && j.err != io.EOF:
-			return j.err
-		case j.err == io.EOF:
+		case errors.Is(j.err, io.EOF):
 			j.lost = true
 			return &badRecord{errCut}
+		case j.err != nil:
+			return j.err
 		case len(text) >= maxRecord:
 			j.lost = true
 			return &badRecord{fmt.Errorf("a record is longer than %d bytes", maxRecord)}

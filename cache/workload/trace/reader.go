@@ -87,7 +87,9 @@ var errEmpty = errors.New("there is nothing in it")
 // form tells the form of r by how it begins.
 func form(r *bufio.Reader) (records, error) {
 	if head, _ := r.Peek(3); string(head) == "\ufeff" { // some editors' mark of UTF-8
-		r.Discard(3)
+		if _, err := r.Discard(3); err != nil {
+			return nil, err
+		}
 	}
 	for {
 		c, err := r.ReadByte()
@@ -133,8 +135,8 @@ func (s *Stream) Next() (Request, error) {
 			}
 			err = &badRecord{err}
 		}
-		if err == io.EOF {
-			return Request{}, err
+		if errors.Is(err, io.EOF) {
+			return Request{}, io.EOF
 		}
 		if _, one := errors.AsType[*badRecord](err); one && s.skipBad {
 			s.bad++

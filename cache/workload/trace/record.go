@@ -23,7 +23,7 @@ func (r *Record) Request() (Request, error) {
 	uri, _, _ := strings.Cut(r.URI, "?")
 	uri = strings.Trim(uri, "/")
 	if uri == "" {
-		return Request{}, fmt.Errorf("http.request.uri: %.80q has no path", r.URI)
+		uri = "/" // of a server that answers more than the registry's paths
 	}
 	out := Request{
 		Duration: max(0, time.Duration(r.Duration*float64(time.Second))), Method: strings.ToUpper(r.Method),
@@ -80,20 +80,28 @@ func parseTime(text string) (time.Time, error) {
 // fastTime parses TimestampFormat, which nearly all have: time.Parse would be half
 // of what reading a record costs.
 func fastTime(s string) (time.Time, bool) {
-	if len(s) != len(TimestampFormat) || s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' || s[16] != ':' || s[19] != '.' || s[23] != 'Z' {
+	if len(s) != len(TimestampFormat) {
 		return time.Time{}, false
 	}
-	ok := true
+	for i := range len(s) {
+		switch c := TimestampFormat[i]; {
+		case c >= '0' && c <= '9':
+			if s[i] < '0' || s[i] > '9' {
+				return time.Time{}, false
+			}
+		case s[i] != c:
+			return time.Time{}, false
+		}
+	}
 	n := func(from, to int) (v int) {
 		for _, c := range []byte(s[from:to]) {
-			ok = ok && c >= '0' && c <= '9'
 			v = 10*v + int(c-'0')
 		}
 		return v
 	}
 	year, month, day := n(0, 4), n(5, 7), n(8, 10)
 	hour, minute, second, milli := n(11, 13), n(14, 16), n(17, 19), n(20, 23)
-	if !ok || month < 1 || month > 12 || day < 1 || day > 28 || hour > 23 || minute > 59 || second > 59 {
+	if month < 1 || month > 12 || day < 1 || day > 28 || max(hour-23, minute-59, second-59) > 0 {
 		return time.Time{}, false // the 29th and later are for time.Parse to judge
 	}
 	return time.Date(year, time.Month(month), day, hour, minute, second, milli*1e6, time.UTC), true

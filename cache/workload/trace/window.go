@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"errors"
 	"io"
 	"time"
 )
@@ -31,7 +32,7 @@ func (w *window) len() int { return len(w.q) - w.head + len(w.late.a) }
 func (w *window) fill(r Reader, n int) error {
 	for w.len() < n && !w.ended {
 		x, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			w.ended = true
 			break
 		}

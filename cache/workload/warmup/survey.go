@@ -3,6 +3,7 @@ package warmup
 import (
 	"cmp"
 	"context"
+	"errors"
 	"hash/fnv"
 	"io"
 	"math/bits"
@@ -55,7 +56,7 @@ func survey(ctx context.Context, r trace.Reader, cfg Config) (plan, error) {
 			return plan{}, ctx.Err()
 		}
 		x, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
@@ -170,7 +171,7 @@ func (s *surveyor) named() map[string]*object {
 // for a text.
 func chance(text string) float64 {
 	h := fnv.New64a()
-	io.WriteString(h, text)
+	_, _ = io.WriteString(h, text) // a hash takes everything
 	x := h.Sum64()
 	x ^= x >> 33
 	x *= 0xff51afd7ed558ccd

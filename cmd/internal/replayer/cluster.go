@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
+	"time"
 
 	"github.com/reprise-containers/reprise/cache/workload/cluster"
 	"github.com/reprise-containers/reprise/cache/workload/load"
@@ -33,6 +35,51 @@ func (r *run) master() (load.Runner, func(), error) {
 		return nil, nil, fmt.Errorf("using the clients of client_info.client_list: %w", err)
 	}
 	return m, func() {}, nil
+}
+
+// lookEvery is how often it is looked whether clients are lost.
+const lookEvery = time.Second
+
+// withLosses runs work and tells meanwhile of clients that are lost in mid-run, which
+// a run may go on without for hours.
+func (p *Replayer) withLosses(m *cluster.Master, work func() error) error {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		tick := time.NewTicker(lookEvery)
+		defer tick.Stop()
+		told := map[string]bool{}
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			for _, c := range m.Clients() {
+				if c.State == cluster.Lost && c.Items > 0 && !told[c.Client] {
+					told[c.Client] = true
+					p.logf("client %s is lost: %s", c.Client, c.Err)
+				}
+			}
+		}
+	})
+	defer wg.Wait()
+	defer close(done)
+	return work()
+}
+
+// wentOn reports whether all that is wrong with a run is that clients were lost.
+func wentOn(err error) bool {
+	if all, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // its parts are looked at
+		for _, e := range all.Unwrap() {
+			if !wentOn(e) {
+				return false
+			}
+		}
+		return true
+	}
+	var lost *cluster.ClientError
+	return errors.As(err, &lost)
 }
 
 var errNoCertificate = errors.New("there is no certificate in it")

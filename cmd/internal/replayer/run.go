@@ -9,9 +9,11 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
+	"github.com/reprise-containers/reprise/cache/workload/cluster"
 	"github.com/reprise-containers/reprise/cache/workload/load"
 	"github.com/reprise-containers/reprise/cache/workload/outcome"
 	"github.com/reprise-containers/reprise/cache/workload/report"
@@ -79,7 +81,12 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 		r.rec.Generator(stats)
 		return err
 	}
-	err = replayprogress.During(ctx, p.Log, r.state, work)
+	during := func() error { return replayprogress.During(ctx, p.Log, r.state, work) }
+	if m, ok := runner.(*cluster.Master); ok {
+		err = p.withLosses(m, during)
+	} else {
+		err = during()
+	}
 	if e := r.results.Close(); err == nil {
 		err = e
 	}
@@ -193,7 +200,11 @@ func (r *run) finish(err error, left schedule.Stats) error {
 		s.Notes = append(s.Notes, fmt.Sprintf("%d requests of the trace were not sent: %s", left.LeftOut[why], leftOut[why]))
 	}
 	if err != nil {
-		s.Notes = append(s.Notes, "The run ended early: "+err.Error())
+		what := "The run ended early: "
+		if wentOn(err) && s.Ended().Count > 0 && c.Cluster.Lost != string(cluster.Stop) {
+			what = "A client was lost: "
+		}
+		s.Notes = append(s.Notes, what+strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 	if e := s.WriteText(r.p.Out); err == nil {
 		err = e

@@ -25,20 +25,21 @@ func (p *Replayer) Simulate(ctx context.Context) error {
 	if err := p.Config.For(replayconfig.ModeSimulate); err != nil {
 		return err
 	}
-	t, err := p.open()
+	open, work := p.open, p.simulator
+	if p.Config.Simulate.Name != "" {
+		open, work = p.openOriginal, p.plugin
+	}
+	t, err := open()
 	if err != nil {
 		return err
 	}
 	defer t.Close()
-	if p.Config.Simulate.Name != "" {
-		return p.plugin(ctx, t)
-	}
-	return p.simulator(ctx, t)
+	return work(ctx, t)
 }
 
 // plugin runs a plugin: a file, or where there is none of that name what is built in
 // under it.
-func (p *Replayer) plugin(ctx context.Context, r trace.Reader) error {
+func (p *Replayer) plugin(ctx context.Context, r *reading) error {
 	name, args := p.Config.Simulate.Name, p.Config.Simulate.Args
 	path, err := pluginFile(name)
 	if err == nil {
@@ -47,7 +48,7 @@ func (p *Replayer) plugin(ctx context.Context, r trace.Reader) error {
 	known := strings.TrimSuffix(filepath.Base(name), ".py")
 	if run := builtIn[known]; run != nil && errors.Is(err, fs.ErrNotExist) && filepath.Base(name) == name {
 		p.logf("there is no file %s here: the simulator of that name that is built in is run", name)
-		return run(ctx, trace.Filter(r, trace.IsOriginal), args, p.Out)
+		return run(ctx, r, args, p.Out)
 	}
 	return err
 }

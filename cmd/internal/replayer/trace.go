@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/workload/trace"
+	"github.com/reprise-containers/reprise/cmd/internal/replayconfig"
 )
 
 // reading is the trace of a configuration, that is read once. Fraction may be called
@@ -31,14 +32,36 @@ func (p *Replayer) limit() trace.Limit {
 }
 
 // open opens the trace.
-func (p *Replayer) open() (*reading, error) {
+func (p *Replayer) open() (*reading, error) { return openTrace(p.Config.Trace, p.limit()) }
+
+// openOriginal opens it as the original did for its plugins: the limit, and the time
+// from the first request, are of what it took.
+func (p *Replayer) openOriginal() (*reading, error) {
 	t := p.Config.Trace
+	t.Compat = true
+	return openTrace(t, p.limit())
+}
+
+func openTrace(t replayconfig.Trace, limit trace.Limit) (*reading, error) {
 	files, err := trace.Open(trace.Config{Location: t.Location, Files: t.Traces, Original: t.Compat, SkipBad: t.SkipBad})
 	if err != nil {
 		return nil, err
 	}
-	limit := p.limit()
-	return &reading{files: files, r: limit.Reader(files), limit: limit}, nil
+	r := limit.Reader(files)
+	if t.Compat {
+		r = unanswered{r}
+	}
+	return &reading{files: files, r: r, limit: limit}, nil
+}
+
+// unanswered hides the status of requests, which the original did not look at: it
+// warms up and sends what was not there too.
+type unanswered struct{ trace.Reader }
+
+func (u unanswered) Next() (trace.Request, error) {
+	x, err := u.Reader.Next()
+	x.Status = 0
+	return x, err
 }
 
 // Next implements trace.Reader.

@@ -35,9 +35,55 @@ func Parse(text []byte, c any) error {
 		return err
 	}
 	if err := root.Decode(c); err != nil {
-		return plain(err)
+		return named(plain(err), &root)
 	}
 	return nil
+}
+
+// named adds the key to errors that name a line only.
+func named(err error, root *yaml.Node) error {
+	all, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // plain made it
+	if !ok {
+		return err
+	}
+	var errs []error
+	for _, e := range all.Unwrap() {
+		var line int
+		if _, no := fmt.Sscanf(e.Error(), "line %d: ", &line); no == nil {
+			if key := keyAt(root, line, ""); key != "" {
+				_, text, _ := strings.Cut(e.Error(), ": ")
+				e = fmt.Errorf("line %d: %s: %s", line, key, text)
+			}
+		}
+		errs = append(errs, e)
+	}
+	return errors.Join(errs...)
+}
+
+// keyAt returns the key, in full, whose value begins in a line, the innermost one if
+// there are several, and "" if there is none.
+func keyAt(n *yaml.Node, line int, key string) string {
+	found := ""
+	if n.Line == line && n.Kind != yaml.DocumentNode {
+		found = key
+	}
+	for i, item := range n.Content {
+		below := key
+		if n.Kind == yaml.MappingNode {
+			if i%2 == 0 {
+				continue // a name
+			}
+			below = strings.TrimPrefix(key+"."+n.Content[i-1].Value, ".")
+		}
+		// In {a: 1, b: 2} nothing tells which of them it is.
+		if k := keyAt(item, line, below); k != "" {
+			if found != "" && found != key {
+				return key
+			}
+			found = k
+		}
+	}
+	return found
 }
 
 var errDocuments = errors.New("there is more than one document")
