@@ -64,13 +64,14 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 		return errors.Join(err, r.results.Close())
 	}
 	defer stop()
+	defer lessOften()()
 	var writing error
 	work := func(ctx context.Context) error {
 		ctx, cancel := context.WithCancelCause(ctx)
 		defer cancel(nil)
 		stats, err := runner.Run(ctx, source, func(x load.Result) {
 			r.rec.Add(x)
-			if c.Report.Metrics != "" { // nobody else looks at them
+			if p.Config.Report.Metrics != "" { // nobody else looks at them
 				r.metrics.Observe(x)
 			}
 			if e := r.results.Add(x); e != nil && writing == nil {
