@@ -27,9 +27,6 @@ import (
 // test that is run often.
 func full() bool { return os.Getenv("TRIAL") == "full" }
 
-// values is short for a level of a configuration.
-type values = instance.Values
-
 // loop is a registry that a trace was pushed to, and the programs that are run
 // against it.
 type loop struct {

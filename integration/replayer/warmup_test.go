@@ -131,10 +131,10 @@ func (s *stored) get(path, accept string) []byte {
 	return body
 }
 
-// pulls is a trace of images that are pulled by clients: layers are shared within
+// imagePulls is a trace of images that are pulled by clients: layers are shared within
 // repositories and between them, some are read in parts, and some that were asked for
 // were not there.
-func pulls(n int) []trace.Request {
+func imagePulls(n int) []trace.Request {
 	rng := rand.New(rand.NewPCG(1, 2))
 	var out []trace.Request
 	add := func(r trace.Request) {
@@ -171,7 +171,7 @@ func pulls(n int) []trace.Request {
 // trace asks for is then read without an error, and a second warmup pushes nothing.
 func TestWarmupOfRealRegistry(t *testing.T) {
 	s := newStored(t)
-	requests := pulls(70)
+	requests := imagePulls(70)
 	cfg := warmup.Config{Maker: content.New(5, false), Threads: 8, Verify: 1}
 	known, stats, err := warmup.Run(t.Context(), s.client, trace.Of(requests...), nil, cfg)
 	if err != nil || stats.Bad != 0 {
@@ -256,7 +256,7 @@ func replay(t *testing.T, s *stored, requests []trace.Request, how schedule.Conf
 // repository and in several.
 func TestWarmupDedupe(t *testing.T) {
 	s := newStored(t)
-	requests := pulls(60)
+	requests := imagePulls(60)
 	known, stats, err := warmup.Run(t.Context(), s.client, trace.Of(requests...), nil, warmup.Config{
 		Maker: content.New(5, false), Threads: 8, Verify: 1, Dedupe: 0.3,
 	})
@@ -280,7 +280,7 @@ func TestWarmupDedupe(t *testing.T) {
 // everything into one repository.
 func TestWarmupAsOriginal(t *testing.T) {
 	s := newStored(t)
-	requests := slices.DeleteFunc(pulls(40), func(r trace.Request) bool { return r.Status == 404 || r.Method != "GET" || r.URI == "v2" })
+	requests := slices.DeleteFunc(imagePulls(40), func(r trace.Request) bool { return r.Status == 404 || r.Method != "GET" || r.URI == "v2" })
 	known, stats, err := warmup.Run(t.Context(), s.client, trace.Of(requests...), nil, warmup.Config{
 		Maker: content.New(0, true), Threads: 4, Blobs: true, Repository: "test_repo",
 	})
@@ -365,7 +365,7 @@ func read(t *testing.T, file string) outcome.Map {
 func TestWarmupWithTokens(t *testing.T) {
 	issuer := newIssuer(t)
 	r := load.Registry{Base: realRegistry(t, issuer.registry()), Auth: load.Auth{Username: "ann", Password: "secret"}}
-	requests := pulls(40)
+	requests := imagePulls(40)
 	cfg := warmup.Config{Maker: content.New(7, false), Threads: 4, Verify: 0.5}
 	_, stats, err := warmup.Run(t.Context(), clientOf(t, r), trace.Of(requests...), nil, cfg)
 	if err != nil || stats.Bad != 0 || stats.Mounted == 0 {

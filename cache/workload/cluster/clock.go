@@ -9,7 +9,7 @@ type clock struct {
 	ahead time.Duration // of the machine's clock, in tests
 }
 
-func newClock() clock { return clock{made: time.Now()} }
+func newClock(ahead time.Duration) clock { return clock{time.Now(), ahead} }
 
 // now returns ns since 1970.
 func (c clock) now() int64 { return c.of(time.Now()) }

@@ -47,11 +47,18 @@ type ClientConfig struct {
 	Log *slog.Logger
 	// New makes what sends the items of a job. Nil: load.New.
 	New func(load.Config) (load.Runner, error)
+
+	// Of tests:
+	window int           // default maxWindow
+	ahead  time.Duration // of the machine's clock
 }
 
 func (c ClientConfig) withDefaults() ClientConfig {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.window == 0 {
+		c.window = maxWindow
 	}
 	if c.New == nil {
 		c.New = func(cfg load.Config) (load.Runner, error) { return load.New(cfg) }

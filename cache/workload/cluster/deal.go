@@ -31,7 +31,7 @@ func (m *Master) deal(ctx context.Context, src load.Source) error {
 	for {
 		it, err := src.Next(ctx)
 		switch {
-		case err == nil:
+		case err == nil && ctx.Err() == nil:
 		case errors.Is(err, io.EOF) || ctx.Err() != nil:
 			return nil
 		default:

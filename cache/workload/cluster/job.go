@@ -10,8 +10,8 @@ import (
 	"github.com/reprise-containers/reprise/cache/workload/load"
 )
 
-// window is how many items a client holds that it has not begun with.
-const window = 4096
+// maxWindow is how many items a client holds that it has not begun with.
+const maxWindow = 4096
 
 var errWindow = errors.New("more items came than were asked for")
 
@@ -23,7 +23,7 @@ type job struct {
 	whole bool // all items have come
 }
 
-func newJob(o order, out *outbox) *job {
+func newJob(o order, out *outbox, window int) *job {
 	return &job{order: o, out: out, items: make(chan load.Item, window)}
 }
 

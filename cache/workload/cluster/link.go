@@ -232,9 +232,9 @@ func (l *link) take(m message) error {
 		l.mu.Lock()
 		l.status.Stats = *m.Beat
 		l.mu.Unlock()
-	case m.Take > 0 && m.Take <= window:
+	case m.Take > 0 && m.Take <= maxWindow:
 		l.grant(m.Take)
-	case m.Ready != nil && m.Ready.Window > 0 && m.Ready.Window <= window && l.begun():
+	case m.Ready != nil && m.Ready.Window > 0 && m.Ready.Window <= maxWindow && l.begun():
 		l.grant(m.Ready.Window)
 	default:
 		return errUnexpected

@@ -46,7 +46,7 @@ func New(cfg MasterConfig) (*Master, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Master{cfg: cfg.withDefaults(), key: key, clock: newClock(), space: make(chan struct{}, 1)}
+	m := &Master{cfg: cfg.withDefaults(), key: key, clock: newClock(0), space: make(chan struct{}, 1)}
 	if m.cfg.Job.ID == "" {
 		m.cfg.Job.ID = fmt.Sprintf("%x", newNonce()[:6])
 	}

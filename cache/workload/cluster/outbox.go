@@ -24,6 +24,7 @@ const slowMaster = "the master took results slower than they came"
 // outbox has what a client is to tell its master. One goroutine sends it, so that
 // nothing else waits for the connection.
 type outbox struct {
+	window int           // of items that the client holds
 	urgent chan struct{} // there is something that should not wait
 	space  chan struct{} // results were taken out
 
@@ -38,8 +39,8 @@ type outbox struct {
 	told    bool // done was sent
 }
 
-func newOutbox() outbox {
-	return outbox{urgent: make(chan struct{}, 1), space: make(chan struct{}, 1)}
+func newOutbox(window int) outbox {
+	return outbox{window: window, urgent: make(chan struct{}, 1), space: make(chan struct{}, 1)}
 }
 
 // signal makes sure that a channel has something in it.
@@ -73,7 +74,7 @@ func (o *outbox) begin(stats func() load.Stats) {
 func (o *outbox) took() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.taken++; o.taken >= window/4 {
+	if o.taken++; o.taken >= o.window/4 {
 		signal(o.urgent)
 	}
 }
@@ -186,7 +187,7 @@ func (o *outbox) next() []message {
 	}
 	o.answers = nil
 	if o.ready {
-		out = append(out, message{Ready: &ready{window}})
+		out = append(out, message{Ready: &ready{o.window}})
 		o.ready = false
 	}
 	if o.taken > 0 {

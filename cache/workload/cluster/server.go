@@ -60,12 +60,9 @@ func Serve(ctx context.Context, cfg ClientConfig) error {
 			return fmt.Errorf("listening for masters: %w", err)
 		}
 	}
-	s := &server{cfg: cfg, key: key, clock: testClock(newClock()), stopping: ctx.Done()}
+	s := &server{cfg: cfg, key: key, clock: newClock(cfg.ahead), stopping: ctx.Done()}
 	return s.serve(ctx, netutil.LimitListener(l, maxConnections), secured)
 }
-
-// testClock is replaced by tests of clocks that are apart.
-var testClock = func(c clock) clock { return c }
 
 func (s *server) serve(ctx context.Context, l net.Listener, secured *tls.Config) error {
 	var only http.Protocols
@@ -132,7 +129,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	x := &session{
-		server: s, cut: end, from: r.RemoteAddr, log: log, out: newOutbox(),
+		server: s, cut: end, from: r.RemoteAddr, log: log, out: newOutbox(s.cfg.window),
 		wire:  newWire(r.Body, w, control.Flush),
 		watch: watchOver(strangerTime, end),
 	}

@@ -102,7 +102,7 @@ func (x *session) listen(work context.Context, abort context.CancelCauseFunc, g 
 		case m.Time != nil:
 			x.out.answer(timing{Asked: m.Time.Asked, Told: x.clock.now()})
 		case m.Order != nil && x.job == nil:
-			x.job = newJob(*m.Order, &x.out)
+			x.job = newJob(*m.Order, &x.out, x.cfg.window)
 			x.log.Info("job came", "job", m.Order.Job.ID)
 			g.Go(func() error {
 				x.job.run(work, x.cfg, x.clock)

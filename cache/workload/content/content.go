@@ -2,7 +2,8 @@
 // of which a trace tells only name and size: blobs that do not compress and differ
 // from each other, and manifests that list their layers. Content is a function of
 // URI, size and a seed, so that whoever wants to push, hash or compare it makes it
-// anew, and nothing is stored.
+// anew, and nothing is stored. Blobs that go by one name in several repositories are
+// one blob, for the names are digests, or stand for digests.
 package content
 
 import (
@@ -17,6 +18,8 @@ import (
 	"io"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/cache/workload/trace"
 )
 
 // Maker makes content. It is safe for parallel use.
@@ -40,16 +43,24 @@ func New(seed uint64, zero bool) *Maker {
 }
 
 // Body returns the content of a blob: AES in counter mode, from a counter that is a
-// hash of URI and size. A reader is for one goroutine; it seeks without making the
+// hash of its name and size. A reader is for one goroutine; it seeks without making the
 // bytes between.
 func (m *Maker) Body(uri string, size int64) io.ReadSeeker {
 	b := &body{maker: m, size: size}
 	if m.block != nil {
-		sum := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(uri+"\x00"), uint64(size)))
+		sum := sha256.Sum256(binary.BigEndian.AppendUint64([]byte(name(uri)+"\x00"), uint64(size)))
 		copy(b.start[:], sum[:])
 		b.seek(0)
 	}
 	return b
+}
+
+// name returns what of a URI decides the content: of a blob, all but the repository.
+func name(uri string) string {
+	if t := trace.Parse(uri); t.Kind == trace.Blob {
+		return "blobs/" + t.Reference
+	}
+	return uri
 }
 
 // body is the content of a blob.

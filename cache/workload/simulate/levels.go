@@ -182,6 +182,9 @@ func (s *nodeStore) get(id uint32, size int64) bool {
 	if size > s.capacity {
 		return false
 	}
+	if x, ok := s.policy.(policy.Expectant[uint32]); ok && s.policy.Bytes()+size > s.capacity {
+		x.Expect(id)
+	}
 	for s.policy.Bytes()+size > s.capacity {
 		v, _, ok := s.policy.Victim()
 		if !ok {

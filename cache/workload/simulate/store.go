@@ -5,6 +5,7 @@ import "github.com/reprise-containers/reprise/cache/policy"
 // store is a cache of objects: a policy, and what it is told.
 type store struct {
 	policy   policy.Policy[uint32]
+	expects  policy.Expectant[uint32] // the policy, if it wants to know for whom room is made
 	capacity int64
 	used     int64
 	disk     bool // objects take what the registry cache charges for them
@@ -19,7 +20,8 @@ func newStore(name string, capacity int64, objects int) (*store, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &store{policy: p, capacity: capacity, have: make([]bool, objects)}, nil
+	expects, _ := p.(policy.Expectant[uint32])
+	return &store{policy: p, expects: expects, capacity: capacity, have: make([]bool, objects)}, nil
 }
 
 // What the registry cache charges for an object beside its bytes, see package cache.
@@ -60,6 +62,9 @@ func (s *store) put(id uint32, size int64) {
 		goal := s.capacity
 		if s.disk { // so does the registry cache, to wait for the disk less often
 			goal -= min(s.capacity/64, 16<<20) / diskBlock * diskBlock
+		}
+		if s.expects != nil {
+			s.expects.Expect(id)
 		}
 		s.evictTo(max(0, goal-need))
 	}

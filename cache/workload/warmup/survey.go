@@ -123,10 +123,9 @@ func sizeOf(x trace.Request) int64 {
 }
 
 // share decides which blobs have the content of an earlier one. Those of one name in
-// several repositories are one blob, for the names are digests, or stand for digests.
-// Of the others some get the content of the last of about the same size, within a
-// factor of two. Which they are is decided by their URIs, so that it is the same each
-// time.
+// several repositories are one blob, as content has it. Of the others some get the
+// content of the last of about the same size, within a factor of two. Which they are
+// is decided by their URIs, so that it is the same each time.
 func (s *surveyor) share() {
 	named := s.named()
 	var last [65]*object // by the length of the size in bits

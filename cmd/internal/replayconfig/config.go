@@ -47,6 +47,7 @@ type Trace struct {
 	Location string   `yaml:"location" comment:"Folder of the files; empty: where the program was started."`
 	Traces   []string `yaml:"traces" comment:"Files: JSON arrays, JSON lines, CSV, or a URI a line; plain, gzip or zstd. They are merged by time. \"-\" is standard input."`
 	Limit    *Limit   `yaml:"limit" comment:"Only the beginning: type is seconds or requests, amount how many."`
+	MaxSize  Size     `yaml:"max_size" comment:"Take blobs and manifests for no larger than this: recorded ones are 14 MB on average, and a registry has to hold them. 0B: as recorded."`
 	Output   string   `yaml:"output" comment:"Results file of run."`
 	Compat   bool     `yaml:"compat" comment:"Take and send what the original did: GET and PUT with bytes only, what is not in the interim map is a PUT, all from one repository (test_repo). As --compat-python."`
 	SkipBad  bool     `yaml:"skip_bad" comment:"Count records that cannot be read, instead of ending with an error."`

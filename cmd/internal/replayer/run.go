@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -65,23 +66,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 	}
 	defer stop()
 	defer lessOften()()
-	var writing error
-	work := func(ctx context.Context) error {
-		ctx, cancel := context.WithCancelCause(ctx)
-		defer cancel(nil)
-		stats, err := runner.Run(ctx, source, func(x load.Result) {
-			r.rec.Add(x)
-			if p.Config.Report.Metrics != "" { // nobody else looks at them
-				r.metrics.Observe(x)
-			}
-			if e := r.results.Add(x); e != nil && writing == nil {
-				writing = e
-				cancel(e)
-			}
-		})
-		r.rec.Generator(stats)
-		return err
-	}
+	work := func(ctx context.Context) error { return r.send(ctx, runner, source) }
 	during := func() error { return replayprogress.During(ctx, p.Log, r.state, work) }
 	if m, ok := runner.(*cluster.Master); ok {
 		err = p.withLosses(m, during)
@@ -92,6 +77,44 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 		err = e
 	}
 	return r.finish(err, source.Stats())
+}
+
+// send has the runner send, and notes what becomes of it. That results cannot be
+// written ends the run.
+func (r *run) send(ctx context.Context, runner load.Runner, source load.Source) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	var flushing sync.WaitGroup
+	defer flushing.Wait()
+	defer cancel(nil)
+	var mu sync.Mutex // of results
+	written := func(write func() error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if err := write(); err != nil {
+			cancel(err)
+		}
+	}
+	flushing.Go(func() { // what is known is in the file, also while nothing comes
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				written(r.results.Flush)
+			}
+		}
+	})
+	stats, err := runner.Run(ctx, source, func(x load.Result) {
+		r.rec.Add(x)
+		if r.p.Config.Report.Metrics != "" { // nobody else looks at them
+			r.metrics.Observe(x)
+		}
+		written(func() error { return r.results.Add(x) })
+	})
+	r.rec.Generator(stats)
+	return err
 }
 
 func (p *Replayer) newRun() (*run, error) {

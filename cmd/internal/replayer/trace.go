@@ -1,6 +1,7 @@
 package replayer
 
 import (
+	"errors"
 	"io"
 	"math"
 	"sync/atomic"
@@ -51,6 +52,9 @@ func openTrace(t replayconfig.Trace, limit trace.Limit) (*reading, error) {
 	if t.Compat {
 		r = unanswered{r}
 	}
+	if t.MaxSize > 0 {
+		r = capped{r, int64(t.MaxSize)}
+	}
 	return &reading{files: files, r: r, limit: limit}, nil
 }
 
@@ -64,15 +68,34 @@ func (u unanswered) Next() (trace.Request, error) {
 	return x, err
 }
 
+// capped makes objects no larger than most. A range that is beyond moves to the end.
+type capped struct {
+	trace.Reader
+	most int64
+}
+
+func (c capped) Next() (trace.Request, error) {
+	x, err := c.Reader.Next()
+	x.Size, x.Len = min(x.Size, c.most), min(x.Len, c.most)
+	x.Off = min(x.Off, c.most-x.Len)
+	return x, err
+}
+
+var errNoTimes = errors.New("trace.limit: seconds need times, and the trace has none; limit the requests")
+
 // Next implements trace.Reader.
 func (t *reading) Next() (trace.Request, error) {
 	x, err := t.r.Next()
-	if err == nil {
-		if t.n++; t.n%256 == 0 {
-			t.note(x.Delay)
-		}
+	if err != nil {
+		return x, err
 	}
-	return x, err
+	if t.limit.Within > 0 && x.Time.IsZero() {
+		return x, errNoTimes
+	}
+	if t.n++; t.n%256 == 0 {
+		t.note(x.Delay)
+	}
+	return x, nil
 }
 
 // note computes how much of the trace was read: of its bytes, or of the limit, which
