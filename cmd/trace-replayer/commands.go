@@ -75,7 +75,7 @@ func generateCommand() *cli.Command {
 // what flags say.
 func generateConfig(c *cli.Command) (cfg replayconfig.Config, err error) {
 	cfg = replayconfig.Default()
-	if path := c.String("config"); path != "" {
+	if path := configPath(c); path != "" {
 		if cfg, err = replayconfig.Load(path); err != nil {
 			return cfg, err
 		}

@@ -21,7 +21,7 @@ type (
 // asks for no others.
 type Config struct {
 	ClientInfo ClientInfo `yaml:"client_info"`
-	Verbose    bool       `yaml:"verbose" comment:"Say more."`
+	Verbose    bool       `yaml:"verbose" comment:"Of the original. Has no effect."`
 	Trace      Trace      `yaml:"trace"`
 	Registry   []string   `yaml:"registry" comment:"Registries, as host:port (plain http) or as URLs. warmup pushes to the first."`
 	Access     []Access   `yaml:"access" comment:"How to get into registries. Those that are not listed are asked without a name; where they want a token, an anonymous one is fetched."`
