@@ -33,21 +33,19 @@ type loop struct {
 	t        *testing.T
 	dir      string
 	player   string // the program trace-replayer
-	program  string // the program registry-cache
+	cached   string // the program registry-cache
 	upstream string // URL of the registry
 }
 
-// beginLoop builds trace-replayer, starts a registry, writes the trace and has the
-// program push what it asks for.
+// beginLoop starts a registry, writes the trace and has trace-replayer push what it
+// asks for.
 func beginLoop(t *testing.T, trc trace.Reader) *loop {
 	t.Helper()
-	l := &loop{t: t, dir: t.TempDir(), upstream: realRegistry(t, "")}
-	l.player = filepath.Join(l.dir, "trace-replayer")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", l.player, "./cmd/trace-replayer")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building trace-replayer: %v\n%s", err, out)
+	player, err := program()
+	if err != nil {
+		t.Fatal(err)
 	}
+	l := &loop{t: t, dir: t.TempDir(), player: player, upstream: realRegistry(t, "")}
 	l.write(trc)
 	said, err := l.try("warmup", values{
 		"trace": values{"traces": []string{l.path("trace.jsonl")}}, "registry": []string{l.upstream},
@@ -151,7 +149,7 @@ func (l *loop) cache(name string, over values) *instance.Instance {
 		l.t.Fatal(err)
 	}
 	i, err := instance.New(instance.Config{
-		Program: l.program, Dir: dir, Data: l.data(name), Upstream: strings.TrimPrefix(l.upstream, "http://"), Values: over,
+		Program: l.cached, Dir: dir, Data: l.data(name), Upstream: strings.TrimPrefix(l.upstream, "http://"), Values: over,
 	})
 	if err == nil {
 		err = i.Start(l.t.Context())
@@ -263,7 +261,7 @@ func TestClosedLoop(t *testing.T) {
 		t.Fatal(err)
 	}
 	l := beginLoop(t, squeezed{g, size.by, 16 << 20})
-	if l.program, err = instance.Build(t.Context(), "../..", l.dir); err != nil {
+	if l.cached, err = instance.Build(t.Context(), "../..", l.dir); err != nil {
 		t.Fatal(err)
 	}
 	recording := l.cache("recording", values{
