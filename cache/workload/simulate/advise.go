@@ -46,6 +46,8 @@ const (
 	unnoticed = 0.0005
 	// spare is the size that is worth giving up for a difference of alike.
 	spare = 0.9
+	// least is what the registry cache wants of gc.disk.maxSize, bytes.
+	least = 64 << 20
 )
 
 // Recommend finds settings of the registry cache for traffic such as in d, by
@@ -176,7 +178,7 @@ func (a *adviser) size(ctx context.Context) error {
 		return nil
 	}
 	for _, c := range cells[1:] { // the largest first: no smaller one is taken beyond one that loses
-		if a.score(full)-a.score(c) >= alike {
+		if a.score(full)-a.score(c) >= alike || a.limits.Disk >= least && c.Capacity < least {
 			break
 		}
 		a.advice.Expected, a.advice.MaxSize = c, c.Capacity

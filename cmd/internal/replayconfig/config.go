@@ -109,7 +109,7 @@ type Cluster struct {
 	SecretFile string   `yaml:"secret_file" comment:"File with it."`
 	Heartbeat  Duration `yaml:"heartbeat" comment:"A peer that is silent for three of these is gone."`
 	StartIn    Duration `yaml:"start_in" comment:"How long after all clients are ready they begin, at one instant."`
-	CA         string   `yaml:"ca" comment:"PEM file of authorities for the clients' certificates. With it, clients are connected to by TLS."`
+	CA         string   `yaml:"ca" comment:"PEM file of authorities that the certificates of clients must be of. Connections are always TLS; without it, only the secret vouches for a client."`
 }
 
 // Simulate is what is simulated.
