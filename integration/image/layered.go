@@ -42,23 +42,25 @@ type Step struct {
 
 // Make returns the image's layout, made below cache unless an earlier run has.
 func (i Layered) Make(ctx context.Context, cache string, say Progress) (Layout, error) {
-	done := filepath.Join(cache, "image-"+i.Name+"-"+i.key())
-	if _, err := os.Stat(done); err == nil {
-		return Layout{done}, nil
-	}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return Layout{}, err
 	}
+	done := filepath.Join(cache, "image-"+i.Name+"-"+i.key())
+	err := once(done, func() error { return i.build(ctx, cache, done, say) })
+	return Layout{done}, err
+}
+
+func (i Layered) build(ctx context.Context, cache, done string, say Progress) error {
 	tmp, err := os.MkdirTemp(cache, "image.new-")
 	if err != nil {
-		return Layout{}, err
+		return err
 	}
 	defer os.RemoveAll(tmp)
 	b := layering{Layout: Layout{Dir: filepath.Join(tmp, "layout")}, cache: cache, root: filepath.Join(tmp, "root"), say: say, have: map[string]bool{}}
 	if err := b.make(ctx, i); err != nil {
-		return Layout{}, fmt.Errorf("building image %s: %w", i.Name, err)
+		return fmt.Errorf("building image %s: %w", i.Name, err)
 	}
-	return Layout{done}, os.Rename(b.Dir, done)
+	return os.Rename(b.Dir, done)
 }
 
 func (i Layered) key() string {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/reprise-containers/reprise/integration/lockfile"
 )
 
 // epoch is the time stamp of everything that has none of its own, so that
@@ -50,28 +52,46 @@ type Progress func(format string, args ...any)
 // an earlier run has. It needs root, apt-get and dpkg-deb.
 func (r Rootfs) Build(ctx context.Context, cache string, say Progress) (string, error) {
 	dir := filepath.Join(cache, "rootfs-"+r.key())
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
+	return dir, once(dir, func() error { return r.build(ctx, cache, dir, say) })
+}
+
+// once makes what is to be found at path, unless it is there: one program and one
+// goroutine at a time.
+func once(path string, produce func() error) (err error) {
+	if _, err := os.Stat(path); err == nil {
+		return nil
 	}
+	lock, err := lockfile.Take(path + ".lock")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	if _, err := os.Stat(path); err == nil {
+		return nil // made while this one waited
+	}
+	return produce()
+}
+
+func (r Rootfs) build(ctx context.Context, cache, dir string, say Progress) error {
 	debs, err := r.archives(ctx, cache, say)
 	if err != nil {
-		return "", err
+		return err
 	}
 	tmp, err := os.MkdirTemp(cache, "rootfs.new-")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.RemoveAll(tmp)
 	say("unpacking %d packages", len(debs))
 	for _, deb := range debs {
 		if err := command(ctx, "dpkg-deb", "-x", deb, tmp); err != nil {
-			return "", err
+			return err
 		}
 	}
 	if err := r.finish(ctx, tmp, say); err != nil {
-		return "", fmt.Errorf("completing the root file system: %w", err)
+		return fmt.Errorf("completing the root file system: %w", err)
 	}
-	return dir, os.Rename(tmp, dir)
+	return os.Rename(tmp, dir)
 }
 
 func (r Rootfs) key() string {
