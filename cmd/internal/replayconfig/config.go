@@ -127,6 +127,7 @@ type Simulate struct {
 	Curve    Curve          `yaml:"curve"`
 	Advise   Size           `yaml:"advise" comment:"Disk that the registry cache may take: recommend its settings. 0B: do not."`
 	Prefetch *Prefetch      `yaml:"prefetch" comment:"Simulate fetching the layers of a manifest before they are asked for: {pushed: 1h, fetched: 1h, identity: layer}; how long a pushed layer is remembered, and a fetched one kept; layers are told by \"layer\", their name, or \"size\", repository and size."`
+	Report   Files          `yaml:"report" comment:"Where the figures of a simulation go."`
 }
 
 // Levels is a cache of two levels.
@@ -178,11 +179,16 @@ type Generate struct {
 	Output   string  `yaml:"output" comment:"File, of JSON lines; .gz and .zst are compressed. \"-\" is standard output."`
 }
 
-// Report is where the figures go, beside the summary on standard output.
+// Files are where figures go, beside the summary on standard output.
+type Files struct {
+	HTML string `yaml:"html" comment:"A page with plots, in one file."`
+	JSON string `yaml:"json" comment:"All figures; of runs with their histograms, which \"trace-replayer report\" merges."`
+	CSV  string `yaml:"csv" comment:"The figures as a table."`
+}
+
+// Report is where the figures of a run go.
 type Report struct {
-	HTML    string `yaml:"html" comment:"A page with plots, in one file."`
-	JSON    string `yaml:"json" comment:"All figures, histograms included: \"trace-replayer report\" merges them."`
-	CSV     string `yaml:"csv"`
+	Files   `yaml:",inline"`
 	Metrics string `yaml:"metrics" comment:"host:port of /metrics while a run lasts."`
 }
 

@@ -40,6 +40,7 @@ type run struct {
 	first   *reading                // of the first round
 	loop    trace.Reader            // of all rounds
 	reading atomic.Pointer[reading] // of the round that is read
+	items   *schedule.Source
 	rec     *report.Recorder
 	metrics *metrics.Replay
 	results *outcome.Results
@@ -53,8 +54,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	source, err := r.source()
-	if err != nil {
+	if r.items, err = r.source(); err != nil {
 		return err
 	}
 	defer r.close()
@@ -71,7 +71,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 		return errors.Join(err, r.results.Close())
 	}
 	defer stop()
-	work := func(ctx context.Context) error { return r.send(ctx, runner, source) }
+	work := func(ctx context.Context) error { return r.send(ctx, runner, r.items) }
 	during := func() error { return replayprogress.During(ctx, p.Log, r.state, work) }
 	if m, ok := runner.(*cluster.Master); ok {
 		err = p.withLosses(m, during)
@@ -81,7 +81,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 	if e := r.results.Close(); err == nil {
 		err = e
 	}
-	return r.finish(err, source.Stats())
+	return r.finish(err, r.items.Stats())
 }
 
 // send has the runner send, and notes what becomes of it. That results cannot be
@@ -225,8 +225,9 @@ func (r *run) watch() (stop func(), err error) {
 // state is how far the run is: of one that is looped nobody knows.
 func (r *run) state() replayprogress.State {
 	s := replayprogress.State{Fraction: -1, Totals: r.rec.Totals()}
+	// The trace is read ahead of what is sent.
 	if t := r.reading.Load(); t != nil && r.p.Config.Run.Loop == 1 {
-		s.Fraction = t.fraction()
+		s.Fraction = t.fraction() * report.Ratio(float64(s.Requests), float64(r.items.Stats().Items))
 	}
 	return s
 }
