@@ -47,6 +47,28 @@ func TestMap(t *testing.T) {
 	}
 }
 
+// A link stays one, and so does what is no file.
+func TestMapReplaces(t *testing.T) {
+	dir := t.TempDir()
+	file, link, pipe := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
+	m := outcome.Map{"v2/a/blobs/b": outcome.Bad}
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink(file, link), unix.Mkfifo(pipe, 0o600), m.Write(link)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := outcome.ReadMap(file)
+	if to, _ := os.Readlink(link); err != nil || !maps.Equal(got, m) || to != file {
+		t.Errorf("%v, %v behind the link, which leads to %q", got, err, to)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	for _, path := range []string{pipe, dir} {
+		if err := m.Write(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 func TestBadMaps(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                    "no JSON object",

@@ -137,9 +137,10 @@ func (p *Replayer) newRun() (*run, error) {
 		Closed: c.Closed(), Threads: c.ClientInfo.Threads, MaxInFlight: c.Run.MaxInFlight, Timeout: c.Run.Timeout.Std(),
 		Seed: c.Warmup.Seed, Unchecked: !c.Run.Check, Compressible: p.zeros(), Duration: c.Run.For.Std(),
 	}
-	if c.Trace.Compat && c.Paced() {
-		// As the original waits: a slow answer delays what is behind it.
-		r.sending.Closed, r.sending.Paced = true, true
+	if c.Trace.Compat {
+		// As the original: a slow answer delays what is behind it, and it waits only
+		// if it is told to.
+		r.sending.Closed, r.sending.Paced = true, c.Paced()
 	}
 	if r.sending.Registries, err = p.registries(); err != nil {
 		return nil, err
