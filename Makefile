@@ -78,7 +78,7 @@ demo: ## build, convert, lazily pull and run an image (root); cleans up after it
 
 install: build ## binaries, systemd units and configuration examples
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system $(DESTDIR)$(PREFIX)/share/reprise
-	install -m 0755 $(BINDIR)/reprise-snapshotter $(BINDIR)/registry-cache $(BINDIR)/reprise $(BINDIR)/ctr $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 $(BINDIR)/reprise-snapshotter $(BINDIR)/registry-cache $(BINDIR)/trace-replayer $(BINDIR)/reprise $(BINDIR)/ctr $(DESTDIR)$(PREFIX)/bin/
 	for unit in contrib/reprise-snapshotter.service contrib/registry-cache/registry-cache.service; do \
 		sed 's#/usr/local/bin#$(PREFIX)/bin#g' $$unit >$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}; done
 	install -m 0644 contrib/*.* $(DESTDIR)$(PREFIX)/share/reprise/

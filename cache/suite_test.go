@@ -5,6 +5,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/cache/cachetest"
+	"github.com/reprise-containers/reprise/cache/policy"
 	"github.com/reprise-containers/reprise/remote/blob"
 )
 
@@ -26,16 +27,16 @@ func openCache(t testing.TB, cfg cache.Config) *cache.Cache {
 }
 
 func TestConformance(t *testing.T) {
-	for _, cfg := range []struct {
-		name string
-		cfg  cache.Config
-	}{
-		{"roomy", cache.Config{}},
-		{"lru", cache.Config{Policy: "lru", MaxBytes: 64 << 20}},
-		{"tight", cache.Config{MaxBytes: 1 << 20, QueueBytes: 64 << 10}},
-	} {
-		t.Run(cfg.name, func(t *testing.T) {
-			cachetest.Run(t, func(t *testing.T, b blob.Blob) blob.Blob { return openCache(t, cfg.cfg).Blob(b) })
+	configs := map[string]cache.Config{
+		"roomy": {},
+		"lru":   {Policy: "lru", MaxBytes: 64 << 20},
+	}
+	for _, name := range policy.Names() {
+		configs["tight/"+name] = cache.Config{Policy: name, MaxBytes: 1 << 20, QueueBytes: 64 << 10}
+	}
+	for name, cfg := range configs {
+		t.Run(name, func(t *testing.T) {
+			cachetest.Run(t, func(t *testing.T, b blob.Blob) blob.Blob { return openCache(t, cfg).Blob(b) })
 		})
 	}
 }

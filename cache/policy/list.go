@@ -42,6 +42,12 @@ func (n *node[K]) remove() {
 	n.home = nil
 }
 
+// take moves n from its list to l, as the newest.
+func (l *list[K]) take(n *node[K]) {
+	n.remove()
+	l.pushFront(n)
+}
+
 // grow changes the size of n by d bytes, not below zero.
 func (n *node[K]) grow(d int64) {
 	d = max(d, -n.size)
@@ -55,4 +61,25 @@ func (l *list[K]) back() *node[K] {
 		return nil
 	}
 	return l.root.prev
+}
+
+// uses returns how many times over n was read since it came or was spared.
+func (n *node[K]) uses() int64 { return uses(n.read, n.size) }
+
+// uses returns how many times over an entry of size bytes was used of which read
+// bytes were read. One that was read by three quarters was used: sizes are rounded
+// and readers skip.
+func uses(read, size int64) int64 {
+	if size <= 0 {
+		return 0
+	}
+	return (read + size/4) / size
+}
+
+// used counts bytes read from n and reports whether it was used once more.
+func (n *node[K]) used(bytes int64) bool {
+	n.read += bytes
+	times := n.uses()
+	n.read = max(0, n.read-times*n.size)
+	return times > 0
 }

@@ -43,14 +43,25 @@ type Policy[K comparable] interface {
 
 // Names of the policies New knows.
 const (
-	NameLRU    = "lru"
-	NameFIFO   = "fifo"
-	NameSIEVE  = "sieve"
-	NameS3FIFO = "s3fifo"
+	NameLRU      = "lru"
+	NameFIFO     = "fifo"
+	NameCLOCK    = "clock"
+	NameSIEVE    = "sieve"
+	NameS3FIFO   = "s3fifo"
+	NameLFU      = "lfu"
+	NameGDSF     = "gdsf"
+	NameTwoQ     = "2q"
+	NameARC      = "arc"
+	NameWTinyLFU = "wtinylfu"
 )
 
 // Names returns the names of all policies, the simplest first.
-func Names() []string { return []string{NameLRU, NameFIFO, NameSIEVE, NameS3FIFO} }
+func Names() []string {
+	return []string{
+		NameLRU, NameFIFO, NameCLOCK, NameSIEVE, NameS3FIFO,
+		NameLFU, NameGDSF, NameTwoQ, NameARC, NameWTinyLFU,
+	}
+}
 
 // New returns an empty policy of the given name.
 func New[K comparable](name string) (Policy[K], error) {
@@ -59,10 +70,22 @@ func New[K comparable](name string) (Policy[K], error) {
 		return NewLRU[K](), nil
 	case NameFIFO:
 		return NewFIFO[K](), nil
+	case NameCLOCK:
+		return NewCLOCK[K](), nil
 	case NameSIEVE:
 		return NewSIEVE[K](), nil
 	case NameS3FIFO:
 		return NewS3FIFO[K](), nil
+	case NameLFU:
+		return NewLFU[K](), nil
+	case NameGDSF:
+		return NewGDSF[K](), nil
+	case NameTwoQ:
+		return NewTwoQ[K](), nil
+	case NameARC:
+		return NewARC[K](), nil
+	case NameWTinyLFU:
+		return NewWTinyLFU[K](), nil
 	}
 	return nil, fmt.Errorf("unknown eviction policy %q: use one of %s", name, strings.Join(Names(), ", "))
 }

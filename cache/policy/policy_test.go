@@ -30,7 +30,7 @@ func TestAccounting(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			p, rng := newPolicy(t, name), rand.New(rand.NewPCG(1, 1))
 			model := make(map[int]int64)
-			for range 200_000 {
+			for range 30_000 {
 				key := rng.IntN(300)
 				switch rng.IntN(6) {
 				case 0, 1:
@@ -153,8 +153,10 @@ func TestScanResistance(t *testing.T) {
 	}
 	t.Logf("hit ratio of the working set: %v", ratio)
 	// Of 30,000 accesses the first to each of 600 keys must miss.
-	if ratio[policy.NameS3FIFO] < 0.95 {
-		t.Error("scans wreck the working set under s3fifo")
+	for _, name := range []string{policy.NameS3FIFO, policy.NameARC, policy.NameWTinyLFU, policy.NameLFU} {
+		if ratio[name] < 0.95 {
+			t.Errorf("scans wreck the working set under %s", name)
+		}
 	}
 	if ratio[policy.NameLRU] > 0.9 {
 		t.Error("scans do not disturb LRU: the test shows nothing")
@@ -162,10 +164,16 @@ func TestScanResistance(t *testing.T) {
 }
 
 // TestWorkingSetChange replaces one working set by another: the old one, read
-// often, must not keep the new one out.
+// often, must not keep the new one out. Those that count uses need longer, and LFU,
+// whose known flaw this is, never gets there: if it did, the test would show nothing.
 func TestWorkingSetChange(t *testing.T) {
 	const entries = 1000
+	least := map[string]float64{policy.NameGDSF: 0.7, policy.NameWTinyLFU: 0.7, policy.NameLFU: 0}
 	for _, name := range names {
+		want, ok := least[name]
+		if !ok {
+			want = 0.85
+		}
 		p, rng := newPolicy(t, name), rand.New(rand.NewPCG(5, 5))
 		var accesses []int
 		for range 20 * entries { // old set, then it is never read again
@@ -174,8 +182,8 @@ func TestWorkingSetChange(t *testing.T) {
 		for range 20 * entries {
 			accesses = append(accesses, rng.IntN(entries*8/10))
 		}
-		if ratio := simulate(p, entries*64, accesses, entries); ratio < 0.85 {
-			t.Errorf("%s: a new working set hits only %.3f", name, ratio)
+		if ratio := simulate(p, entries*64, accesses, entries); ratio < want || name == policy.NameLFU && ratio > 0.5 {
+			t.Errorf("%s: a new working set hits %.3f", name, ratio)
 		}
 	}
 }

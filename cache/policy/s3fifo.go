@@ -67,15 +67,6 @@ func (s *S3FIFO[K]) Touch(key K, n int64) {
 	}
 }
 
-// uses returns how many times over e was read since it came or was spared. An
-// entry read by three quarters was used: sizes are rounded and readers skip.
-func (e *node[K]) uses() int64 {
-	if e.size <= 0 {
-		return 0
-	}
-	return (e.read + e.size/4) / e.size
-}
-
 // Remove implements Policy. A ghost stays: it is no entry, and the cache settles
 // what it gave up with this too.
 func (s *S3FIFO[K]) Remove(key K) {

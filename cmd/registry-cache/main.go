@@ -36,7 +36,7 @@ func app() *cli.Command {
 		Version:  version,
 		Flags:    settings(),
 		Action:   run,
-		Commands: []*cli.Command{configCommand(), statCommand(), gcCommand(), verifyCommand(), purgeCommand()},
+		Commands: []*cli.Command{configCommand(), statCommand(), gcCommand(), verifyCommand(), purgeCommand(), adviseCommand()},
 	}
 }
 

@@ -357,6 +357,13 @@ func TestHangUp(t *testing.T) {
 	}
 	r := begin(t, filepath.Join(dir, "data"), "--config", file, "--upstream", o.host)
 	r.pull(o)
+	// A client has its answer before the request is logged.
+	for {
+		if text, err := os.ReadFile(logged); err == nil && strings.Count(string(text), "\n") == 3 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	if err := os.Rename(logged, logged+".1"); err != nil {
 		t.Fatal(err)
 	}

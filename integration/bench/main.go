@@ -12,6 +12,9 @@
 //	n  cold starts through it, the registry far away, against a registry on the spot
 //	r  its engine's hits on recorded requests, against a simulator
 //	s  bytes from the upstream per byte that 150 clients at once asked for
+//	x  a closed loop of trace-replayer, against a bare net/http client and wrk
+//	y  its simulation of recorded requests, against a bare loop over a map
+//	u  its memory with long traces
 //	g  conversion, against mkfs.erofs and eStargz; the memory it takes
 //	p  reads that somebody waits for while a replay keeps the line full
 //	l  bytes of a start by file system,
@@ -57,6 +60,15 @@ func main() {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
+	if len(os.Args) == 3 && os.Args[1] == bareClient {
+		took, err := askBare(os.Args[2])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		fmt.Print(took)
+		return
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, os.Args[1:]); err != nil {
@@ -86,6 +98,7 @@ func run(ctx context.Context, chosen []string) error {
 		{"w", b.writes},
 		{"h", b.hits}, {"m", b.cacheMemory}, {"n", b.near},
 		{"r", b.trial("ReplayEngine")}, {"s", b.trial("^TestSwarm")},
+		{"x", b.replays}, {"y", b.library("SimulateLRU", "./cache/workload/simulate", "-benchtime", "50x")}, {"u", b.replayMemory},
 		{"k", b.library("Commit$", "./backstore", "-benchtime", "20x")},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {

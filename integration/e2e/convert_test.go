@@ -31,7 +31,7 @@ func TestConvert(t *testing.T) {
 		{image: image.Odd()},
 		// Thirty thousand requests for it would be minutes of the test
 		// registry: the rest comes in the background, as on a node.
-		{image: image.Large(), stdout: "scipy 1.10.1 x0 = 0.5\n", config: eager},
+		{image: largest(), stdout: "scipy 1.10.1 x0 = 0.5\n", config: eager},
 	} {
 		t.Run(c.image.Name, func(t *testing.T) {
 			n := ownNode(t, node.Options{Config: c.config})

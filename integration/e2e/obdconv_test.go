@@ -37,7 +37,7 @@ func TestObdconv(t *testing.T) {
 		{image: image.Middle(), fsType: "ext4", stdout: "layer 1\nlayer 2\nlayer 3\nlayer 5\ndone\n"},
 		{image: image.Middle(), fsType: "xfs", stdout: "layer 1\nlayer 2\nlayer 3\nlayer 5\ndone\n"},
 		{image: image.Odd(), fsType: "ext4"},
-		{image: image.Large(), fsType: "ext4", stdout: "scipy 1.10.1 x0 = 0.5\n", config: eager},
+		{image: largest(), fsType: "ext4", stdout: "scipy 1.10.1 x0 = 0.5\n", config: eager},
 	} {
 		t.Run(c.image.Name+"-"+c.fsType, func(t *testing.T) {
 			builder := ownNode(t, node.Options{})

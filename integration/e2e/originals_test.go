@@ -1,6 +1,7 @@
 package e2e_test
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -67,6 +68,9 @@ func (n machine) original(t *testing.T, name string) ([]tree.Record, tree.Unpack
 // expected are modes of paths in the test images, 0 for what is not there: what
 // the images are for, lest a comparison of two of them is one of nothing.
 var expected = map[string]map[string]uint32{
+	"sizeable": {
+		"/usr/bin/python3.11": unix.S_IFREG | 0o755, "/usr/share/doc": unix.S_IFDIR | 0o755, "/usr/share/doc/libc6": 0,
+	},
 	"large": {
 		"/usr/bin/python3.11": unix.S_IFREG | 0o755, "/usr/share/doc": unix.S_IFDIR | 0o755, "/usr/share/doc/libc6": 0,
 	},
@@ -94,6 +98,15 @@ const (
 	largeFiles = 30_000
 	largeBytes = 1 << 30
 )
+
+// largest returns the largest image that is converted: with E2E=full one of more
+// than 1 GB and 30,000 files, which takes minutes of each test that uses it.
+func largest() image.Layered {
+	if os.Getenv("E2E") == "full" {
+		return image.Large()
+	}
+	return image.Sizeable()
+}
 
 // checkOriginal checks that a test image has what it is for.
 func checkOriginal(t *testing.T, name string, records []tree.Record) {

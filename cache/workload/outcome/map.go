@@ -4,6 +4,7 @@
 package outcome
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -79,7 +80,11 @@ func (m Map) Write(path string) error {
 			if err != nil {
 				return err
 			}
-			if _, err := fmt.Fprintf(w, "%s%s: %q", between, key, m[uri]); err != nil {
+			value, err := json.Marshal(m[uri])
+			if err != nil {
+				return err
+			}
+			if _, err := fmt.Fprintf(w, "%s%s: %s", between, key, value); err != nil {
 				return err
 			}
 			between = ",\n"
@@ -108,7 +113,7 @@ func replace(path string, write func(io.Writer) error) error {
 		return err
 	}
 	defer os.Remove(f.Name()) // after the rename there is nothing to remove
-	w := newBuffered(f)
+	w := bufio.NewWriterSize(f, 256<<10)
 	err = errors.Join(write(w), w.Flush(), f.Chmod(mode), f.Sync())
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/reprise-containers/reprise/cache/workload/load"
 	"github.com/reprise-containers/reprise/cache/workload/outcome"
@@ -106,9 +107,17 @@ func TestResults(t *testing.T) {
 		if err := r.Add(x); err != nil {
 			t.Fatal(err)
 		}
-		if i == 1 { // as after a second
-			time.Sleep(1100 * time.Millisecond)
+		if i == 1 {
+			if err := r.Flush(); err != nil {
+				t.Fatal(err)
+			}
+			if got := read(); len(got) != 2 {
+				t.Errorf("%d are there after two", len(got))
+			}
 		}
+	}
+	if err := r.Flush(); err != nil {
+		t.Fatal(err)
 	}
 	if got := read(); len(got) != 3 {
 		t.Errorf("%d are there before the end", len(got))
@@ -122,6 +131,118 @@ func TestResults(t *testing.T) {
 	}
 	if want := "[1000.5 2 yes 17 1000.5 0 no 0 1000.5 0 failed 0]"; fmt.Sprint(got) != want {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// However large the results are and whenever they are written, the file is an array.
+func TestResultsGrow(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results.json")
+	r, err := outcome.Create(path, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	last := 0
+	for i := range 100 {
+		if err := r.Add(load.Result{URI: fmt.Sprint(i), Err: strings.Repeat("x", 1000*i), Cause: load.CauseCut}); err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []outcome.Result
+		if err := json.Unmarshal(text, &out); err != nil || len(out) < last || len(out) > i+1 {
+			t.Fatalf("after %d there are %d: %v", i+1, len(out), err)
+		}
+		for j, x := range out {
+			if x.URI != fmt.Sprint(j) || len(x.Error) != 1000*j || x.Time != 0 {
+				t.Fatalf("%d is %s with %d bytes", j, x.URI, len(x.Error))
+			}
+		}
+		last = len(out)
+	}
+	if last < 50 {
+		t.Errorf("%d of 100 are written: nothing is until the end", last)
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A disk that is full leaves the results that it had room for.
+func TestFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("mounting a tmpfs needs root")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Skipf("mounting a tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	path := filepath.Join(dir, "results.json")
+	r, err := outcome.Create(path, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	added := 0
+	for ; err == nil && added < 1000; added++ {
+		err = r.Add(load.Result{URI: fmt.Sprint(added), Err: strings.Repeat("x", 9000)})
+	}
+	if !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("after %d: %v", added, err)
+	}
+	for _, again := range []error{r.Add(load.Result{}), r.Close()} {
+		if !errors.Is(again, unix.ENOSPC) {
+			t.Errorf("after it was full: %v", again)
+		}
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []outcome.Result
+	if err := json.Unmarshal(text, &out); err != nil || len(out) < 50 {
+		t.Fatalf("%d results of %d: %v", len(out), added, err)
+	}
+	// The map that is there stays when a larger one has no room.
+	path = filepath.Join(dir, "map")
+	small := outcome.Map{"v2/a/blobs/b": outcome.Bad}
+	if err := small.Write(path); err != nil {
+		t.Fatal(err)
+	}
+	large := outcome.Map{}
+	for i := range 20000 {
+		large[fmt.Sprintf("v2/a/blobs/%d", i)] = digest.FromString("x").String()
+	}
+	if err := large.Write(path); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("a map that has no room: %v", err)
+	}
+	if got, err := outcome.ReadMap(path); err != nil || !maps.Equal(got, small) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if files, _ := os.ReadDir(dir); len(files) != 2 {
+		t.Errorf("there are %v", files)
+	}
+}
+
+func BenchmarkResults(b *testing.B) {
+	r, err := outcome.Create(filepath.Join(b.TempDir(), "r"), []string{"localhost:5000"}, 10*time.Millisecond)
+	if err != nil {
+		b.Fatal(err)
+	}
+	x := load.Result{Op: load.Get, URI: "v2/4715bf52/437c49db/blobs/93054319", Status: 200, Bytes: 9576, Sent: time.Now(), Service: 12345678, Latency: 12345699, Outcome: "hit"}
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := r.Add(x); err != nil {
+			b.Fatal(err)
+		}
+	}
+	if err := r.Close(); err != nil {
+		b.Fatal(err)
 	}
 }
 

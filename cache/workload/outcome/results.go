@@ -1,11 +1,10 @@
 package outcome
 
 import (
-	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"time"
 
@@ -37,25 +36,26 @@ type Result struct {
 	Error    string  `json:"error,omitempty"`
 }
 
-// flushEvery is how often what was written can be read from the file.
-const flushEvery = time.Second
+// flushEvery is how often what was added is written, and flushAt after how many bytes.
+const (
+	flushEvery = time.Second
+	flushAt    = 256 << 10
+)
 
-// Results writes a results file: one JSON array, as results come. The file can be
-// read after each flush, at least each second, so that a run that ends badly leaves
-// what there is.
+// Results writes a results file: one JSON array, as results come. The file is one
+// after each write, at least each second in which a result comes, so that a run that
+// ends badly leaves what there is.
 type Results struct {
 	path       string
 	registries []string
 	onTime     time.Duration
 	file       *os.File
-	w          *bufio.Writer
+	held       bytes.Buffer // not written yet
 	n          uint64
 	end        int64 // bytes in the file without the end of the array
 	flushed    time.Time
+	err        error // of a write: nothing is written after it
 }
-
-// newBuffered returns a buffer before f.
-func newBuffered(f *os.File) *bufio.Writer { return bufio.NewWriterSize(f, 256<<10) }
 
 // Create begins a results file, in place of the one that is there. registries are
 // the names of what Result.Registry of load counts; a request that was sent at most
@@ -65,39 +65,43 @@ func Create(path string, registries []string, onTime time.Duration) (*Results, e
 	if err != nil {
 		return nil, fmt.Errorf("creating the results file: %w", err)
 	}
-	r := &Results{path: path, registries: registries, onTime: onTime, file: f, w: newBuffered(f)}
-	r.w.WriteByte('[')
-	if err := r.flush(); err != nil {
+	r := &Results{path: path, registries: registries, onTime: onTime, file: f}
+	r.held.WriteByte('[')
+	if err := r.Flush(); err != nil {
 		f.Close()
 		return nil, err
 	}
 	return r, nil
 }
 
-// Add writes one result. It is not for parallel use.
+// Add writes one result. It is not for parallel use. After an error the file has
+// what was written before, and every further call returns it.
 func (r *Results) Add(x load.Result) error {
+	if r.err != nil {
+		return r.err
+	}
 	text, err := json.Marshal(r.result(x))
 	if err != nil {
 		return fmt.Errorf("writing results: %w", err)
 	}
 	if r.n++; r.n > 1 {
-		r.w.WriteByte(',')
+		r.held.WriteByte(',')
 	}
-	r.w.WriteByte('\n')
-	r.w.Write(text)
-	if now := time.Now(); now.Sub(r.flushed) >= flushEvery {
-		return r.flush()
+	r.held.WriteByte('\n')
+	r.held.Write(text)
+	if r.held.Len() >= flushAt || time.Since(r.flushed) >= flushEvery {
+		return r.Flush()
 	}
 	return nil
 }
 
 func (r *Results) result(x load.Result) Result {
 	out := Result{
-		Time: float64(x.Sent.UnixNano()) / 1e9, Duration: x.Service.Seconds(), OnTime: OnTime, Size: x.Bytes,
+		Time: seconds(x.Sent), Duration: x.Service.Seconds(), OnTime: OnTime, Size: x.Bytes,
 		URI: x.URI, Method: method(x.Op), Status: x.Status, Latency: x.Latency.Seconds(), Cache: x.Outcome, Error: x.Err,
 	}
-	if x.Sent.IsZero() {
-		out.Time = float64(x.Intended.UnixNano()) / 1e9
+	if x.Sent.IsZero() { // it was not sent: when it should have been
+		out.Time = seconds(x.Intended)
 	}
 	switch {
 	case x.Cause != load.CauseNone:
@@ -109,6 +113,14 @@ func (r *Results) result(x load.Result) Result {
 		out.Registry = r.registries[x.Registry]
 	}
 	return out
+}
+
+// seconds returns t as seconds since 1970, 0 for no time.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixNano()) / 1e9
 }
 
 // method returns the HTTP method that stands for what was done.
@@ -129,24 +141,44 @@ func method(op load.Op) string {
 // closing ends the array. What is written next takes its place.
 const closing = "\n]\n"
 
-func (r *Results) flush() error {
+// Flush writes what was added, for a caller that knows of a time in which no result
+// comes.
+func (r *Results) Flush() error {
+	if r.err != nil {
+		return r.err
+	}
 	r.flushed = time.Now()
-	err := r.w.Flush()
-	if err == nil {
-		r.end, err = r.file.Seek(0, io.SeekCurrent)
-	}
-	if err == nil {
-		_, err = r.file.WriteAt([]byte(closing), r.end)
-	}
+	n := r.held.Len()
+	r.held.WriteString(closing)
+	// One write, so that there is no time at which the array has no end.
+	_, err := r.file.WriteAt(r.held.Bytes(), r.end)
+	r.held.Truncate(n)
 	if err != nil {
-		return fmt.Errorf("writing results to %s: %w", r.path, err)
+		r.held = bytes.Buffer{}
+		r.err = fmt.Errorf("writing results to %s: %w", r.path, errors.Join(err, r.mend()))
+		return r.err
 	}
+	r.end += int64(n)
+	r.held.Reset()
 	return nil
+}
+
+// mend puts the file back to what it was before a write that failed. A full disk has
+// room for that.
+func (r *Results) mend() error {
+	if r.end == 0 {
+		return nil
+	}
+	if err := r.file.Truncate(r.end); err != nil {
+		return err
+	}
+	_, err := r.file.WriteAt([]byte(closing), r.end)
+	return err
 }
 
 // Close writes what is held.
 func (r *Results) Close() error {
-	err := r.flush()
+	err := r.Flush()
 	if e := r.file.Close(); e != nil {
 		err = errors.Join(err, fmt.Errorf("closing %s: %w", r.path, e))
 	}

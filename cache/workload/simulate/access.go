@@ -5,18 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"io"
+	"math"
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/workload/trace"
 )
-
-// Access is one request for an object.
-type Access struct {
-	Time int64  // nanoseconds since the first request
-	ID   uint32 // of the object, from 0, in the order in which they first came
-	Node uint32 // who asked, from 0
-}
 
 // Identity says which requests are for one object.
 type Identity string
@@ -43,7 +36,7 @@ type Scope struct {
 
 // Decoded is the accesses of a trace.
 type Decoded struct {
-	Accesses []Access
+	Accesses Accesses
 	Sizes    []int64      // of objects, bytes: the largest that was seen
 	Kinds    []trace.Kind // of objects
 	Nodes    int
@@ -68,45 +61,45 @@ var ErrNoSizes = errors.New("the trace has no sizes: count objects (unit) instea
 // Decode reads a trace to its end. Requests that were not answered with a success,
 // that are no GET, and those of other kinds are left out.
 func Decode(ctx context.Context, r trace.Reader, s Scope) (*Decoded, error) {
-	if len(s.Kinds) == 0 {
-		s.Kinds = []trace.Kind{trace.Blob, trace.Manifest}
+	dec := newDecoder(s)
+	if _, err := dec.fill(ctx, r, math.MaxUint32); err != nil {
+		return nil, err
 	}
-	dec := decoder{scope: s, d: &Decoded{Unit: s.Unit}, ids: make(map[uint64]uint32), nodes: make(map[uint64]uint32), seed: maphash.MakeSeed()}
-	for n := 0; ; n++ {
-		if n%4096 == 0 && ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		x, err := r.Next()
-		if err == io.EOF {
-			break
-		}
-		if err == nil {
-			err = dec.add(x)
-		}
-		if err != nil {
-			return nil, err
-		}
-	}
-	if len(dec.d.Accesses) == 0 {
-		return nil, errors.New("simulating: the trace has no request that counts")
+	if dec.d.Accesses.Len() == 0 {
+		return nil, errNothing
 	}
 	dec.d.Nodes = len(dec.nodes)
 	return dec.d, nil
 }
 
+var errNothing = errors.New("simulating: the trace has no request that counts")
+
 // decoder numbers objects and nodes by a 64-bit hash of their names: of 10 million
 // names, two have the same with a probability of three in a million.
 type decoder struct {
-	scope Scope
-	d     *Decoded
-	ids   map[uint64]uint32
-	nodes map[uint64]uint32
-	seed  maphash.Seed
+	scope  Scope
+	d      *Decoded
+	ids    map[uint64]uint32
+	nodes  map[uint64]uint32
+	seed   maphash.Seed
+	all    Tally    // as if there were room for everything
+	stream bool     // keep grown
+	grown  []growth // objects, since it was last emptied
 }
+
+func newDecoder(s Scope) *decoder {
+	if len(s.Kinds) == 0 {
+		s.Kinds = []trace.Kind{trace.Blob, trace.Manifest}
+	}
+	return &decoder{scope: s, d: &Decoded{Unit: s.Unit}, ids: make(map[uint64]uint32), nodes: make(map[uint64]uint32), seed: maphash.MakeSeed()}
+}
+
+// succeeded reports whether the answer was a success, as far as the trace tells.
+func succeeded(x trace.Request) bool { return x.Status == 0 || x.Status >= 200 && x.Status < 400 }
 
 func (dec *decoder) counts(x trace.Request, kind trace.Kind) bool {
 	ok := x.Method == "GET" || dec.scope.Writes && x.Method == "PUT"
-	if x.Status != 0 && (x.Status < 200 || x.Status >= 400) {
+	if !succeeded(x) {
 		return false
 	}
 	for _, k := range dec.scope.Kinds {
@@ -119,6 +112,9 @@ func (dec *decoder) counts(x trace.Request, kind trace.Kind) bool {
 
 func (dec *decoder) add(x trace.Request) error {
 	t := trace.Parse(x.URI)
+	if t.Kind == trace.Upload && x.Method == "PUT" {
+		t.Kind = trace.Blob // that is what was uploaded
+	}
 	if !dec.counts(x, t.Kind) {
 		return nil
 	}
@@ -140,13 +136,20 @@ func (dec *decoder) add(x trace.Request) error {
 		}
 	}
 	id := dec.number(dec.ids, name)
-	if int(id) == len(dec.d.Sizes) {
-		dec.d.Sizes = append(dec.d.Sizes, 0)
+	known := int(id) < len(dec.d.Sizes)
+	if !known {
+		dec.d.Sizes = append(dec.d.Sizes, size)
 		dec.d.Kinds = append(dec.d.Kinds, t.Kind)
 	}
-	dec.d.Sizes[id] = max(dec.d.Sizes[id], size)
+	if had := dec.d.Sizes[id]; size > had {
+		dec.d.Sizes[id] = size
+		if dec.stream {
+			dec.grown = append(dec.grown, growth{id, had, size})
+		}
+	}
+	dec.all.add(dec.d.Sizes[id], known)
 	dec.d.Timed = dec.d.Timed || x.Delay > 0
-	dec.d.Accesses = append(dec.d.Accesses, Access{Time: int64(x.Delay), ID: id, Node: dec.number(dec.nodes, x.Client)})
+	dec.d.Accesses.Add(Access{Time: int64(x.Delay), ID: id, Node: dec.number(dec.nodes, x.Client)})
 	return nil
 }
 
@@ -162,17 +165,14 @@ func (dec *decoder) number(of map[uint64]uint32, name string) uint32 {
 
 // Span returns the time from the first access to the last.
 func (d *Decoded) Span() time.Duration {
-	if len(d.Accesses) == 0 {
-		return 0
-	}
-	return time.Duration(d.Accesses[len(d.Accesses)-1].Time - d.Accesses[0].Time)
+	return time.Duration(d.Accesses.span())
 }
 
 // Of returns the accesses to objects of a kind, with numbers of their own.
 func (d *Decoded) Of(kind trace.Kind) *Decoded {
 	out := &Decoded{Unit: d.Unit, Timed: d.Timed, Nodes: d.Nodes}
 	ids := make([]uint32, len(d.Sizes)) // plus one
-	for _, a := range d.Accesses {
+	for _, a := range d.Accesses.All() {
 		if d.Kinds[a.ID] != kind {
 			continue
 		}
@@ -182,7 +182,7 @@ func (d *Decoded) Of(kind trace.Kind) *Decoded {
 			ids[a.ID] = uint32(len(out.Sizes))
 		}
 		a.ID = ids[a.ID] - 1
-		out.Accesses = append(out.Accesses, a)
+		out.Accesses.Add(a)
 	}
 	return out
 }

@@ -19,14 +19,14 @@ const never = math.MaxUint32
 
 // nextUses returns, for each access, when its object is asked for next.
 func nextUses(d *Decoded) []uint32 {
-	next := make([]uint32, len(d.Accesses))
-	at := make([]uint32, len(d.Sizes))
-	for i := range at {
-		at[i] = never
-	}
-	for i, a := range slices.Backward(d.Accesses) {
-		next[i] = at[a.ID]
-		at[a.ID] = uint32(i)
+	next := make([]uint32, d.Accesses.Len())
+	last := make([]uint32, len(d.Sizes)) // plus one
+	for i, a := range d.Accesses.All() {
+		next[i] = never
+		if at := last[a.ID]; at != 0 {
+			next[at-1] = uint32(i)
+		}
+		last[a.ID] = uint32(i) + 1
 	}
 	return next
 }
@@ -56,11 +56,11 @@ func belady(ctx context.Context, d *Decoded, cell *Cell) error {
 	next := nextUses(d)
 	b := oracle{d: d, capacity: cell.Capacity, current: make([]uint32, len(d.Sizes)), have: make([]bool, len(d.Sizes))}
 	c := newCounter(d, cell)
-	for i, a := range d.Accesses {
-		if i%(1<<16) == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
+	for i, a := range d.Accesses.during(ctx) {
 		c.add(a, b.get(a.ID, next[i]))
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	c.end()
 	cell.Evicted, cell.TooLarge = b.evicted, b.tooLarge
@@ -156,7 +156,7 @@ func bound(d *Decoded, next []uint32, capacity int64) Tally {
 	}
 	var hits []hit
 	var t Tally
-	for i, a := range d.Accesses {
+	for i, a := range d.Accesses.All() {
 		size := d.Sizes[a.ID]
 		t.Requests++
 		t.Bytes += size
@@ -164,7 +164,7 @@ func bound(d *Decoded, next []uint32, capacity int64) Tally {
 			hits = append(hits, hit{float64(size) * float64(next[i]-uint32(i)), size})
 		}
 	}
-	budget := float64(capacity) * float64(len(d.Accesses))
+	budget := float64(capacity) * float64(d.Accesses.Len())
 	slices.SortFunc(hits, func(a, b hit) int { return cmp.Compare(a.cost, b.cost) })
 	left := budget
 	for _, h := range hits {

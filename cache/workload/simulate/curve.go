@@ -27,6 +27,9 @@ type Curve struct {
 	// MeanError is the mean distance of the miss ratios to those of the exact curve,
 	// where there is one.
 	MeanError float64 `json:"meanError,omitempty"`
+	// LargeError is the same of sizes from a hundredth of all content on: below that
+	// hits come from a few objects, and it matters whether these are in the sample.
+	LargeError float64 `json:"largeError,omitempty"`
 }
 
 // CurvePoint is a point of a miss-ratio curve.
@@ -71,10 +74,16 @@ func compare(curves []Curve) {
 		if n == i || len(curves[n].Points) != len(curves[i].Points) {
 			continue
 		}
-		sum := 0.0
+		var sum, large, larger float64
+		exact := curves[i].Points
 		for p, x := range curves[n].Points {
-			sum += math.Abs(x.Miss - curves[i].Points[p].Miss)
+			off := math.Abs(x.Miss - exact[p].Miss)
+			sum += off
+			if x.Capacity >= exact[len(exact)-1].Capacity/100 {
+				large += off
+				larger++
+			}
 		}
-		curves[n].MeanError = sum / float64(len(curves[n].Points))
+		curves[n].MeanError, curves[n].LargeError = sum/float64(len(exact)), large/larger
 	}
 }

@@ -37,7 +37,7 @@ type twoLevels struct {
 	direct       int64
 }
 
-func newTwoLevels(l Levels, memory, disk int64, sizes []int64) (*twoLevels, error) {
+func newTwoLevels(l Levels, memory, disk int64, objects int) (*twoLevels, error) {
 	name := l.Policy
 	if name == "" {
 		name = policy.NameLRU
@@ -47,63 +47,76 @@ func newTwoLevels(l Levels, memory, disk int64, sizes []int64) (*twoLevels, erro
 		t.direct = min(l.Direct, memory)
 	}
 	var err error
-	if t.memory, err = newStore(name, memory, sizes); err != nil {
+	if t.memory, err = newStore(name, memory, objects); err != nil {
 		return nil, err
 	}
-	t.disk, err = newStore(name, disk, sizes)
-	t.memory.onEvict = func(id uint32) { t.disk.put(id) }
+	t.disk, err = newStore(name, disk, objects)
+	t.memory.onEvict = t.disk.put
 	return t, err
 }
 
 // get reports which level has the object, and takes it in.
-func (t *twoLevels) get(id uint32) (inMemory, onDisk bool) {
+func (t *twoLevels) get(id uint32, size int64) (inMemory, onDisk bool) {
 	if t.memory.have[id] {
-		return t.memory.get(id), false
+		return t.memory.get(id, size), false
 	}
-	if t.memory.sizes[id] >= t.direct {
-		return false, t.disk.get(id)
+	if size >= t.direct {
+		return false, t.disk.get(id, size)
 	}
 	onDisk = t.disk.have[id]
 	if onDisk {
-		t.disk.remove(id)
+		t.disk.remove(id, size)
 	}
-	t.memory.put(id)
+	t.memory.put(id, size)
 	return false, onDisk
+}
+
+// levelsRunning is a cache of two levels in the middle of a trace.
+type levelsRunning struct {
+	d    *Decoded
+	cell LevelCell
+	t    *twoLevels
+}
+
+func beginLevels(d *Decoded, l Levels) (*levelsRunning, error) {
+	r := &levelsRunning{d: d, cell: LevelCell{Levels: l}}
+	var err error
+	if r.cell.Memories, err = l.Memory.of(d); err != nil {
+		return nil, err
+	}
+	if r.cell.Disks, err = l.Disk.of(d); err != nil {
+		return nil, err
+	}
+	r.t, err = newTwoLevels(l, r.cell.Memories, r.cell.Disks, len(d.Sizes))
+	return r, err
+}
+
+func (r *levelsRunning) access(a Access) {
+	// What this access evicts is after it.
+	memoryWarm, diskWarm := !r.cell.Warm || r.t.memory.evicted > 0, !r.cell.Warm || r.t.disk.evicted > 0
+	size := r.d.Sizes[a.ID]
+	inMemory, onDisk := r.t.get(a.ID, size)
+	if memoryWarm {
+		r.cell.MemoryHits.add(size, inMemory)
+	}
+	if diskWarm {
+		if !inMemory {
+			r.cell.DiskHits.add(size, onDisk)
+		}
+		r.cell.All.add(size, inMemory || onDisk)
+	}
 }
 
 // levels runs a cache of two levels over the trace.
 func levels(ctx context.Context, d *Decoded, l Levels) (LevelCell, error) {
-	cell := LevelCell{Levels: l}
-	var err error
-	if cell.Memories, err = l.Memory.of(d); err != nil {
-		return cell, err
-	}
-	if cell.Disks, err = l.Disk.of(d); err != nil {
-		return cell, err
-	}
-	t, err := newTwoLevels(l, cell.Memories, cell.Disks, d.Sizes)
+	r, err := beginLevels(d, l)
 	if err != nil {
-		return cell, err
+		return LevelCell{}, err
 	}
-	for i, a := range d.Accesses {
-		if i%(1<<16) == 0 && ctx.Err() != nil {
-			return cell, ctx.Err()
-		}
-		// What this access evicts is after it.
-		memoryWarm, diskWarm := !l.Warm || t.memory.evicted > 0, !l.Warm || t.disk.evicted > 0
-		inMemory, onDisk := t.get(a.ID)
-		size := d.Sizes[a.ID]
-		if memoryWarm {
-			cell.MemoryHits.add(size, inMemory)
-		}
-		if diskWarm {
-			if !inMemory {
-				cell.DiskHits.add(size, onDisk)
-			}
-			cell.All.add(size, inMemory || onDisk)
-		}
+	for _, a := range d.Accesses.during(ctx) {
+		r.access(a)
 	}
-	return cell, nil
+	return r.cell, ctx.Err()
 }
 
 // NodeCell is what caches on each node did, and what they left for the shared one.
@@ -116,8 +129,14 @@ type NodeCell struct {
 	Shared   []Cell `json:"shared"` // behind them
 }
 
+// shared is what is behind the caches of nodes.
+type shared struct {
+	cells []Cell // not simulated yet
+	gc    GC
+}
+
 // perNode runs a cache for each node, and those of shared over what they miss.
-func perNode(ctx context.Context, d *Decoded, cell *NodeCell, shared []Cell) error {
+func perNode(ctx context.Context, d *Decoded, cell *NodeCell, behind shared) error {
 	missed := &Decoded{Sizes: d.Sizes, Kinds: d.Kinds, Nodes: d.Nodes, Unit: d.Unit, Timed: d.Timed}
 	nodes := make([]nodeStore, d.Nodes)
 	for i := range nodes {
@@ -127,19 +146,19 @@ func perNode(ctx context.Context, d *Decoded, cell *NodeCell, shared []Cell) err
 		}
 		nodes[i] = nodeStore{policy: p, capacity: cell.Capacity, have: make(map[uint32]struct{})}
 	}
-	for i, a := range d.Accesses {
-		if i%(1<<16) == 0 && ctx.Err() != nil {
-			return ctx.Err()
-		}
+	for _, a := range d.Accesses.during(ctx) {
 		hit := nodes[a.Node].get(a.ID, d.Sizes[a.ID])
 		cell.All.add(d.Sizes[a.ID], hit)
 		if !hit {
-			missed.Accesses = append(missed.Accesses, a)
+			missed.Accesses.Add(a)
 		}
 	}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	cell.Nodes = d.Nodes
-	for _, s := range shared {
-		if err := one(ctx, missed, &s, GC{}); err != nil {
+	for _, s := range behind.cells {
+		if err := one(ctx, missed, &s, behind.gc); err != nil {
 			return err
 		}
 		s.Over = nil // its parts are not those of the trace
@@ -162,6 +181,9 @@ func (s *nodeStore) get(id uint32, size int64) bool {
 	}
 	if size > s.capacity {
 		return false
+	}
+	if x, ok := s.policy.(policy.Expectant[uint32]); ok && s.policy.Bytes()+size > s.capacity {
+		x.Expect(id)
 	}
 	for s.policy.Bytes()+size > s.capacity {
 		v, _, ok := s.policy.Victim()

@@ -47,18 +47,17 @@ type Report struct {
 	Levels  []LevelCell `json:"levels,omitempty"`
 	PerNode []NodeCell  `json:"perNode,omitempty"`
 	Curves  []Curve     `json:"curves,omitempty"`
-	Sizes   []SizeShare `json:"sizes,omitempty"` // CDF of the sizes of objects
+	// Prefetch is for the caller to set: a Prefetcher sees what Decode leaves out.
+	Prefetch []PrefetchCell `json:"prefetch,omitempty"`
+	Sizes    []SizeShare    `json:"sizes,omitempty"` // CDF of the sizes of objects
 }
 
 // Run simulates what cfg says over a trace.
 func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
-	r := &Report{
-		Requests: len(d.Accesses), Objects: d.Objects(), Bytes: d.Bytes(), Nodes: d.Nodes,
-		Unit: d.Unit, Timed: d.Timed, Span: d.Span(), Most: most(d),
-	}
-	r.Asked = r.Most.Bytes
-	if !d.Unit {
-		r.Sizes = sizeShares(d)
+	r := newReport(d, most(d), d.Nodes)
+	r.Span = d.Span()
+	if err := cfg.GC.check(d.Unit, d.Timed); err != nil {
+		return nil, fmt.Errorf("simulating: %w", err)
 	}
 	var err error
 	if r.Cells, err = cells(d, cfg); err != nil {
@@ -80,7 +79,7 @@ func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	for i := range r.PerNode {
-		j.do(func(ctx context.Context) error { return perNode(ctx, d, &r.PerNode[i], blank) })
+		j.do(func(ctx context.Context) error { return perNode(ctx, d, &r.PerNode[i], shared{blank, cfg.GC}) })
 	}
 	r.Curves = curves(j, d, cfg.Curve)
 	if err := j.wait(); err != nil {
@@ -88,6 +87,18 @@ func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 	}
 	compare(r.Curves)
 	return r, nil
+}
+
+// newReport returns a report of a trace and nothing simulated.
+func newReport(d *Decoded, all Tally, nodes int) *Report {
+	r := &Report{
+		Requests: int(all.Requests), Objects: d.Objects(), Bytes: d.Bytes(), Asked: all.Bytes, Nodes: nodes,
+		Unit: d.Unit, Timed: d.Timed, Most: all,
+	}
+	if !d.Unit {
+		r.Sizes = sizeShares(d)
+	}
+	return r
 }
 
 // jobs runs simulations, some at a time.
@@ -171,7 +182,7 @@ func one(ctx context.Context, d *Decoded, cell *Cell, gc GC) error {
 // most counts what a cache without a limit has.
 func most(d *Decoded) (t Tally) {
 	seen := make([]bool, len(d.Sizes))
-	for _, a := range d.Accesses {
+	for _, a := range d.Accesses.All() {
 		t.add(d.Sizes[a.ID], seen[a.ID])
 		seen[a.ID] = true
 	}

@@ -39,7 +39,7 @@ func stream(seed uint64, n, objects int, unit bool) *simulate.Decoded {
 			recent = recent[1:]
 		}
 		at += int64(rng.ExpFloat64() * float64(time.Minute))
-		d.Accesses = append(d.Accesses, simulate.Access{Time: at, ID: id, Node: uint32(rng.IntN(4))})
+		d.Accesses.Add(simulate.Access{Time: at, ID: id, Node: uint32(rng.IntN(4))})
 	}
 	return d
 }
@@ -102,7 +102,7 @@ func TestLRUAgainstPaper(t *testing.T) {
 				cell := run(t, d, simulate.Config{Policies: []string{policy.NameLRU}, Sizes: []simulate.Size{{Share: share}}}).Cells[0]
 				slow := slowLRU{capacity: cell.Capacity, sizes: d.Sizes}
 				var want simulate.Tally
-				for _, a := range d.Accesses {
+				for _, a := range d.Accesses.All() {
 					want.Requests++
 					want.Bytes += d.Sizes[a.ID]
 					if slow.get(a.ID) {
@@ -134,7 +134,7 @@ func TestLevelsAgainstPaper(t *testing.T) {
 				}
 				var inMemory, onDisk, requests, lookups uint64
 				memoryFull, diskFull := !warm, !warm
-				for _, a := range d.Accesses {
+				for _, a := range d.Accesses.All() {
 					m, dk := memoryFull, diskFull
 					var hitMemory, hitDisk bool
 					spill := func(gone []uint32) {
@@ -186,17 +186,21 @@ func best(d *simulate.Decoded, capacity int64) (hits, bytes int64) {
 		i    int
 		have uint32
 	}
+	var accesses []simulate.Access
+	for _, a := range d.Accesses.All() {
+		accesses = append(accesses, a)
+	}
 	for byBytes, out := range map[bool]*int64{false: &hits, true: &bytes} {
 		known := map[state]int64{}
 		var most func(i int, have uint32) int64
 		most = func(i int, have uint32) int64 {
-			if i == len(d.Accesses) {
+			if i == len(accesses) {
 				return 0
 			}
 			if v, ok := known[state{i, have}]; ok {
 				return v
 			}
-			id := d.Accesses[i].ID
+			id := accesses[i].ID
 			gain := int64(0)
 			if have&(1<<id) != 0 {
 				gain = 1
@@ -280,7 +284,7 @@ func TestAges(t *testing.T) {
 	minutes := func(at ...float64) *simulate.Decoded {
 		d := &simulate.Decoded{Sizes: []int64{1}, Kinds: []trace.Kind{trace.Blob}, Timed: true}
 		for _, m := range at {
-			d.Accesses = append(d.Accesses, simulate.Access{Time: int64(m * float64(time.Minute))})
+			d.Accesses.Add(simulate.Access{Time: int64(m * float64(time.Minute))})
 		}
 		return d
 	}
@@ -315,7 +319,7 @@ func TestPerNode(t *testing.T) {
 	var want uint64
 	for node := range uint32(4) {
 		slow := slowLRU{capacity: r.PerNode[0].Capacity, sizes: d.Sizes}
-		for _, a := range d.Accesses {
+		for _, a := range d.Accesses.All() {
 			if a.Node == node && slow.get(a.ID) {
 				want++
 			}
@@ -348,7 +352,7 @@ func TestDecode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := fmt.Sprint(d.Sizes, len(d.Accesses)); got != c.want {
+		if got := fmt.Sprint(d.Sizes, d.Accesses.Len()); got != c.want {
 			t.Errorf("%+v: %s, want %s", c.scope, got, c.want)
 		}
 	}

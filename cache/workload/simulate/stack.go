@@ -26,17 +26,14 @@ func stack(ctx context.Context, d *Decoded, cfg stackConfig, n int) (Curve, erro
 	s.at = make([]uint32, len(d.Sizes))
 	s.order = newOrder(d.Sizes)
 	var total Tally
-	for i, a := range d.Accesses {
-		if i%(1<<16) == 0 && ctx.Err() != nil {
-			return Curve{}, ctx.Err()
-		}
+	for _, a := range d.Accesses.during(ctx) {
 		size := d.Sizes[a.ID]
 		total.add(size, false)
 		if h := mix(a.ID); h <= s.limit {
 			s.add(a.ID, h, size)
 		}
 	}
-	return s.curve(total), nil
+	return s.curve(total), ctx.Err()
 }
 
 // threshold returns up to which hash objects are in a sample of a rate.

@@ -1,6 +1,10 @@
 package simulate
 
-import "github.com/reprise-containers/reprise/cache/workload/trace"
+import (
+	"time"
+
+	"github.com/reprise-containers/reprise/cache/workload/trace"
+)
 
 // Tally counts accesses.
 type Tally struct {
@@ -35,13 +39,20 @@ func (t *Tally) add(size int64, hit bool) {
 	}
 }
 
+func (t *Tally) plus(o Tally) {
+	t.Requests += o.Requests
+	t.Hits += o.Hits
+	t.Bytes += o.Bytes
+	t.HitBytes += o.HitBytes
+}
+
 // Point is the hits of a part of the trace.
 type Point struct {
 	Time int64 `json:"time"` // when it begins: nanoseconds, or in a trace without times accesses
 	Tally
 }
 
-// points is how many parts a trace is divided into.
+// points is how many parts a trace is divided into, or up to twice as many.
 const points = 100
 
 // Cell is what one cache did.
@@ -54,8 +65,11 @@ type Cell struct {
 	Evicted  uint64           `json:"evicted"`           // for room
 	Expired  uint64           `json:"expired,omitempty"` // for their age
 	TooLarge uint64           `json:"tooLarge,omitempty"`
-	Over     []Point          `json:"over"` // the trace in parts
-	Error    string           `json:"error,omitempty"`
+	Mean     int64            `json:"mean,omitempty"` // used of the capacity, over all requests
+	// MaxUnused is that of GC, where it is not the same for all cells.
+	MaxUnused time.Duration `json:"maxUnused,omitempty"`
+	Error     string        `json:"error,omitempty"` // why it was not simulated, by Stream
+	Over      []Point       `json:"over"`            // the trace in parts
 
 	// Bound has, of belady with sizes, what no policy can exceed: All is then what one
 	// that knows the future reaches, which may not be the best.
@@ -72,12 +86,21 @@ type counter struct {
 }
 
 func newCounter(d *Decoded, cell *Cell) *counter {
-	return &counter{d: d, cell: cell, every: max(1, (len(d.Accesses)+points-1)/points)}
+	return &counter{d: d, cell: cell, every: max(1, (d.Accesses.Len()+points-1)/points)}
 }
 
 func (c *counter) add(a Access, hit bool) {
 	size := c.d.Sizes[a.ID]
 	c.kinds[c.d.Kinds[a.ID]].add(size, hit)
+	if c.n == c.every*2*points { // one part of two
+		over := c.cell.Over
+		for i := range points {
+			over[i] = over[2*i]
+			over[i].plus(over[2*i+1].Tally)
+		}
+		c.cell.Over = over[:points]
+		c.every *= 2
+	}
 	if c.n%c.every == 0 {
 		at := a.Time
 		if !c.d.Timed {
@@ -97,9 +120,6 @@ func (c *counter) end() {
 			continue
 		}
 		c.cell.Kinds[trace.Kind(kind).String()] = t
-		c.cell.All.Requests += t.Requests
-		c.cell.All.Hits += t.Hits
-		c.cell.All.Bytes += t.Bytes
-		c.cell.All.HitBytes += t.HitBytes
+		c.cell.All.plus(t)
 	}
 }

@@ -19,6 +19,10 @@ func (r *Report) WriteText(w io.Writer) error {
 		fmt.Fprint(t, "\nPOLICY\tSIZE\tROOM\tHITS\tBYTE HITS\tBLOBS\tMANIFESTS\tEVICTED\tEXPIRED\t\n")
 	}
 	for _, c := range r.Cells {
+		if c.Error != "" {
+			fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\t\t\t\n", c.Policy, c.Size)
+			continue
+		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%.4f\t%.4f\t%s\t%s\t%d\t%d\t\n", c.Policy, c.Size, r.amount(c.Capacity),
 			c.All.Ratio(), c.All.ByteRatio(), part(c.Kinds["blob"]), part(c.Kinds["manifest"]), c.Evicted, c.Expired)
 		if c.Bound != nil {
@@ -36,13 +40,29 @@ func (r *Report) WriteText(w io.Writer) error {
 		fmt.Fprint(t, "\nEACH NODE\tITS HITS\tBYTES\tSHARED\tSIZE\tITS HITS\tBYTES\t\n")
 	}
 	for _, n := range r.PerNode {
+		if len(n.Shared) == 0 {
+			fmt.Fprintf(t, "%s %s\t%.4f\t%.4f\t\t\t\t\t\n", n.Policy, r.amount(n.Capacity), n.All.Ratio(), n.All.ByteRatio())
+		}
 		for _, s := range n.Shared {
 			fmt.Fprintf(t, "%s %s\t%.4f\t%.4f\t%s\t%s\t%.4f\t%.4f\t\n", n.Policy, r.amount(n.Capacity), n.All.Ratio(), n.All.ByteRatio(),
 				s.Policy, r.amount(s.Capacity), s.All.Ratio(), s.All.ByteRatio())
 		}
 	}
+	r.writePrefetch(t)
 	r.writeCurves(t)
 	return t.Flush()
+}
+
+// writePrefetch writes what prefetching did.
+func (r *Report) writePrefetch(t io.Writer) {
+	if len(r.Prefetch) > 0 {
+		fmt.Fprint(t, "\nPUSHED FOR\tFETCHED FOR\tLAYER HITS\tBYTES\tFETCHES\tOF BYTES\tUSED\tKEPT AT MOST\t\n")
+	}
+	for _, p := range r.Prefetch {
+		used := Tally{Requests: p.Good + p.Bad, Hits: p.Good}
+		fmt.Fprintf(t, "%v\t%v\t%.4f\t%.4f\t%d\t%s\t%.4f\t%s\t\n", p.Pushed, p.Fetched, p.Layers.Ratio(), p.Layers.ByteRatio(),
+			p.Fetches, units.BytesSize(float64(p.FetchedBytes)), used.Ratio(), units.BytesSize(float64(p.Peak)))
+	}
 }
 
 // writeCurves writes some points of the curves.
@@ -55,6 +75,7 @@ func (r *Report) writeCurves(t io.Writer) {
 		}
 		if c.MeanError > 0 {
 			fmt.Fprintf(t, "mean distance to exact\t%.4f\t\t\n", c.MeanError)
+			fmt.Fprintf(t, "from 1%% of all on\t%.4f\t\t\n", c.LargeError)
 		}
 	}
 }

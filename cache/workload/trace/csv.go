@@ -14,11 +14,15 @@ import (
 // record's fields in any order, among others that are not used.
 type csvRecords struct {
 	r       *csv.Reader
+	bound   bounded
 	columns []func(*Record, string) error // nil: not used
+	line    int                           // of the last record
+	names   names
 }
 
 func newCSVRecords(r *bufio.Reader) (*csvRecords, error) {
-	c := &csvRecords{r: csv.NewReader(r)}
+	c := &csvRecords{bound: bounded{r: r, left: maxRecord}, line: 1}
+	c.r = csv.NewReader(&c.bound)
 	c.r.ReuseRecord = true
 	c.r.FieldsPerRecord = -1
 	header, err := c.r.Read()
@@ -27,7 +31,7 @@ func newCSVRecords(r *bufio.Reader) (*csvRecords, error) {
 	}
 	known := 0
 	for _, name := range header {
-		set := csvField(strings.TrimSpace(strings.TrimPrefix(name, "\ufeff")))
+		set := c.field(strings.TrimSpace(name))
 		c.columns = append(c.columns, set)
 		if set != nil {
 			known++
@@ -39,19 +43,19 @@ func newCSVRecords(r *bufio.Reader) (*csvRecords, error) {
 	return c, nil
 }
 
-func (c *csvRecords) where() string {
-	line, _ := c.r.FieldPos(0)
-	return fmt.Sprintf("line %d", line)
-}
+func (c *csvRecords) where() string { return fmt.Sprintf("line %d", c.line) }
 
 func (c *csvRecords) next(rec *Record) error {
+	c.bound.left = maxRecord
 	row, err := c.r.Read()
 	if err != nil {
-		if _, ok := errors.AsType[*csv.ParseError](err); ok {
-			return &badRecord{err}
+		if bad, ok := errors.AsType[*csv.ParseError](err); ok {
+			c.line = bad.StartLine
+			return &badRecord{bad.Err}
 		}
 		return err
 	}
+	c.line, _ = c.r.FieldPos(0)
 	*rec = Record{}
 	for i, text := range row {
 		if i >= len(c.columns) || c.columns[i] == nil {
@@ -64,11 +68,30 @@ func (c *csvRecords) next(rec *Record) error {
 	return nil
 }
 
-// csvField returns what puts a column into a record. Numbers may have been through
-// a program that knows floating point only.
-func csvField(name string) func(*Record, string) error {
+// bounded is a reader that fails when more is read than is left, so that a quote too
+// many does not make a record of the rest of a file.
+type bounded struct {
+	r    io.Reader
+	left int
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, fmt.Errorf("a record is longer than %d bytes", maxRecord)
+	}
+	n, err := b.r.Read(p)
+	b.left -= n
+	return n, err
+}
+
+// field returns what puts a column into a record, nil for one that no Request has.
+// Numbers may have been through a program that knows floating point only.
+func (c *csvRecords) field(name string) func(*Record, string) error {
 	text := func(at func(*Record) *string) func(*Record, string) error {
 		return func(r *Record, s string) error { *at(r) = strings.Clone(s); return nil }
+	}
+	named := func(at func(*Record) *string) func(*Record, string) error {
+		return func(r *Record, s string) error { *at(r) = c.names.of([]byte(s)); return nil }
 	}
 	number := func(set func(*Record, float64)) func(*Record, string) error {
 		return func(r *Record, s string) error {
@@ -85,23 +108,19 @@ func csvField(name string) func(*Record, string) error {
 	}
 	switch name {
 	case "host":
-		return text(func(r *Record) *string { return &r.Host })
+		return named(func(r *Record) *string { return &r.Host })
 	case "http.request.duration":
 		return number(func(r *Record, v float64) { r.Duration = v })
 	case "http.request.method":
-		return text(func(r *Record) *string { return &r.Method })
+		return named(func(r *Record) *string { return &r.Method })
 	case "http.request.remoteaddr":
-		return text(func(r *Record) *string { return &r.RemoteAddr })
+		return named(func(r *Record) *string { return &r.RemoteAddr })
 	case "http.request.uri":
 		return text(func(r *Record) *string { return &r.URI })
-	case "http.request.useragent":
-		return text(func(r *Record) *string { return &r.UserAgent })
 	case "http.response.status":
 		return number(func(r *Record, v float64) { r.Status = int(v) })
 	case "http.response.written":
 		return number(func(r *Record, v float64) { r.Written = int64(v) })
-	case "id":
-		return text(func(r *Record) *string { return &r.ID })
 	case "timestamp":
 		return text(func(r *Record) *string { return &r.Timestamp })
 	case "http.request.range":

@@ -39,18 +39,21 @@ type FilesStats struct {
 // by the number of files whose times overlap, not by their length.
 type Files struct {
 	cfg   Config
-	rest  []*input // not open yet, by time of their first request
-	live  []*input
-	first time.Time // of the first request given
+	rest  []*input     // not begun yet, by time of their first request
+	live  heap[*input] // that are being read, by time of their next request
+	start time.Time    // of the earliest file
+	first time.Time    // of the first request given
 	last  time.Time
 	stats FilesStats
 	timed bool
+	err   error // to be returned from now on
 }
 
 // input is one file.
 type input struct {
 	path   string
-	first  time.Time
+	nth    int       // among those of the same time
+	first  time.Time // of its requests, as far as was looked
 	file   *os.File
 	counts *counting
 	stream *Stream
@@ -66,7 +69,7 @@ func Open(cfg Config) (_ *Files, err error) {
 	if cfg.Window <= 0 {
 		cfg.Window = 16384
 	}
-	f := &Files{cfg: cfg}
+	f := &Files{cfg: cfg, live: heap[*input]{less: before}}
 	defer func() {
 		if err != nil {
 			f.Close()
@@ -80,51 +83,72 @@ func Open(cfg Config) (_ *Files, err error) {
 		if name != "-" && !filepath.IsAbs(name) {
 			in.path = filepath.Join(cfg.Location, name)
 		}
-		if err := f.look(in, len(cfg.Files) == 1); err != nil {
+		some, err := f.look(in, len(cfg.Files) == 1)
+		if err != nil {
 			return nil, err
 		}
-		if in.window.len() > 0 {
+		if some {
 			f.rest = append(f.rest, in)
 		}
 	}
+	return f, f.order()
+}
+
+// order says in which order the files begin.
+func (f *Files) order() error {
 	if len(f.rest) == 0 {
-		return f, nil
+		return nil
 	}
 	f.timed = !f.rest[0].first.IsZero()
 	for _, in := range f.rest {
 		if timed := !in.first.IsZero(); timed != f.timed {
-			return nil, fmt.Errorf("opening traces: of %s and %s only one has times, so they cannot be merged", f.rest[0].path, in.path)
+			return fmt.Errorf("opening traces: of %s and %s only one has times, so they cannot be merged", f.rest[0].path, in.path)
 		}
 	}
 	if f.timed {
 		slices.SortStableFunc(f.rest, func(a, b *input) int { return a.first.Compare(b.first) })
 	}
-	return f, nil
+	for i, in := range f.rest {
+		in.nth = i
+	}
+	f.start = f.rest[0].first
+	return nil
+}
+
+// before orders inputs by their next requests.
+func before(a, b **input) bool {
+	c := (*a).window.peek().Time.Compare((*b).window.peek().Time)
+	return c < 0 || c == 0 && (*a).nth < (*b).nth
 }
 
 // looked is how many records at the start of a file are searched for its first time.
 const looked = 256
 
-// look opens a file and finds when it begins. It is left open when it is the only one.
-func (f *Files) look(in *input, only bool) error {
+// look opens a file, finds when it begins and reports whether there is anything in
+// it. The file is left open when it is the only one or, like a pipe, could not be
+// read again.
+func (f *Files) look(in *input, only bool) (bool, error) {
 	if err := in.open(f.cfg); err != nil {
-		return err
+		return false, err
 	}
-	err := in.window.fill(in.stream, min(looked, f.cfg.Window))
-	if err != nil && err != io.EOF {
+	if err := in.window.fill(in.stream, min(looked, f.cfg.Window)); err != nil && !errors.Is(err, io.EOF) {
 		in.close()
-		return err
+		return false, err
 	}
-	if r, ok := in.window.peek(); ok {
-		in.first = r.Time
-	}
-	if info, err := in.file.Stat(); err == nil && info.Mode().IsRegular() {
+	in.first = in.window.first()
+	some := in.window.len() > 0
+	info, err := in.file.Stat()
+	regular := err == nil && info.Mode().IsRegular()
+	if regular {
 		f.stats.Of += info.Size()
 	}
-	if !only {
+	switch {
+	case !some:
+		f.ended(in)
+	case regular && !only:
 		in.close()
 	}
-	return nil
+	return some, nil
 }
 
 func (in *input) open(cfg Config) (err error) {
@@ -151,7 +175,7 @@ func (in *input) close() {
 		return
 	}
 	in.stream.Close()
-	in.stream = nil
+	in.stream, in.window = nil, window{}
 	if in.path != "-" {
 		in.file.Close()
 	}
@@ -180,47 +204,62 @@ func (f *Files) Next() (Request, error) {
 			f.stats.Left++
 			continue
 		}
-		if f.stats.Records == 0 {
-			f.first, f.last = r.Time, r.Time
-		}
 		if f.timed {
-			if r.Time.Before(f.last) {
-				f.stats.Late++
-				r.Time = f.last
-			}
-			f.last = r.Time
-			r.Delay = r.Time.Sub(f.first)
+			f.time(&r)
 		}
 		f.stats.Records++
 		return r, nil
 	}
 }
 
-// next returns the earliest request of all files.
-func (f *Files) next() (Request, error) {
-	for {
-		in, err := f.earliest()
-		if err != nil {
-			return Request{}, err
-		}
-		// A file that begins before this request is opened first.
-		if len(f.rest) > 0 && (in == nil || f.timed && f.opens(in)) {
-			if err := f.begin(); err != nil {
-				return Request{}, err
-			}
-			continue
-		}
-		if in == nil {
-			return Request{}, io.EOF
-		}
-		r := in.window.pop()
-		return r, nil
+// time gives a request its place in time: no earlier than the one before.
+func (f *Files) time(r *Request) {
+	if r.Time.IsZero() { // as all before it in its file
+		r.Time = f.start
 	}
+	if f.stats.Records == 0 {
+		f.first, f.last = r.Time, r.Time
+	}
+	if r.Time.Before(f.last) {
+		f.stats.Late++
+		r.Time = f.last
+	}
+	f.last = r.Time
+	r.Delay = r.Time.Sub(f.first)
 }
 
-func (f *Files) opens(in *input) bool {
-	r, _ := in.window.peek()
-	return !f.rest[0].first.After(r.Time)
+// next returns the earliest request of all files.
+func (f *Files) next() (Request, error) {
+	for f.err == nil && len(f.rest) > 0 && f.due() {
+		f.err = f.begin()
+	}
+	if f.err != nil {
+		return Request{}, f.err
+	}
+	if len(f.live.a) == 0 {
+		return Request{}, io.EOF
+	}
+	in := f.live.a[0]
+	r := in.window.pop()
+	if err := in.window.fill(in.stream, f.window()); err != nil && !errors.Is(err, io.EOF) {
+		f.err = err // r is still good
+	}
+	if in.window.len() == 0 {
+		f.live.pop()
+		f.ended(in)
+		return r, nil
+	}
+	f.live.fix()
+	return r, nil
+}
+
+// due reports whether the next file begins before the next request of those that are
+// being read.
+func (f *Files) due() bool {
+	if len(f.live.a) == 0 {
+		return true
+	}
+	return f.timed && !f.rest[0].first.After(f.live.a[0].window.peek().Time)
 }
 
 // begin opens the next file.
@@ -230,33 +269,16 @@ func (f *Files) begin() error {
 		return err
 	}
 	f.rest = f.rest[1:]
-	f.live = append(f.live, in)
-	return nil
-}
-
-// earliest returns the file whose next request is the earliest, nil when none is
-// open. Files that are at their end are closed.
-func (f *Files) earliest() (best *input, err error) {
-	for i := 0; i < len(f.live); {
-		in := f.live[i]
-		err := in.window.fill(in.stream, f.window())
-		if err != nil && err != io.EOF {
-			return nil, err
-		}
-		r, ok := in.window.peek()
-		if !ok {
-			f.ended(in)
-			f.live = slices.Delete(f.live, i, i+1)
-			continue
-		}
-		if best == nil {
-			best = in
-		} else if b, _ := best.window.peek(); r.Time.Before(b.Time) {
-			best = in
-		}
-		i++
+	err := in.window.fill(in.stream, f.window())
+	if in.window.len() == 0 { // it was changed since it was looked at
+		f.ended(in)
+	} else {
+		f.live.push(in)
 	}
-	return best, nil
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return err
 }
 
 // window returns how many requests of a file are held: without times there is no
@@ -268,27 +290,34 @@ func (f *Files) window() int {
 	return 1
 }
 
+// ended closes a file that is read, or is not to be read on.
 func (f *Files) ended(in *input) {
-	f.stats.Bytes += in.counts.n
-	f.stats.Bad += in.stream.bad
+	if in.stream != nil {
+		f.stats.Bytes += in.counts.n
+		f.stats.Bad += in.stream.bad
+	}
 	in.close()
 }
 
 // Stats says what was read so far. It is for the goroutine that calls Next.
 func (f *Files) Stats() FilesStats {
 	s := f.stats
-	for _, in := range f.live {
+	for _, in := range f.live.a {
 		s.Bytes += in.counts.n
 		s.Bad += in.stream.bad
 	}
 	return s
 }
 
-// Close closes what is open. It may be called at any time and more than once.
+// Close closes what is open. It may be called at any time and more than once; Stats
+// stay.
 func (f *Files) Close() error {
-	for _, in := range append(f.live, f.rest...) {
-		in.close()
+	for _, in := range f.live.a {
+		f.ended(in)
 	}
-	f.live, f.rest = nil, nil
+	for _, in := range f.rest {
+		f.ended(in)
+	}
+	f.live.a, f.rest = nil, nil
 	return nil
 }

@@ -1,256 +1,196 @@
 package trace
 
 import (
-	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"strconv"
 )
 
 // maxRecord is how long a record may be, in bytes: what is longer is no record.
 const maxRecord = 1 << 20
 
-// jsonRecords reads records from a JSON array or from objects one after the other,
+// ahead is how much of the file is held when a record begins, in bytes, so that
+// those of the usual length are read where they are.
+const ahead = 8 << 10
+
+// jsonRecords reads records from JSON arrays or from objects one after the other,
 // with whatever white space and commas are between them.
 type jsonRecords struct {
-	r    *bufio.Reader
-	buf  []byte
-	n    int // records read
-	line int // lines begun, from 1
-	done bool
+	r        io.Reader
+	buf      []byte // buf[from:to] is read and not used
+	from, to int
+	err      error // of r, io.EOF among them
+
+	n      int  // records begun
+	line   int  // where the next byte is, from 1
+	at     int  // line of the last record
+	closed bool // an array was closed: another may follow, anything else not
+	lost   bool // a record was bad: the next one begins a line
+	names  names
 }
 
-func newJSONRecords(r *bufio.Reader) *jsonRecords { return &jsonRecords{r: r, line: 1} }
+func newJSONRecords(r io.Reader) *jsonRecords {
+	return &jsonRecords{r: r, buf: make([]byte, 64<<10), line: 1, at: 1}
+}
 
-func (j *jsonRecords) where() string { return fmt.Sprintf("record %d (line %d)", j.n, j.line) }
+func (j *jsonRecords) where() string { return fmt.Sprintf("record %d (line %d)", j.n, j.at) }
 
-// next reads one record into rec. An error about the record alone is a *badRecord.
+// next reads one record into rec, but for its id and user agent, which no Request
+// has. After an error about the record alone, a *badRecord, the next line on which a
+// record begins is read.
 func (j *jsonRecords) next(rec *Record) error {
-	if j.done {
-		return io.EOF
-	}
 	if err := j.seek(); err != nil {
 		return err
 	}
 	j.n++
-	text, err := j.object()
-	if err != nil {
-		return err
-	}
+	j.at = j.line
 	*rec = Record{}
-	if fastRecord(text, rec) {
+	if n, ok := fastRecord(j.buf[j.from:j.to], rec, &j.names); ok {
+		j.use(n)
 		return nil
 	}
-	*rec = Record{}
-	if err := json.Unmarshal(text, rec); err != nil {
-		return &badRecord{err}
+	return j.slow(rec)
+}
+
+// use goes on by n bytes.
+func (j *jsonRecords) use(n int) {
+	j.line += bytes.Count(j.buf[j.from:j.from+n], []byte{'\n'})
+	j.from += n
+}
+
+// fill reads until n bytes are held, less at the end of the file or at an error.
+func (j *jsonRecords) fill(n int) {
+	if j.to-j.from >= n || j.err != nil {
+		return
 	}
-	return nil
+	if j.from > 0 {
+		j.to = copy(j.buf, j.buf[j.from:j.to])
+		j.from = 0
+	}
+	if n > len(j.buf) {
+		j.buf = append(j.buf, make([]byte, n-len(j.buf))...)
+	}
+	for empty := 0; j.to < n && j.err == nil; {
+		got, err := j.r.Read(j.buf[j.to:])
+		j.to, j.err = j.to+got, err
+		if empty++; got > 0 {
+			empty = 0
+		} else if err == nil && empty > 100 {
+			j.err = io.ErrNoProgress
+		}
+	}
 }
 
 // seek goes to the brace of the next object.
 func (j *jsonRecords) seek() error {
+	if j.lost {
+		if err := j.skipLine(); err != nil {
+			return err
+		}
+	}
 	for {
-		c, err := j.r.ReadByte()
-		if err != nil {
-			return err // io.EOF among them: an array that was not closed is a log that is being written
+		j.fill(ahead)
+		if j.from == j.to {
+			return j.err // io.EOF among them: an array that was not closed is a log that is being written
 		}
-		switch c {
-		case '\n':
-			j.line++
-		case ' ', '\t', '\r', ',', '[':
-		case ']':
-			j.done = true
-			return j.onlySpace()
-		case '{':
+		switch c := j.buf[j.from]; {
+		case c == '{' && !j.closed:
+			j.lost = false
 			return nil
+		case c == '[':
+			j.closed = false
+		case c == ']':
+			j.closed = true
+		case c == ' ', c == '\t', c == '\r', c == '\n', c == ',' && !j.closed:
+		case j.lost:
+			if err := j.skipLine(); err != nil {
+				return err
+			}
+			continue
 		default:
-			return fmt.Errorf("there is %q where a record should begin", c)
+			j.n++
+			j.at, j.lost = j.line, true
+			if j.closed {
+				return &badRecord{fmt.Errorf("there is %q after the end of the array", c)}
+			}
+			return &badRecord{fmt.Errorf("there is %q where a record should begin", c)}
 		}
+		j.use(1)
 	}
 }
 
-// onlySpace reads the rest behind an array.
-func (j *jsonRecords) onlySpace() error {
+// skipLine goes to the beginning of the next line.
+func (j *jsonRecords) skipLine() error {
 	for {
-		c, err := j.r.ReadByte()
-		if err != nil {
-			return err
+		j.fill(ahead)
+		if j.from == j.to {
+			return j.err
 		}
-		if !bytes.ContainsRune([]byte(" \t\r\n"), rune(c)) {
-			return fmt.Errorf("there is %q after the end of the array", c)
+		if i := bytes.IndexByte(j.buf[j.from:j.to], '\n'); i >= 0 {
+			j.use(i + 1)
+			return nil
 		}
+		j.from = j.to
 	}
 }
 
 var errCut = errors.New("the file ends within a record")
 
-// object returns the text of the object whose brace was just read. It is valid until
-// the next call.
-func (j *jsonRecords) object() ([]byte, error) {
-	j.buf = append(j.buf[:0], '{')
-	depth, quoted := 1, false
-	for depth > 0 {
-		c, err := j.r.ReadByte()
-		if err != nil {
-			if err == io.EOF {
-				err = errCut
-			}
-			return nil, err
-		}
-		if len(j.buf) >= maxRecord {
-			return nil, fmt.Errorf("a record is longer than %d bytes", maxRecord)
-		}
-		j.buf = append(j.buf, c)
+// slow reads what fastRecord does not.
+func (j *jsonRecords) slow(rec *Record) error {
+	for n := ahead; ; n *= 4 {
+		j.fill(n)
+		text := j.buf[j.from:j.to]
+		d := json.NewDecoder(bytes.NewReader(text))
+		err := d.Decode(rec)
 		switch {
-		case c == '\n':
-			j.line++
-		case quoted && c == '\\':
-			if c, err = j.r.ReadByte(); err != nil {
-				return nil, errCut
+		case err == nil:
+			j.use(int(d.InputOffset()))
+			rec.ID, rec.UserAgent = "", ""
+			return nil
+		case isType(err):
+			end := int(d.InputOffset())
+			if err = loose(text[:end], rec, err); err != nil {
+				err = &badRecord{err}
 			}
-			j.buf = append(j.buf, c)
-		case c == '"':
-			quoted = !quoted
-		case quoted:
-		case c == '{':
-			depth++
-		case c == '}':
-			depth--
+			j.use(end)
+			return err
+		case !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF): // a syntax error
+			j.lost = true
+			return &badRecord{err}
+		case errors.Is(j.err, io.EOF):
+			j.lost = true
+			return &badRecord{errCut}
+		case j.err != nil:
+			return j.err
+		case len(text) >= maxRecord:
+			j.lost = true
+			return &badRecord{fmt.Errorf("a record is longer than %d bytes", maxRecord)}
 		}
 	}
-	return j.buf, nil
 }
 
-// fastRecord parses an object of strings without escapes and numbers, which all
-// records of the traces are, at several times the speed of encoding/json. It reports
-// false for anything else.
-func fastRecord(text []byte, rec *Record) bool {
-	s := fastScanner{text: text, at: 1, ok: true}
-	if s.skip() == '}' {
-		return true
-	}
-	for s.ok {
-		key := s.str()
-		s.want(':')
-		s.field(key, rec)
-		switch s.skip() {
-		case ',':
-			s.at++
-		case '}':
-			return s.ok && s.at == len(text)-1
-		default:
-			return false
-		}
-	}
-	return false
+func isType(err error) bool {
+	_, ok := errors.AsType[*json.UnmarshalTypeError](err)
+	return ok
 }
 
-type fastScanner struct {
-	text []byte
-	at   int
-	ok   bool
-}
-
-// skip skips white space and returns the byte it stands before.
-func (s *fastScanner) skip() byte {
-	for s.at < len(s.text) {
-		switch c := s.text[s.at]; c {
-		case ' ', '\t', '\r', '\n':
-			s.at++
-		default:
-			return c
-		}
+// loose parses a record whose whole numbers have been through a program that knows
+// floating point only, such as 9576.0. For any other, the error is was.
+func loose(text []byte, rec *Record, was error) error {
+	type plain Record
+	var x struct {
+		plain
+		Status  float64 `json:"http.response.status"`
+		Written float64 `json:"http.response.written"`
 	}
-	s.ok = false
-	return 0
-}
-
-func (s *fastScanner) want(c byte) {
-	if s.skip() != c {
-		s.ok = false
-		return
+	if json.Unmarshal(text, &x) != nil || x.Status != float64(int32(x.Status)) || x.Written != float64(int64(x.Written)) {
+		return was
 	}
-	s.at++
-}
-
-// str reads a string of printable ASCII without escapes.
-func (s *fastScanner) str() []byte {
-	s.want('"')
-	for i := s.at; s.ok && i < len(s.text); i++ {
-		switch c := s.text[i]; {
-		case c == '"':
-			v := s.text[s.at:i]
-			s.at = i + 1
-			return v
-		case c == '\\' || c < ' ' || c > '~':
-			s.ok = false
-		}
-	}
-	s.ok = false
+	*rec = Record(x.plain)
+	rec.Status, rec.Written = int(x.Status), int64(x.Written)
+	rec.ID, rec.UserAgent = "", ""
 	return nil
-}
-
-// num reads the text of a number.
-func (s *fastScanner) num() string {
-	c := s.skip()
-	from := s.at
-	for s.at < len(s.text) && (c >= '0' && c <= '9' || c == '-' || c == '.' || c == 'e' || c == '+') {
-		s.at++
-		if s.at < len(s.text) {
-			c = s.text[s.at]
-		}
-	}
-	return string(s.text[from:s.at])
-}
-
-func (s *fastScanner) integer() int64 {
-	v, err := strconv.ParseInt(s.num(), 10, 64)
-	s.ok = s.ok && err == nil
-	return v
-}
-
-// field reads the value of a key into rec. A key that a Record does not have is for
-// encoding/json.
-func (s *fastScanner) field(key []byte, rec *Record) {
-	switch string(key) {
-	case "host":
-		rec.Host = string(s.str())
-	case "http.request.duration":
-		v, err := strconv.ParseFloat(s.num(), 64)
-		rec.Duration, s.ok = v, s.ok && err == nil
-	case "http.request.method":
-		rec.Method = method(s.str())
-	case "http.request.remoteaddr":
-		rec.RemoteAddr = string(s.str())
-	case "http.request.uri":
-		rec.URI = string(s.str())
-	case "http.request.useragent":
-		rec.UserAgent = string(s.str())
-	case "http.response.status":
-		rec.Status = int(s.integer())
-	case "http.response.written":
-		rec.Written = s.integer()
-	case "id":
-		rec.ID = string(s.str())
-	case "timestamp":
-		rec.Timestamp = string(s.str())
-	case "http.request.range":
-		rec.Range = string(s.str())
-	default:
-		s.ok = false
-	}
-}
-
-// method returns the name of a method without allocating the usual ones.
-func method(b []byte) string {
-	for _, m := range [...]string{"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE"} {
-		if string(b) == m {
-			return m
-		}
-	}
-	return string(b)
 }

@@ -1,6 +1,7 @@
 package trace
 
 import (
+	"errors"
 	"io"
 	"strings"
 	"time"
@@ -71,7 +72,8 @@ func (l *limited) Next() (Request, error) {
 
 // Loop returns what open gives, one reader after the other: times of them, or for
 // ever when times is 0. Delays and times go on where the one before ended, one mean
-// interval later. Readers with a Close are closed.
+// interval later. Readers with a Close are closed; the one that is being read by Close of
+// what is returned, an io.Closer.
 func Loop(open func() (Reader, error), times int) Reader { return &loop{open: open, left: times} }
 
 type loop struct {
@@ -98,7 +100,7 @@ func (l *loop) Next() (Request, error) {
 			l.n = 0
 		}
 		r, err := l.r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			empty := l.n == 0
 			l.end()
 			if empty {
@@ -117,6 +119,16 @@ func (l *loop) Next() (Request, error) {
 		l.last = r.Delay
 		return r, nil
 	}
+}
+
+// Close ends the loop.
+func (l *loop) Close() error {
+	var err error
+	if c, ok := l.r.(io.Closer); ok {
+		err = c.Close()
+	}
+	l.r, l.left, l.round = nil, 1, 1 // no further round
+	return err
 }
 
 func (l *loop) end() {

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -66,7 +67,7 @@ func decompress(r *bufio.Reader) (*bufio.Reader, func(), error) {
 			return nil, nil, err
 		}
 		return bufio.NewReaderSize(z, 64<<10), func() {}, nil
-	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}):
+	case len(head) == 4 && isZstd(binary.LittleEndian.Uint32(head)):
 		// One goroutine a file is enough, and an unknown file decides no more memory.
 		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(256<<20))
 		if err != nil {
@@ -77,10 +78,19 @@ func decompress(r *bufio.Reader) (*bufio.Reader, func(), error) {
 	return r, func() {}, nil
 }
 
+// isZstd reports whether a file that begins so is Zstandard. Some compressors put a
+// frame to be skipped before the others.
+func isZstd(magic uint32) bool { return magic == 0xfd2fb528 || magic&^0xf == 0x184d2a50 }
+
 var errEmpty = errors.New("there is nothing in it")
 
 // form tells the form of r by how it begins.
 func form(r *bufio.Reader) (records, error) {
+	if head, _ := r.Peek(3); string(head) == "\ufeff" { // some editors' mark of UTF-8
+		if _, err := r.Discard(3); err != nil {
+			return nil, err
+		}
+	}
 	for {
 		c, err := r.ReadByte()
 		if err == io.EOF {
@@ -125,8 +135,8 @@ func (s *Stream) Next() (Request, error) {
 			}
 			err = &badRecord{err}
 		}
-		if err == io.EOF {
-			return Request{}, err
+		if errors.Is(err, io.EOF) {
+			return Request{}, io.EOF
 		}
 		if _, one := errors.AsType[*badRecord](err); one && s.skipBad {
 			s.bad++

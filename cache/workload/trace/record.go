@@ -2,20 +2,32 @@ package trace
 
 import (
 	"fmt"
+	"math"
 	"strconv"
 	"strings"
 	"time"
 )
+
+// maxDuration is longer than any request, in seconds: what is above it, as what is no
+// number, was never measured.
+const maxDuration = 1e9
 
 // Request returns what the record says, without Delay. Its error names the field.
 func (r *Record) Request() (Request, error) {
 	if r.URI == "" {
 		return Request{}, fmt.Errorf("http.request.uri is missing")
 	}
-	uri, _, _ := strings.Cut(strings.Trim(r.URI, "/"), "?")
+	if !(math.Abs(r.Duration) < maxDuration) {
+		return Request{}, fmt.Errorf("http.request.duration: %g s is none", r.Duration)
+	}
+	uri, _, _ := strings.Cut(r.URI, "?")
+	uri = strings.Trim(uri, "/")
+	if uri == "" {
+		uri = "/" // of a server that answers more than the registry's paths
+	}
 	out := Request{
-		Duration: time.Duration(r.Duration * float64(time.Second)), Method: strings.ToUpper(r.Method),
-		URI: uri, Host: r.Host, Client: r.RemoteAddr, Status: r.Status, Size: r.Written,
+		Duration: max(0, time.Duration(r.Duration*float64(time.Second))), Method: strings.ToUpper(r.Method),
+		URI: uri, Host: r.Host, Client: r.RemoteAddr, Status: r.Status, Size: max(r.Written, -1),
 	}
 	if out.Method == "" {
 		out.Method = "GET"
@@ -68,20 +80,28 @@ func parseTime(text string) (time.Time, error) {
 // fastTime parses TimestampFormat, which nearly all have: time.Parse would be half
 // of what reading a record costs.
 func fastTime(s string) (time.Time, bool) {
-	if len(s) != len(TimestampFormat) || s[4] != '-' || s[7] != '-' || s[10] != 'T' || s[13] != ':' || s[16] != ':' || s[19] != '.' || s[23] != 'Z' {
+	if len(s) != len(TimestampFormat) {
 		return time.Time{}, false
 	}
-	ok := true
+	for i := range len(s) {
+		switch c := TimestampFormat[i]; {
+		case c >= '0' && c <= '9':
+			if s[i] < '0' || s[i] > '9' {
+				return time.Time{}, false
+			}
+		case s[i] != c:
+			return time.Time{}, false
+		}
+	}
 	n := func(from, to int) (v int) {
 		for _, c := range []byte(s[from:to]) {
-			ok = ok && c >= '0' && c <= '9'
 			v = 10*v + int(c-'0')
 		}
 		return v
 	}
 	year, month, day := n(0, 4), n(5, 7), n(8, 10)
 	hour, minute, second, milli := n(11, 13), n(14, 16), n(17, 19), n(20, 23)
-	if !ok || month < 1 || month > 12 || day < 1 || day > 28 || hour > 23 || minute > 59 || second > 59 {
+	if month < 1 || month > 12 || day < 1 || day > 28 || max(hour-23, minute-59, second-59) > 0 {
 		return time.Time{}, false // the 29th and later are for time.Parse to judge
 	}
 	return time.Date(year, time.Month(month), day, hour, minute, second, milli*1e6, time.UTC), true
@@ -94,11 +114,11 @@ func parseRange(text string, written int64) (off, n int64, err error) {
 	if !ok || err != nil || off < 0 {
 		return 0, 0, fmt.Errorf("http.request.range %q is not of the form bytes=FIRST-LAST", text)
 	}
-	if last == "" && written > 0 {
+	if last == "" && written > 0 && off < math.MaxInt64-written {
 		return off, written, nil
 	}
 	end, err := strconv.ParseInt(last, 10, 64)
-	if err != nil || end < off || end == 1<<63-1 {
+	if err != nil || end < off || end == math.MaxInt64 {
 		return 0, 0, fmt.Errorf("http.request.range %q is not of the form bytes=FIRST-LAST", text)
 	}
 	return off, end + 1 - off, nil

@@ -38,7 +38,7 @@ type Request struct {
 	Time     time.Time     // when it came; zero in a trace without times
 	Duration time.Duration // what the recorded registry took
 	Method   string        // in capitals
-	URI      string        // without the slash before it and without a query
+	URI      string        // without the slash before it and without a query; "/" alone has one
 	Host     string        // of the registry's servers, the one that answered
 	Client   string        // who asked
 	Status   int           // 0 where the trace has none
@@ -112,7 +112,7 @@ func Parse(uri string) Target {
 			return Target{Upload, path[:i], strings.TrimPrefix(rest, "/")}
 		}
 	}
-	if repo, ok := strings.CutSuffix(path, "/tags/list"); ok {
+	if repo, ok := strings.CutSuffix(path, "/tags/list"); ok && repo != "" {
 		return Target{Tags, repo, ""}
 	}
 	i := strings.LastIndexByte(path, '/')

@@ -233,6 +233,35 @@ func TestLimitAndLoop(t *testing.T) {
 	}
 }
 
+// closer counts how often it is closed.
+type closer struct {
+	trace.Reader
+	closed *int
+}
+
+func (c closer) Close() error { *c.closed++; return nil }
+
+func TestLoopCloses(t *testing.T) {
+	opened, closed := 0, 0
+	l := trace.Loop(func() (trace.Reader, error) {
+		opened++
+		return closer{trace.Of(trace.Request{}, trace.Request{}), &closed}, nil
+	}, 0)
+	for range 5 {
+		if _, err := l.Next(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 2 {
+		if err := l.(io.Closer).Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Next(); err != io.EOF || opened != 3 || closed != 3 {
+		t.Errorf("%d opened, %d closed, then %v", opened, closed, err)
+	}
+}
+
 func TestParse(t *testing.T) {
 	for uri, want := range map[string]trace.Target{
 		"v2":                           {Kind: trace.Ping},

@@ -36,21 +36,18 @@ func (w *Writer) Write(r Record) error {
 			before = "["
 		}
 	}
-	w.n++
-	w.w.WriteString(before)
-	w.w.Write(text)
-	if !w.array {
-		w.w.WriteByte('\n')
+	after := "\n"
+	if w.array {
+		after = ""
 	}
-	return w.flushed(nil)
+	w.n++
+	return w.put(before + string(text) + after)
 }
 
-// flushed returns an error of earlier writes, which a bufio.Writer keeps.
-func (w *Writer) flushed(err error) error {
-	if err == nil {
-		_, err = w.w.Write(nil)
-	}
-	if err != nil {
+// put writes text. It returns errors of earlier writes, too, which a bufio.Writer
+// keeps.
+func (w *Writer) put(text string) error {
+	if _, err := w.w.WriteString(text); err != nil {
 		return fmt.Errorf("writing a trace: %w", err)
 	}
 	return nil
@@ -59,10 +56,16 @@ func (w *Writer) flushed(err error) error {
 // Close writes what is held. It does not close what it writes to.
 func (w *Writer) Close() error {
 	if w.array {
+		end := "]\n"
 		if w.n == 0 {
-			w.w.WriteByte('[')
+			end = "[]\n"
 		}
-		w.w.WriteString("]\n")
+		if err := w.put(end); err != nil {
+			return err
+		}
 	}
-	return w.flushed(w.w.Flush())
+	if err := w.w.Flush(); err != nil {
+		return fmt.Errorf("writing a trace: %w", err)
+	}
+	return nil
 }

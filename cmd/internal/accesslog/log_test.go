@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -109,6 +110,48 @@ func TestTrace(t *testing.T) {
 	rs := requests(t, path)
 	if len(rs) != 2 || rs[0].UserAgent != blob.UserAgent || rs[0].ID == rs[1].ID {
 		t.Errorf("read %+v", rs)
+	}
+}
+
+// What is logged is a trace that can be replayed: also what no registry is asked for,
+// names no HTTP client would send, and parts of blobs.
+func TestTraceIsRead(t *testing.T) {
+	for _, anonymize := range []bool{false, true} {
+		path := filepath.Join(t.TempDir(), "log")
+		l := open(t, accesslog.Config{Path: path, Trace: true, Anonymize: anonymize, Salt: []byte("salt")})
+		part := blob
+		part.Range = "bytes=4096-13671"
+		asked := []proxy.Record{
+			part, {Method: "GET", Path: "/", Kind: proxy.KindUnknown, Status: 404},
+			{Method: "GET", Path: "", Kind: proxy.KindUnknown, Status: 400, Duration: -1},
+			{Method: "G\xff\n", Path: "//x/\"?" + strings.Repeat("\u00e9", 600), UserAgent: "\x00", Kind: proxy.KindUnknown, Host: "\\"},
+			{Method: "HEAD", Path: "/v2/", Kind: proxy.KindBase, Status: 200},
+		}
+		for i, r := range asked {
+			r.Start = blob.Start.Add(time.Duration(i) * time.Second)
+			l.Observe(r)
+		}
+		closed(t, l)
+		f, err := trace.Open(trace.Config{Files: []string{path}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close()
+		for i := range asked {
+			r, err := f.Next()
+			if err != nil {
+				t.Fatalf("%d: %v", i, err)
+			}
+			if r.Delay != time.Duration(i)*time.Second || r.Status != asked[i].Status {
+				t.Errorf("%d is %+v", i, r)
+			}
+			if i == 0 && (r.Off != 4096 || r.Len != 9576 || r.Size != 9576 || r.Target().Kind != trace.Blob) {
+				t.Errorf("a part is %+v", r)
+			}
+		}
+		if _, err := f.Next(); err != io.EOF {
+			t.Errorf("after the last: %v", err)
+		}
 	}
 }
 

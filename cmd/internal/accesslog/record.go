@@ -54,9 +54,13 @@ func traceLine(r proxy.Record) []byte {
 	if host == "" {
 		host = clip(r.Host)
 	}
+	uri := strings.Trim(clip(r.Path), "/")
+	if uri == "" {
+		uri = "/" // a record without a URI is none
+	}
 	return line(trace.Record{
 		Host: host, Duration: r.Duration.Seconds(), Method: clip(r.Method), RemoteAddr: client(r.RemoteAddr),
-		URI: strings.Trim(clip(r.Path), "/"), UserAgent: clip(r.UserAgent), Status: r.Status, Written: r.Bytes,
+		URI: uri, UserAgent: clip(r.UserAgent), Status: r.Status, Written: r.Bytes,
 		ID: requestID(), Timestamp: r.Start.UTC().Format(trace.TimestampFormat), Range: r.Range,
 	})
 }

@@ -8,9 +8,16 @@
 package cacheconfig
 
 import (
-	"errors"
 	"fmt"
 	"os"
+
+	"github.com/reprise-containers/reprise/cmd/internal/yamlfile"
+)
+
+// Size is a number of bytes, Duration a span of time, as in all configuration files.
+type (
+	Size     = yamlfile.Size
+	Duration = yamlfile.Duration
 )
 
 // Cache is the configuration of registry-cache.
@@ -93,7 +100,8 @@ type Warm struct {
 
 // Metrics is where the service is watched.
 type Metrics struct {
-	Address string `yaml:"address" comment:"host:port of /metrics, /healthz and /readyz; empty serves none of them."`
+	Address string `yaml:"address" comment:"host:port of /metrics, /healthz, /readyz and a page for people at /; empty serves none of them."`
+	Images  bool   `yaml:"images" comment:"Show on the page which images are asked for most: whoever reaches the address reads their names."`
 }
 
 // GC is what is forgotten.
@@ -102,7 +110,7 @@ type GC struct {
 	Interval  Duration `yaml:"interval" comment:"Time between two collections; up to a tenth more or less, at random."`
 	Layers    Layers   `yaml:"layers" comment:"Blobs: layers, configurations."`
 	Manifests Ages     `yaml:"manifests" comment:"Manifests, and what tags led to."`
-	Policy    string   `yaml:"policy" comment:"What makes room: \"s3fifo\" withstands scans, \"lru\" does not."`
+	Policy    string   `yaml:"policy" comment:"What makes room: lru, fifo, clock, sieve, s3fifo, lfu, gdsf, 2q, arc or wtinylfu; docs/registry-cache.md says which is for what."`
 	ScrubRate Size     `yaml:"scrubRate" comment:"Bytes a second that are read and hashed again for layers.checkSHA."`
 	Grace     Duration `yaml:"grace" comment:"How old a file that does not belong here must be to be removed."`
 }
@@ -188,4 +196,14 @@ func Load(path string) (Cache, error) {
 	return c, nil
 }
 
-var errDocuments = errors.New("there is more than one document")
+// Parse reads text over the defaults. Errors name lines, and keys in full.
+func Parse(text []byte) (Cache, error) {
+	c := Default()
+	if err := yamlfile.Parse(text, &c); err != nil {
+		return Cache{}, err
+	}
+	return c, nil
+}
+
+// Text returns the configuration as a commented YAML file.
+func (c Cache) Text() (string, error) { return yamlfile.Text(c) }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/reprise-containers/reprise/cache/policy"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheconfig"
 )
 
@@ -146,10 +147,10 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		{"server:\n  upstreamRules:\n    - regexp: a\n", `line 3: unknown key "server.upstreamRules.regexp"`},
 		{"server:\n  registries:\n    ghcr.io:\n      hosts: x\n", `line 4: unknown key "server.registries.ghcr.io.hosts"`},
 		{"a: 1\nserver:\n  b: 2\n", `line 3: unknown key "server.b"`},
-		{"gc:\n  disk:\n    maxSize: many\n", `line 3: "many" is not a size`},
-		{"gc:\n  disk:\n    maxSize: [1]\n", "line 3: not a single value"},
+		{"gc:\n  disk:\n    maxSize: many\n", `line 3: gc.disk.maxSize: "many" is not a size`},
+		{"gc:\n  disk:\n    maxSize: [1]\n", "line 3: gc.disk.maxSize: not a single value"},
 		{"gc:\n  disk:\n    maxSize: 9999999999TB\n", "too large"},
-		{"gc:\n  interval: 20\n", `line 2: "20" is not a duration`},
+		{"gc:\n  interval: 20\n", `line 2: gc.interval: "20" is not a duration`},
 		{"gc:\n  interval: -20m\n", "is not a duration"},
 		{"server:\n  workers: ten\n", "line 2"},
 		{"server:\n  workers: 1\n  workers: 2\n", "already defined"},
@@ -190,39 +191,12 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 	}
 }
 
-func TestSizes(t *testing.T) {
-	for _, c := range []struct {
-		text string
-		want cacheconfig.Size
-	}{
-		{"0", 0}, {"0B", 0}, {"17", 17}, {"1k", 1000}, {"1kB", 1000}, {"1K", 1000}, {"1KiB", 1024}, {"1Ki", 1024},
-		{"1TB", 1e12}, {"1T", 1e12}, {"1TiB", 1 << 40}, {"512GiB", 512 << 30}, {"512 GiB", 512 << 30}, {"1.5GB", 1.5e9}, {"0.5Ki", 512}, {"2P", 2e15},
-	} {
-		got, err := cacheconfig.ParseSize(c.text)
-		if err != nil || got != c.want {
-			t.Errorf("%q = %d, %v, want %d", c.text, got, err, c.want)
-		}
-		if again, err := cacheconfig.ParseSize(got.String()); err != nil || again != got {
-			t.Errorf("%d is printed as %s, which is %d, %v", got, got, again, err)
-		}
-	}
-	for _, text := range []string{"", "B", "-1", "1.TB", "1tb", "1EB", "1GIB", "1 000", "0x10", "1e9"} {
-		if got, err := cacheconfig.ParseSize(text); err == nil {
-			t.Errorf("%q = %d, want an error", text, got)
-		}
-	}
-	for size, want := range map[cacheconfig.Size]string{1e12: "1TB", 512 << 30: "512GiB", 1500: "1500B", 64 << 20: "64MiB", 0: "0B"} {
-		if got := size.String(); got != want {
-			t.Errorf("%d is printed as %s, want %s", int64(size), got, want)
-		}
-	}
-}
-
-func TestDurations(t *testing.T) {
-	for text, want := range map[string]string{"60s": "1m", "1h": "1h", "90m": "1h30m", "0": "0s", "1m30s": "1m30s", "500ms": "500ms", "100m": "1h40m", "10h": "10h"} {
-		d, err := cacheconfig.ParseDuration(text)
-		if err != nil || d.String() != want {
-			t.Errorf("%q = %s, %v, want %s", text, d, err, want)
+// Each policy there is can be asked for by name.
+func TestPolicies(t *testing.T) {
+	for _, name := range policy.Names() {
+		c, err := parse(t, "dataPath: /a\ngc:\n  policy: "+name+"\n")
+		if err != nil || c.GC.Policy != name {
+			t.Errorf("policy %s is read as %q, %v", name, c.GC.Policy, err)
 		}
 	}
 }

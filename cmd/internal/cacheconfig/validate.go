@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/reprise-containers/reprise/cache/policy"
 )
 
 // Validate reports every value that cannot work, each with its key. What rules and
@@ -77,7 +79,7 @@ func (v *verdict) server(s Server) {
 func (v *verdict) gc(g GC) {
 	v.check(g.Disk.MaxSize >= 64<<20, "gc.disk.maxSize: must be at least 64MiB")
 	v.check(g.Interval > 0, "gc.interval: must be positive")
-	v.oneOf("gc.policy", g.Policy, "s3fifo", "lru")
+	v.oneOf("gc.policy", g.Policy, policy.Names()...)
 	v.check(!g.Layers.CheckSHA || g.ScrubRate > 0, "gc.scrubRate: must be positive with gc.layers.checkSHA")
 	v.check(g.Grace > 0, "gc.grace: must be positive")
 }

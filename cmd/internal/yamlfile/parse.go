@@ -1,4 +1,7 @@
-package cacheconfig
+// Package yamlfile reads and prints configuration files: YAML into structs whose
+// fields have yaml and comment tags. A key that is not known is an error that names
+// its line, so that a misspelt limit is not silently without effect.
+package yamlfile
 
 import (
 	"bytes"
@@ -11,31 +14,79 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Parse reads text over the defaults. Errors name lines, and keys in full.
-func Parse(text []byte) (Cache, error) {
-	c := Default()
+// Parse reads text into c, a pointer to a struct that has the defaults. Errors name
+// lines, and keys in full.
+func Parse(text []byte, c any) error {
 	d := yaml.NewDecoder(bytes.NewReader(text))
 	var root yaml.Node
 	switch err := d.Decode(&root); {
 	case errors.Is(err, io.EOF):
-		return c, nil // nothing but comments
+		return nil // nothing but comments
 	case err != nil:
-		return Cache{}, plain(err)
+		return plain(err)
 	}
 	if err := d.Decode(&yaml.Node{}); !errors.Is(err, io.EOF) {
 		if err == nil {
 			err = errDocuments
 		}
-		return Cache{}, plain(err)
+		return plain(err)
 	}
-	if err := errors.Join(unknown(&root, reflect.TypeFor[Cache](), "")...); err != nil {
-		return Cache{}, err
+	if err := errors.Join(unknown(&root, reflect.TypeOf(c).Elem(), "")...); err != nil {
+		return err
 	}
-	if err := root.Decode(&c); err != nil {
-		return Cache{}, plain(err)
+	if err := root.Decode(c); err != nil {
+		return named(plain(err), &root)
 	}
-	return c, nil
+	return nil
 }
+
+// named adds the key to errors that name a line only.
+func named(err error, root *yaml.Node) error {
+	all, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // plain made it
+	if !ok {
+		return err
+	}
+	var errs []error
+	for _, e := range all.Unwrap() {
+		var line int
+		if _, no := fmt.Sscanf(e.Error(), "line %d: ", &line); no == nil {
+			if key := keyAt(root, line, ""); key != "" {
+				_, text, _ := strings.Cut(e.Error(), ": ")
+				e = fmt.Errorf("line %d: %s: %s", line, key, text)
+			}
+		}
+		errs = append(errs, e)
+	}
+	return errors.Join(errs...)
+}
+
+// keyAt returns the key, in full, whose value begins in a line, the innermost one if
+// there are several, and "" if there is none.
+func keyAt(n *yaml.Node, line int, key string) string {
+	found := ""
+	if n.Line == line && n.Kind != yaml.DocumentNode {
+		found = key
+	}
+	for i, item := range n.Content {
+		below := key
+		if n.Kind == yaml.MappingNode {
+			if i%2 == 0 {
+				continue // a name
+			}
+			below = strings.TrimPrefix(key+"."+n.Content[i-1].Value, ".")
+		}
+		// In {a: 1, b: 2} nothing tells which of them it is.
+		if k := keyAt(item, line, below); k != "" {
+			if found != "" && found != key {
+				return key
+			}
+			found = k
+		}
+	}
+	return found
+}
+
+var errDocuments = errors.New("there is more than one document")
 
 // plain takes the name of the library off its errors.
 func plain(err error) error {

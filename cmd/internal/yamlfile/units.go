@@ -1,4 +1,4 @@
-package cacheconfig
+package yamlfile
 
 import (
 	"fmt"
@@ -117,3 +117,6 @@ func scalar[T any](n *yaml.Node, to *T, parse func(string) (T, error)) error {
 	*to = v
 	return nil
 }
+
+// Std returns the duration as the standard library's.
+func (d Duration) Std() time.Duration { return time.Duration(d) }

@@ -1,4 +1,4 @@
-package cacheconfig
+package yamlfile
 
 import (
 	"bytes"
@@ -8,13 +8,13 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Text returns the configuration as a commented YAML file.
-func (c Cache) Text() (string, error) {
+// Text returns c, a struct, as a YAML file with the comments of its fields.
+func Text(c any) (string, error) {
 	var root yaml.Node
 	if err := root.Encode(c); err != nil {
 		return "", err
 	}
-	comment(&root, reflect.TypeFor[Cache]())
+	comment(&root, reflect.TypeOf(c))
 	var b bytes.Buffer
 	e := yaml.NewEncoder(&b)
 	e.SetIndent(2)

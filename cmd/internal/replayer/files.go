@@ -1,0 +1,55 @@
+package replayer
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/reprise-containers/reprise/cache/workload/report"
+	"github.com/reprise-containers/reprise/cache/workload/simulate"
+	"github.com/reprise-containers/reprise/cmd/internal/newfile"
+	"github.com/reprise-containers/reprise/cmd/internal/replayconfig"
+	"github.com/reprise-containers/reprise/cmd/internal/replaypage"
+)
+
+// list returns some of the names, for people.
+func list(names []string) string {
+	const most = 4
+	if len(names) <= most {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:most], ", "), len(names)-most)
+}
+
+// writeRun writes the reports of a run that the configuration asks for.
+func (p *Replayer) writeRun(s *report.Summary) error {
+	return write(p.Config.Report.Files, s.WriteJSON, s.WriteCSV, replaypage.Input{Title: s.Title, Run: s})
+}
+
+// writeSimulation writes those of a simulation.
+func (p *Replayer) writeSimulation(r *simulate.Report, advice []string) error {
+	title := "Simulation of " + list(p.Config.Trace.Traces)
+	return write(p.Config.Simulate.Report, func(w io.Writer) error { return writeJSON(w, r) }, r.WriteCSV, replaypage.Input{Title: title, Sim: r, Advice: advice})
+}
+
+func write(c replayconfig.Files, asJSON, asCSV func(io.Writer) error, page replaypage.Input) error {
+	for _, f := range []struct {
+		path  string
+		write func(io.Writer) error
+	}{{c.JSON, asJSON}, {c.CSV, asCSV}, {c.HTML, func(w io.Writer) error { return replaypage.Write(w, page) }}} {
+		if f.path == "" {
+			continue
+		}
+		path, err := filepath.Abs(f.path)
+		if err != nil {
+			return err
+		}
+		// Reports of an earlier run are replaced, as the results file is.
+		if err := newfile.Write(path, true, func(out *os.File) error { return f.write(out) }); err != nil {
+			return fmt.Errorf("writing a report: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,201 @@
+package replayer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/reprise-containers/reprise/cache/workload/plugin"
+	"github.com/reprise-containers/reprise/cache/workload/simulate"
+	"github.com/reprise-containers/reprise/cache/workload/trace"
+	"github.com/reprise-containers/reprise/cmd/internal/replayconfig"
+	"github.com/reprise-containers/reprise/cmd/internal/replayprogress"
+	"github.com/reprise-containers/reprise/cmd/internal/yamlfile"
+)
+
+// Simulate runs the plugin that the configuration names, or the simulator.
+func (p *Replayer) Simulate(ctx context.Context) error {
+	if err := p.Config.For(replayconfig.ModeSimulate); err != nil {
+		return err
+	}
+	open, work := p.open, p.simulator
+	if p.Config.Simulate.Name != "" {
+		open, work = p.openOriginal, p.plugin
+	}
+	t, err := open()
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	defer p.tell(t)
+	return work(ctx, t)
+}
+
+// plugin runs a plugin: a file, or where there is none of that name what is built in
+// under it.
+func (p *Replayer) plugin(ctx context.Context, r *reading) error {
+	name, args := p.Config.Simulate.Name, p.Config.Simulate.Args
+	path, err := pluginFile(name)
+	if err == nil {
+		return plugin.Run(ctx, path, r, args, p.Out, p.errors())
+	}
+	known := strings.TrimSuffix(filepath.Base(name), ".py")
+	if run := builtIn[known]; run != nil && errors.Is(err, fs.ErrNotExist) && filepath.Base(name) == name {
+		p.logf("there is no file %s here: the simulator of that name that is built in is run", name)
+		return run(ctx, r, args, p.Out)
+	}
+	return err
+}
+
+// builtIn are the simulators that came with the original.
+var builtIn = map[string]plugin.Func{"cache": simulate.OriginalCache, "prefetch": simulate.OriginalPrefetch}
+
+// pluginFile returns the file of a plugin: as it is named, or with .py behind it.
+func pluginFile(name string) (string, error) {
+	_, err := os.Stat(name)
+	if err == nil {
+		return name, nil
+	}
+	if filepath.Ext(name) == "" {
+		if _, e := os.Stat(name + ".py"); e == nil {
+			return name + ".py", nil
+		}
+	}
+	return "", fmt.Errorf("finding the plugin: %w", err)
+}
+
+// errors is where a plugin's interpreter complains.
+func (p *Replayer) errors() io.Writer {
+	if p.Log == nil {
+		return io.Discard
+	}
+	return p.Log
+}
+
+func (p *Replayer) logf(format string, args ...any) {
+	if p.Log != nil {
+		fmt.Fprintf(p.Log, format+"\n", args...)
+	}
+}
+
+// simulator runs the simulator.
+func (p *Replayer) simulator(ctx context.Context, t *reading) error {
+	scope, cfg, err := p.simulation()
+	if err != nil {
+		return err
+	}
+	var r trace.Reader = t
+	var ahead *simulate.Prefetcher
+	if f := p.Config.Simulate.Prefetch; f != nil {
+		ahead, err = simulate.NewPrefetcher(simulate.Prefetch{
+			Pushed: f.Pushed.Std(), Fetched: f.Fetched.Std(), Identity: simulate.LayerIdentity(f.Identity),
+		})
+		if err != nil {
+			return err
+		}
+		r = ahead.Through(r)
+	}
+	var mu sync.Mutex
+	done := 0.0 // of the simulations
+	cfg.Progress = func(n, all int) {
+		mu.Lock()
+		defer mu.Unlock()
+		done = max(done, float64(n)/float64(all))
+	}
+	// Reading and simulating take about as long as each other.
+	state := func() replayprogress.State {
+		mu.Lock()
+		defer mu.Unlock()
+		return replayprogress.State{Fraction: (t.fraction() + done) / 2}
+	}
+	var report *simulate.Report
+	var advice *simulate.Advice
+	err = replayprogress.During(ctx, p.Log, state, func(ctx context.Context) error {
+		d, err := simulate.Decode(ctx, r, scope)
+		if err != nil {
+			return err
+		}
+		if report, err = simulate.Run(ctx, d, cfg); err != nil || p.Config.Simulate.Advise == 0 {
+			return err
+		}
+		advice, err = simulate.Recommend(ctx, d, simulate.Limits{Disk: int64(p.Config.Simulate.Advise)})
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if ahead != nil {
+		report.Prefetch = ahead.Cells()
+	}
+	if err := report.WriteText(p.Out); err != nil {
+		return err
+	}
+	if advice == nil {
+		return p.writeSimulation(report, nil)
+	}
+	fmt.Fprintln(p.Out)
+	if err := advice.WriteText(p.Out); err != nil {
+		return err
+	}
+	return p.writeSimulation(report, advice.Reasons)
+}
+
+// simulation returns what the configuration asks to be simulated.
+func (p *Replayer) simulation() (simulate.Scope, simulate.Config, error) {
+	c := p.Config.Simulate
+	scope := simulate.Scope{Key: simulate.Identity(c.Key), Unit: c.Unit, Writes: p.Config.Trace.Compat}
+	for _, k := range c.Kinds {
+		scope.Kinds = append(scope.Kinds, map[string]trace.Kind{"blob": trace.Blob, "manifest": trace.Manifest}[k])
+	}
+	cfg := simulate.Config{
+		Policies: c.Policies,
+		GC: simulate.GC{
+			Layers:    simulate.Ages{MaxAge: c.GC.Layers.MaxAge.Std(), MaxUnused: c.GC.Layers.MaxUnused.Std()},
+			Manifests: simulate.Ages{MaxAge: c.GC.Manifests.MaxAge.Std(), MaxUnused: c.GC.Manifests.MaxUnused.Std()},
+			Interval:  c.GC.Interval.Std(),
+		},
+		Curve: simulate.CurveConfig{Exact: c.Curve.Exact},
+	}
+	if c.Curve.Shards > 0 {
+		cfg.Curve.Shards = []float64{c.Curve.Shards}
+	}
+	var errs []error
+	sizes := func(key string, texts ...string) (out []simulate.Size) {
+		for _, text := range texts {
+			s, err := simulate.ParseSize(text, bytes)
+			if err != nil {
+				errs = append(errs, fmt.Errorf("simulate.%s: %w", key, err))
+			}
+			out = append(out, s)
+		}
+		return out
+	}
+	cfg.Sizes, cfg.PerNode = sizes("sizes", c.Sizes...), sizes("per_node", c.PerNode...)
+	if n := c.GC.Disk.MaxSize; n > 0 {
+		cfg.Sizes = append(cfg.Sizes, simulate.Size{Bytes: int64(n)})
+	}
+	for _, l := range c.Levels {
+		both := sizes("levels", l.Memory, l.Disk)
+		cfg.Levels = append(cfg.Levels, simulate.Levels{Memory: both[0], Disk: both[1]})
+	}
+	return scope, cfg, errors.Join(errs...)
+}
+
+// bytes parses a size in bytes.
+func bytes(text string) (int64, error) {
+	n, err := yamlfile.ParseSize(text)
+	return int64(n), err
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", " ")
+	return e.Encode(v)
+}
