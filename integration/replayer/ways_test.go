@@ -203,9 +203,11 @@ func TestSimulator(t *testing.T) {
 	d := newDesk(t)
 	d.write("trace.json", array(t, pulls(400, time.Second).records))
 	d.configure(values{
-		"trace":    values{"traces": []string{"trace.json"}},
-		"simulate": values{"sizes": []string{"10%", "50%", "100%"}, "levels": []values{{"memory": "5%", "disk": "20%"}}},
-		"report":   values{"json": "sim.json", "html": "sim.html", "csv": "sim.csv"},
+		"trace": values{"traces": []string{"trace.json"}},
+		"simulate": values{
+			"sizes": []string{"10%", "50%", "100%"}, "levels": []values{{"memory": "5%", "disk": "20%"}},
+			"report": values{"json": "sim.json", "html": "sim.html", "csv": "sim.csv"},
+		},
 	})
 	p := d.run(0, "simulate", "-i", "config.yaml")
 	says(t, &p.out, "lru", "fifo", "sieve", "s3fifo", "belady")

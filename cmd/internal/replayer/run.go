@@ -40,6 +40,7 @@ type run struct {
 	first   *reading                // of the first round
 	loop    trace.Reader            // of all rounds
 	reading atomic.Pointer[reading] // of the round that is read
+	items   *schedule.Source
 	rec     *report.Recorder
 	metrics *metrics.Replay
 	results *outcome.Results
@@ -53,8 +54,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	source, err := r.source()
-	if err != nil {
+	if r.items, err = r.source(); err != nil {
 		return err
 	}
 	defer r.close()
@@ -71,7 +71,8 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 		return errors.Join(err, r.results.Close())
 	}
 	defer stop()
-	work := func(ctx context.Context) error { return r.send(ctx, runner, source) }
+	defer lessOften()()
+	work := func(ctx context.Context) error { return r.send(ctx, runner, r.items) }
 	during := func() error { return replayprogress.During(ctx, p.Log, r.state, work) }
 	if m, ok := runner.(*cluster.Master); ok {
 		err = p.withLosses(m, during)
@@ -81,7 +82,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 	if e := r.results.Close(); err == nil {
 		err = e
 	}
-	return r.finish(err, source.Stats())
+	return r.finish(err, r.items.Stats())
 }
 
 // send has the runner send, and notes what becomes of it. That results cannot be
@@ -113,7 +114,9 @@ func (r *run) send(ctx context.Context, runner load.Runner, source load.Source) 
 	})
 	stats, err := runner.Run(ctx, source, func(x load.Result) {
 		r.rec.Add(x)
-		r.metrics.Observe(x)
+		if r.p.Config.Report.Metrics != "" { // nobody else looks at them
+			r.metrics.Observe(x)
+		}
 		written(func() error { return r.results.Add(x) })
 	})
 	r.rec.Generator(stats)
@@ -134,9 +137,10 @@ func (p *Replayer) newRun() (*run, error) {
 		Closed: c.Closed(), Threads: c.ClientInfo.Threads, MaxInFlight: c.Run.MaxInFlight, Timeout: c.Run.Timeout.Std(),
 		Seed: c.Warmup.Seed, Unchecked: !c.Run.Check, Compressible: p.zeros(), Duration: c.Run.For.Std(),
 	}
-	if c.Trace.Compat && c.Paced() {
-		// As the original waits: a slow answer delays what is behind it.
-		r.sending.Closed, r.sending.Paced = true, true
+	if c.Trace.Compat {
+		// As the original: a slow answer delays what is behind it, and it waits only
+		// if it is told to.
+		r.sending.Closed, r.sending.Paced = true, c.Paced()
 	}
 	if r.sending.Registries, err = p.registries(); err != nil {
 		return nil, err
@@ -224,8 +228,9 @@ func (r *run) watch() (stop func(), err error) {
 // state is how far the run is: of one that is looped nobody knows.
 func (r *run) state() replayprogress.State {
 	s := replayprogress.State{Fraction: -1, Totals: r.rec.Totals()}
+	// The trace is read ahead of what is sent.
 	if t := r.reading.Load(); t != nil && r.p.Config.Run.Loop == 1 {
-		s.Fraction = t.fraction()
+		s.Fraction = t.fraction() * report.Ratio(float64(s.Requests), float64(r.items.Stats().Items))
 	}
 	return s
 }
