@@ -75,7 +75,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 	work := func(ctx context.Context) error { return r.send(ctx, runner, r.items) }
 	during := func() error { return replayprogress.During(ctx, p.Log, r.state, work) }
 	if m, ok := runner.(*cluster.Master); ok {
-		err = p.withLosses(m, during)
+		err = r.withLosses(m, during)
 	} else {
 		err = during()
 	}
