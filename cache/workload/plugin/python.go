@@ -54,20 +54,25 @@ func runPython(ctx context.Context, path string, r trace.Reader, args map[string
 		return fmt.Errorf("running %s: %w", path, err)
 	}
 	feeding := feed(in, r)
+	if feeding != nil {
+		// Half of a trace is not to be simulated as if it were the whole: it does not
+		// see the end of it.
+		_ = cmd.Process.Kill()
+	}
 	err = cmd.Wait()
 	switch {
 	case ctx.Err() != nil:
 		return context.Cause(ctx)
-	case err != nil:
-		return fmt.Errorf("the plugin %s failed (%w)%s", path, err, said.reason())
 	case feeding != nil:
 		return feeding
+	case err != nil:
+		return fmt.Errorf("the plugin %s failed (%w)%s", path, err, said.reason())
 	}
 	return nil
 }
 
-// feed writes the requests as JSON lines. That nobody reads them on is for the
-// process's exit to explain.
+// feed writes the requests as JSON lines, and closes in after the last one. The error
+// is that of the trace; that nobody reads on is for the process's exit to explain.
 func feed(in io.WriteCloser, r trace.Reader) error {
 	w := bufio.NewWriterSize(in, 64<<10)
 	e := json.NewEncoder(w)
@@ -77,10 +82,7 @@ func feed(in io.WriteCloser, r trace.Reader) error {
 			break
 		}
 		if err != nil {
-			// Half of a trace is not to be simulated as if it were the whole: the
-			// process finds a line that is none.
-			fmt.Fprintln(w, "the trace could not be read")
-			return errors.Join(err, w.Flush(), in.Close())
+			return err
 		}
 		if e.Encode(requestOf(x)) != nil {
 			break
