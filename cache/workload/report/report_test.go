@@ -183,9 +183,13 @@ func TestSeries(t *testing.T) {
 
 // TestRunsThatFollow lays runs of different days one behind the other.
 func TestRunsThatFollow(t *testing.T) {
-	a := record(results(1, 3000, start)...).Snapshot()
-	b := record(results(2, 500, start.Add(48*time.Hour))...).Snapshot()
-	c := record(results(3, 400, start.Add(48*time.Hour+time.Second))...).Snapshot() // a part of b's run
+	of := func(r *report.Recorder, under int) *report.Summary {
+		r.Generator(load.Stats{Sent: 10, MaxInFlight: under})
+		return r.Snapshot()
+	}
+	a := of(record(results(1, 3000, start)...), 40)
+	b := of(record(results(2, 500, start.Add(48*time.Hour))...), 10)
+	c := of(record(results(3, 400, start.Add(48*time.Hour+time.Second))...), 20) // a part of b's run
 	a.Title, b.Title, c.Title = "cache", "cache", "cache"
 	a.Settings = []report.Setting{{"speed", "1"}, {"seed", "1"}}
 	b.Settings = []report.Setting{{"speed", "1"}, {"seed", "2"}}
@@ -204,6 +208,9 @@ func TestRunsThatFollow(t *testing.T) {
 	}
 	if got, want := s.Ended().Count, a.Ended().Count+b.Ended().Count+c.Ended().Count; got != want {
 		t.Errorf("%d requests, want %d", got, want)
+	}
+	if g := s.Generator; g.Sent != 30 || g.MaxInFlight != 40 || bc.Generator.MaxInFlight != 30 {
+		t.Errorf("the sender had %+v, that of one run %+v", g, bc.Generator)
 	}
 	if n, want := len(s.Series.Slices), int(s.Elapsed/s.Series.Width); n < want || n > want+3 {
 		t.Errorf("%d slices of %s for %s", n, s.Series.Width, s.Elapsed)
