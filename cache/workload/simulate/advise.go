@@ -175,13 +175,16 @@ func (a *adviser) size(ctx context.Context) error {
 		a.reason("size %s: all that is allowed; the trace does not fill it", bytesOf(a.limits.Disk))
 		return nil
 	}
+	chosen := full
 	for _, c := range cells[1:] { // the largest first: no smaller one is taken beyond one that loses
 		if a.score(full)-a.score(c) >= alike {
 			break
 		}
-		a.advice.Expected, a.advice.MaxSize = c, c.Capacity
+		chosen = c
 	}
+	a.advice.Expected, a.advice.MaxSize = chosen, chosen.Capacity
 	if a.advice.MaxSize < a.limits.Disk {
+		a.advice.Tried = append(a.advice.Tried, full)
 		a.reason("size %s: of the %s allowed it does not need more, which would bring less than %.1f %%", bytesOf(a.advice.MaxSize), bytesOf(a.limits.Disk), 100*alike)
 		return nil
 	}
@@ -218,8 +221,16 @@ func (a *adviser) unused(ctx context.Context) error {
 			return nil
 		}
 	}
-	a.reason("no maxUnused: any within the %v of the trace costs hits or saves less than %.0f %% of the space", a.d.Span().Round(time.Minute), 100*(1-spare))
+	a.reason("no maxUnused: any within the %v of the trace costs hits or saves less than %.0f %% of the space", rounded(a.d.Span()), 100*(1-spare))
 	return nil
+}
+
+// rounded returns d without what nobody reads.
+func rounded(d time.Duration) time.Duration {
+	if d < time.Hour {
+		return d.Round(time.Second)
+	}
+	return d.Round(time.Minute)
 }
 
 func bytesOf(n int64) string { return units.BytesSize(float64(n)) }

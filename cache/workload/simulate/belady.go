@@ -6,6 +6,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"sync"
 )
 
 // Belady is the name of the bound among policies: MIN (Belady 1966), which gives up
@@ -52,20 +53,19 @@ func (f *farthest) Pop() any {
 }
 
 // belady runs MIN over the trace.
-func belady(ctx context.Context, d *Decoded, cell *Cell) error {
-	next := nextUses(d)
+func belady(ctx context.Context, d *Decoded, cell *Cell, f *future) error {
+	f.of(d)
 	b := oracle{d: d, capacity: cell.Capacity, current: make([]uint32, len(d.Sizes)), have: make([]bool, len(d.Sizes))}
 	c := newCounter(d, cell)
 	for i, a := range d.Accesses.during(ctx) {
-		c.add(a, b.get(a.ID, next[i]))
+		c.add(a, b.get(a.ID, f.next[i]))
 	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	c.end()
 	cell.Evicted, cell.TooLarge = b.evicted, b.tooLarge
-	if !d.Unit {
-		t := bound(d, next, cell.Capacity)
+	if t, ok := f.bounds[cell.Capacity]; ok {
 		cell.Bound = &t
 	}
 	return nil
@@ -144,50 +144,77 @@ func (b *oracle) room(size int64, next uint32) bool {
 	return true
 }
 
-// bound returns what no cache of a capacity can exceed, in hits and, separately, in
+// future is what all cells of Belady over a trace share, made when the first needs it.
+// It takes 4 bytes an access, and for a while 8 more of one that can hit.
+type future struct {
+	capacities []int64 // that bounds are for
+
+	once   sync.Once
+	next   []uint32
+	bounds map[int64]Tally // by capacity; with Unit there are none
+}
+
+// futureOf returns the future of cells that are not simulated yet.
+func futureOf(cells []Cell) *future {
+	f := new(future)
+	for _, c := range cells {
+		if c.Policy == Belady && !slices.Contains(f.capacities, c.Capacity) {
+			f.capacities = append(f.capacities, c.Capacity)
+		}
+	}
+	return f
+}
+
+func (f *future) of(d *Decoded) {
+	f.once.Do(func() {
+		f.next = nextUses(d)
+		if !d.Unit {
+			f.bounds = bounds(d, f.next, f.capacities)
+		}
+	})
+}
+
+// reuse is an access to an object that was asked for before.
+type reuse struct{ id, gap uint32 } // gap is the accesses since then
+
+// bounds returns what no cache of a capacity can exceed, in hits and, separately, in
 // hit bytes: PFOO-U (Berger, Beckmann, Harchol-Balter: Practical Bounds on Optimal
 // Caching with Variable Object Sizes, 2018). To have an object from one access to
 // the next costs its size times the accesses between; all accesses together can
 // spend the capacity times their number, and the cheapest hits come first.
-func bound(d *Decoded, next []uint32, capacity int64) Tally {
-	type hit struct {
-		cost float64
-		size int64
-	}
-	var hits []hit
-	var t Tally
+func bounds(d *Decoded, next []uint32, capacities []int64) map[int64]Tally {
+	var all Tally
+	var hits []reuse
 	for i, a := range d.Accesses.All() {
-		size := d.Sizes[a.ID]
-		t.Requests++
-		t.Bytes += size
-		if next[i] != never && size <= capacity {
-			hits = append(hits, hit{float64(size) * float64(next[i]-uint32(i)), size})
+		all.add(d.Sizes[a.ID], false)
+		if next[i] != never {
+			hits = append(hits, reuse{a.ID, next[i] - uint32(i)})
 		}
 	}
-	budget := float64(capacity) * float64(d.Accesses.Len())
-	slices.SortFunc(hits, func(a, b hit) int { return cmp.Compare(a.cost, b.cost) })
-	left := budget
-	for _, h := range hits {
-		if left < 0 { // the one that does not fit whole counts whole: this is a bound
-			break
+	cost := func(h reuse) float64 { return float64(d.Sizes[h.id]) * float64(h.gap) }
+	out := make(map[int64]Tally)
+	spend := func(on func(*Tally, int64)) {
+		for _, capacity := range capacities {
+			t, ok := out[capacity]
+			if !ok {
+				t = all
+			}
+			left := float64(capacity) * float64(d.Accesses.Len())
+			for _, h := range hits {
+				if left < 0 { // the one that does not fit whole counts whole: this is a bound
+					break
+				}
+				if size := d.Sizes[h.id]; size <= capacity {
+					left -= cost(h)
+					on(&t, size)
+				}
+			}
+			out[capacity] = t
 		}
-		left -= h.cost
-		t.Hits++
 	}
-	perByte := func(h hit) float64 {
-		if h.size == 0 {
-			return 0
-		}
-		return h.cost / float64(h.size)
-	}
-	slices.SortFunc(hits, func(a, b hit) int { return cmp.Compare(perByte(a), perByte(b)) })
-	left = budget
-	for _, h := range hits {
-		if left < 0 {
-			break
-		}
-		left -= h.cost
-		t.HitBytes += h.size
-	}
-	return t
+	slices.SortFunc(hits, func(a, b reuse) int { return cmp.Compare(cost(a), cost(b)) })
+	spend(func(t *Tally, _ int64) { t.Hits++ })
+	slices.SortFunc(hits, func(a, b reuse) int { return cmp.Compare(a.gap, b.gap) }) // the cost of a byte
+	spend(func(t *Tally, size int64) { t.HitBytes += size })
+	return out
 }

@@ -157,8 +157,9 @@ func perNode(ctx context.Context, d *Decoded, cell *NodeCell, behind shared) err
 		return err
 	}
 	cell.Nodes = d.Nodes
+	f := futureOf(behind.cells)
 	for _, s := range behind.cells {
-		if err := one(ctx, missed, &s, behind.gc); err != nil {
+		if err := one(ctx, missed, &s, behind.gc, f); err != nil {
 			return err
 		}
 		s.Over = nil // its parts are not those of the trace

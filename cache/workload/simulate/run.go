@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync/atomic"
@@ -40,6 +41,9 @@ type Report struct {
 	Unit     bool          `json:"unit"`
 	Timed    bool          `json:"timed"`
 	Span     time.Duration `json:"span"`
+	// Ranged are the requests that were for a part of an object. They count like those
+	// for the whole of it, as far as it was ever read.
+	Ranged int `json:"ranged,omitempty"`
 	// Most is the hit ratio of a cache with room for everything.
 	Most Tally `json:"most"`
 
@@ -56,7 +60,7 @@ type Report struct {
 func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 	r := newReport(d, most(d), d.Nodes)
 	r.Span = d.Span()
-	if err := cfg.GC.check(d.Unit, d.Timed); err != nil {
+	if err := errors.Join(cfg.GC.check(d.Unit, d.Timed), cfg.Curve.check()); err != nil {
 		return nil, fmt.Errorf("simulating: %w", err)
 	}
 	var err error
@@ -68,8 +72,9 @@ func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	j := newJobs(ctx, cfg)
+	f := futureOf(r.Cells)
 	for i := range r.Cells {
-		j.do(func(ctx context.Context) error { return one(ctx, d, &r.Cells[i], cfg.GC) })
+		j.do(func(ctx context.Context) error { return one(ctx, d, &r.Cells[i], cfg.GC, f) })
 	}
 	for i, l := range cfg.Levels {
 		j.do(func(ctx context.Context) (err error) { r.Levels[i], err = levels(ctx, d, l); return err })
@@ -93,7 +98,7 @@ func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 func newReport(d *Decoded, all Tally, nodes int) *Report {
 	r := &Report{
 		Requests: int(all.Requests), Objects: d.Objects(), Bytes: d.Bytes(), Asked: all.Bytes, Nodes: nodes,
-		Unit: d.Unit, Timed: d.Timed, Most: all,
+		Unit: d.Unit, Timed: d.Timed, Ranged: d.Ranged, Most: all,
 	}
 	if !d.Unit {
 		r.Sizes = sizeShares(d)
@@ -172,9 +177,9 @@ func nodeCells(d *Decoded, cfg Config) ([]NodeCell, error) {
 }
 
 // one simulates a cell.
-func one(ctx context.Context, d *Decoded, cell *Cell, gc GC) error {
+func one(ctx context.Context, d *Decoded, cell *Cell, gc GC, f *future) error {
 	if cell.Policy == Belady {
-		return belady(ctx, d, cell)
+		return belady(ctx, d, cell, f)
 	}
 	return single(ctx, d, cell, gc)
 }

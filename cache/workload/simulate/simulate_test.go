@@ -245,7 +245,11 @@ func TestBeladyIsBest(t *testing.T) {
 				capacity = max(1, d.Bytes()/3)
 				size = simulate.Size{Bytes: capacity}
 			}
-			cell := run(t, d, simulate.Config{Policies: []string{simulate.Belady}, Sizes: []simulate.Size{size}}).Cells[0]
+			cells := run(t, d, simulate.Config{Policies: []string{simulate.Belady}, Sizes: []simulate.Size{size, size}}).Cells
+			cell := cells[0]
+			if !unit && *cells[1].Bound != *cell.Bound {
+				t.Errorf("seed %d: the bounds of one size are %+v and %+v", seed, cell.Bound, cells[1].Bound)
+			}
 			hits, bytes := best(d, capacity)
 			if unit && int64(cell.All.Hits) != hits {
 				t.Errorf("seed %d: %d hits, there can be %d", seed, cell.All.Hits, hits)
@@ -355,6 +359,11 @@ func TestDecode(t *testing.T) {
 		if got := fmt.Sprint(d.Sizes, d.Accesses.Len()); got != c.want {
 			t.Errorf("%+v: %s, want %s", c.scope, got, c.want)
 		}
+	}
+	part := trace.Request{Method: "GET", URI: "v2/a/blobs/x", Size: 5, Off: 95, Len: 5, Status: 206}
+	d, err := simulate.Decode(t.Context(), trace.Of(requests[1], part, part), simulate.Scope{})
+	if err != nil || d.Ranged != 2 || d.Sizes[0] != 100 || run(t, d, simulate.Config{}).Ranged != 2 {
+		t.Errorf("ranges: %+v, %v", d, err)
 	}
 	if _, err := simulate.Decode(t.Context(), trace.Of(get("v2/a/blobs/x", -1, 0)), simulate.Scope{}); err == nil {
 		t.Error("no sizes were no error")

@@ -118,6 +118,9 @@ func (s *sampler) curve(total Tally) Curve {
 	if s.cfg.objects > 0 {
 		c.Objects = len(s.sample)
 	}
+	if s.members == 0 {
+		return c // of which nothing can be said
+	}
 	sum := func(v []float64) (n float64) {
 		for _, x := range v {
 			n += x

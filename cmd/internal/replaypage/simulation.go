@@ -17,6 +17,9 @@ func (p *page) simulation(r *simulate.Report) {
 		about += fmt.Sprintf(" of %s; %s were asked for", report.Bytes(r.Bytes), report.Bytes(r.Asked))
 	}
 	about += fmt.Sprintf(". A cache with room for everything has %s of the requests.", chart.Share.Text(r.Most.Ratio()))
+	if r.Ranged > 0 {
+		about += fmt.Sprintf(" %s were for a part of an object, and count like those for all of it that was ever read.", thousands(int64(r.Ranged)))
+	}
 	if p.About == "" {
 		p.About, about = about, ""
 	}
