@@ -105,6 +105,7 @@ func (g *Generator) push(who client, at time.Duration) {
 	if g.rng.Float64() < pushBlobs-1 {
 		p.count = 2
 	}
+	p.lists = p.count
 	repo := g.world.repository(p.repo)
 	for i := range p.count {
 		number := p.first + uint64(i)

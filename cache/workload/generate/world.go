@@ -13,6 +13,7 @@ type pull struct {
 	repo  uint32
 	tag   uint32
 	count uint16
+	lists uint16 // blobs that its manifest lists, of which count are read
 }
 
 // world is what the requests are about. All names and sizes are functions of numbers.
@@ -47,7 +48,7 @@ func newWorld(rng *rand.Rand, seed uint64) world {
 	for range hotBlobs / perHot {
 		p := w.fresh(rng)
 		w.blobs += perHot - uint64(p.count)
-		p.count = perHot
+		p.count, p.lists = perHot, perHot
 		w.hot = append(w.hot, p)
 	}
 	w.chance = zipf(len(w.hot), hotSkew)
@@ -114,6 +115,7 @@ func (w *world) count(rng *rand.Rand) uint16 {
 // fresh returns an image that was never seen.
 func (w *world) fresh(rng *rand.Rand) pull {
 	p := pull{first: w.blobs, count: w.count(rng), tag: uint32(w.made)}
+	p.lists = p.count
 	w.blobs += uint64(p.count)
 	if w.repos == 0 || rng.Float64() < newRepo {
 		p.repo = w.repos
