@@ -83,12 +83,12 @@ func TestReportForms(t *testing.T) {
 func TestReportErrors(t *testing.T) {
 	r := small(t)
 	advice := recommend(t, stream(1, 2000, 100, false), simulate.Limits{Disk: 1 << 20})
-	for name, write := range map[string]func(w *full) error{
-		"text": func(w *full) error { return r.WriteText(w) }, "CSV": func(w *full) error { return r.WriteCSV(w) },
-		"advice": func(w *full) error { return advice.WriteText(w) },
+	for name, write := range map[string]func(w *filled) error{
+		"text": func(w *filled) error { return r.WriteText(w) }, "CSV": func(w *filled) error { return r.WriteCSV(w) },
+		"advice": func(w *filled) error { return advice.WriteText(w) },
 	} {
 		for room := range 3 {
-			if err := write(&full{room: room * 60}); !errors.Is(err, errFull) {
+			if err := write(&filled{room: room * 60}); !errors.Is(err, errFull) {
 				t.Errorf("%s into %d bytes: %v", name, room*60, err)
 			}
 		}
@@ -115,9 +115,9 @@ func TestReportGaps(t *testing.T) {
 
 var errFull = errors.New("full")
 
-type full struct{ room int }
+type filled struct{ room int }
 
-func (f *full) Write(p []byte) (int, error) {
+func (f *filled) Write(p []byte) (int, error) {
 	if f.room -= len(p); f.room < 0 {
 		return 0, errFull
 	}
