@@ -31,13 +31,11 @@ func Receive(stream []byte, limit int) (int, error) {
 // Hear has a master that gave a client so many items hear a stream of it. It returns
 // how often the sink was told of an item.
 func Hear(ctx context.Context, items int, stream []byte) (told int, err error) {
-	m, err := New(MasterConfig{Clients: []string{"127.0.0.1:1"}})
-	if err != nil {
-		return 0, err
+	m := &Master{
+		cfg: MasterConfig{}.withDefaults(), clock: newClock(0), space: make(chan struct{}, 1),
+		sink: func(load.Result) { told++ },
 	}
-	m.sink = func(load.Result) { told++ }
-	m.stop = func(error) {}
-	l := m.links[0]
+	l := newLink(m, "127.0.0.1:1")
 	ctx, l.cut = context.WithCancelCause(ctx)
 	defer l.cut(nil)
 	l.wire = newWire(bytes.NewReader(stream), io.Discard, nil)

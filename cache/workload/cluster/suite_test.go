@@ -30,6 +30,8 @@ type registry struct {
 	*httptest.Server
 	mu   sync.Mutex
 	hold chan struct{} // nil: it is not
+
+	held, aborted int // requests that wait, and that were not waited for
 }
 
 func body(i int) string { return fmt.Sprintf("this is the content of blob %d", i) }
@@ -45,14 +47,20 @@ func newRegistry(t testing.TB) *registry {
 func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	r.mu.Lock()
 	hold := r.hold
+	r.held++
 	r.mu.Unlock()
+	aborted := 0
 	if hold != nil {
 		select {
 		case <-hold:
 		case <-req.Context().Done():
-			return
+			aborted = 1
 		}
 	}
+	r.mu.Lock()
+	r.held--
+	r.aborted += aborted
+	r.mu.Unlock()
 	var i int
 	fmt.Sscanf(req.URL.Path, "/v2/some/repo/blobs/%d", &i)
 	io.WriteString(w, body(i))
@@ -72,6 +80,23 @@ func (r *registry) release() {
 		close(r.hold)
 		r.hold = nil
 	}
+}
+
+// await waits until the requests that wait, and those that were aborted, are as wanted.
+func (r *registry) await(t *testing.T, want func(held, aborted int) bool) {
+	t.Helper()
+	for range 1500 {
+		r.mu.Lock()
+		ok := want(r.held, r.aborted)
+		r.mu.Unlock()
+		if ok {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	t.Errorf("%d requests wait, %d were aborted", r.held, r.aborted)
 }
 
 // job is one of the registry's.
