@@ -20,6 +20,7 @@ import (
 	"github.com/reprise-containers/reprise/cmd/internal/cacheadmin"
 	"github.com/reprise-containers/reprise/cmd/internal/cachechain"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheconfig"
+	"github.com/reprise-containers/reprise/cmd/internal/cachepage"
 	"github.com/reprise-containers/reprise/cmd/internal/certs"
 	"github.com/reprise-containers/reprise/cmd/internal/metrics"
 	"github.com/reprise-containers/reprise/cmd/internal/program"
@@ -37,13 +38,15 @@ const (
 
 // service is a registry cache with its listeners.
 type service struct {
-	cfg    cacheconfig.Cache
-	log    *slog.Logger
-	data   *cachechain.DataPath
-	keys   *certs.Keeper
-	access *accesslog.Log // nil: none
-	chain  *cachechain.Chain
-	counts *metrics.RegistryCache
+	cfg     cacheconfig.Cache
+	started time.Time
+	log     *slog.Logger
+	data    *cachechain.DataPath
+	keys    *certs.Keeper
+	access  *accesslog.Log // nil: none
+	chain   *cachechain.Chain
+	counts  *metrics.RegistryCache
+	traffic *cachepage.Traffic
 
 	clients, admin, watched net.Listener // watched: metrics; nil: none
 	ready                   atomic.Bool
@@ -52,7 +55,7 @@ type service struct {
 
 // serve builds a registry cache and runs it until ctx ends.
 func serve(ctx context.Context, cfg cacheconfig.Cache) (err error) {
-	s := &service{cfg: cfg, log: newLog(cfg.Log), counts: metrics.NewRegistryCache()}
+	s := &service{cfg: cfg, started: time.Now(), log: newLog(cfg.Log), counts: metrics.NewRegistryCache(), traffic: cachepage.NewTraffic()}
 	defer func() {
 		for i := len(s.closers) - 1; i >= 0; i-- {
 			err = errors.Join(err, s.closers[i]())
@@ -168,6 +171,9 @@ func (o observers) Observe(r proxy.Record) {
 
 func (s *service) watch() cachechain.Watch {
 	told := observers{s.counts}
+	if s.cfg.Metrics.Address != "" {
+		told = append(told, s.traffic)
+	}
 	if s.access != nil {
 		told = append(told, s.access)
 	}
@@ -185,7 +191,7 @@ func (s *service) stages() []program.Stage {
 		watching = append(watching, program.Task{Name: "serving metrics", Run: s.serveMetrics})
 	}
 	admin := s.chain.Admin(cacheadmin.Stat{
-		Version: version, Started: time.Now(), DataPath: s.cfg.DataPath,
+		Version: version, Started: s.started, DataPath: s.cfg.DataPath,
 		Address: s.clients.Addr().String(), MaxBytes: int64(s.cfg.GC.Disk.MaxSize),
 	})
 	stages := append([]program.Stage{watching}, s.chain.Stages()...)
@@ -215,10 +221,33 @@ func (s *service) hangUps(ctx context.Context) error {
 	}
 }
 
+// watching is what those see who watch the cache: metrics, its health, and a page.
+func (s *service) watching() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/", s.counts.Handler(s.ready.Load))
+	mux.Handle("GET /{$}", cachepage.Handler(s.state))
+	return mux
+}
+
+// mostImages is how many images the page lists.
+const mostImages = 20
+
+// state is what the page shows.
+func (s *service) state() cachepage.State {
+	now := cachepage.State{
+		Version: version, Address: s.clients.Addr().String(), Started: s.started, Now: time.Now(),
+		Stats: s.snapshot(), Kinds: s.traffic.Kinds(), Fetches: s.chain.Fill.Progress(),
+	}
+	if s.cfg.Metrics.Images {
+		now.Images = s.traffic.Top(mostImages)
+	}
+	return now
+}
+
 // serveMetrics serves who watches the cache.
 func (s *service) serveMetrics(ctx context.Context) error {
 	server := &http.Server{
-		Handler: s.counts.Handler(s.ready.Load), ReadHeaderTimeout: 10 * time.Second,
+		Handler: s.watching(), ReadHeaderTimeout: 10 * time.Second,
 		ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
 	}
 	defer context.AfterFunc(ctx, func() { server.Close() })()

@@ -66,7 +66,7 @@ func base(path string) (cacheconfig.Cache, error) {
 		return cacheconfig.Load(path)
 	}
 	cfg := cacheconfig.Default()
-	cfg.Metrics.Address = "127.0.0.1:3000"
+	cfg.Metrics.Address, cfg.Metrics.Images = "127.0.0.1:3000", true
 	cfg.DataPath = "/var/lib/registry-cache"
 	if os.Geteuid() != 0 {
 		dir, err := os.UserCacheDir()

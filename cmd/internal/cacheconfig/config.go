@@ -100,7 +100,8 @@ type Warm struct {
 
 // Metrics is where the service is watched.
 type Metrics struct {
-	Address string `yaml:"address" comment:"host:port of /metrics, /healthz and /readyz; empty serves none of them."`
+	Address string `yaml:"address" comment:"host:port of /metrics, /healthz, /readyz and a page for people at /; empty serves none of them."`
+	Images  bool   `yaml:"images" comment:"Show on the page which images are asked for most: whoever reaches the address reads their names."`
 }
 
 // GC is what is forgotten.
