@@ -109,15 +109,24 @@ func (m *Master) connect(ctx context.Context, lives []context.Context) error {
 	})
 	defer release()
 	var g errgroup.Group
+	var connecting sync.WaitGroup
+	connecting.Add(len(m.links))
+	all := make(chan struct{})
 	for i, l := range m.links {
 		g.Go(func() error {
-			if err := l.connect(lives[i]); err != nil {
+			err := l.connect(lives[i])
+			connecting.Done()
+			if err != nil {
 				l.lose(err)
 				m.failed(l, err)
+				return nil
 			}
+			l.keep(all)
 			return nil
 		})
 	}
+	connecting.Wait()
+	close(all)
 	g.Wait() //nolint:errcheck // they return none
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
