@@ -248,7 +248,7 @@ func (a *Advice) WriteText(w io.Writer) error {
 		}
 	}
 	e := a.Expected
-	if _, err = fmt.Fprintf(w, "Expected: %.4f of requests are hits, %.4f of bytes", e.All.Ratio(), e.All.ByteRatio()); err != nil {
+	if _, err = fmt.Fprintf(w, "Expected, if this traffic comes again to an empty cache: %.4f of requests are hits, %.4f of bytes", e.All.Ratio(), e.All.ByteRatio()); err != nil {
 		return err
 	}
 	for _, kind := range slices.Sorted(maps.Keys(e.Kinds)) {
