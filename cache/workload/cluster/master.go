@@ -199,9 +199,17 @@ func (m *Master) lost(unsent []load.Item, err error) {
 	if m.cfg.Loss == Stop {
 		m.abort(err)
 	}
+	heirs := map[*link][]load.Item{}
 	for i := range unsent {
-		if l := m.heir(&unsent[i]); l == nil || !l.inherit(unsent[i]) {
-			m.tell(m.lostResult(&unsent[i]))
+		l := m.heir(&unsent[i])
+		heirs[l] = append(heirs[l], unsent[i])
+	}
+	for l, items := range heirs {
+		if l != nil && l.inherit(items) {
+			continue
+		}
+		for i := range items {
+			m.tell(m.lostResult(&items[i]))
 		}
 	}
 	m.left()

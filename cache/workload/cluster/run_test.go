@@ -197,9 +197,14 @@ func TestAbort(t *testing.T) {
 		enough := errors.New("that is enough")
 		m, got := master(t, r.job(), nil, addr), &results{}
 		src := &items{n: 1000, every: time.Millisecond, on: map[int]func(){}}
-		time.AfterFunc(600*time.Millisecond, func() { cancel(enough) })
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			r.await(t, func(held, _ int) bool { return held > 10 })
+			cancel(enough)
+		}()
 		stats, err := m.Run(ctx, src, got.add)
-		cancel(nil)
+		<-ended
 		if !errors.Is(err, enough) {
 			t.Error(err)
 		}
