@@ -75,7 +75,7 @@ func generateCommand() *cli.Command {
 // what flags say.
 func generateConfig(c *cli.Command) (cfg replayconfig.Config, err error) {
 	cfg = replayconfig.Default()
-	if path := c.String("config"); path != "" {
+	if path := configPath(c); path != "" {
 		if cfg, err = replayconfig.Load(path); err != nil {
 			return cfg, err
 		}
@@ -108,7 +108,7 @@ func reportCommand() *cli.Command {
 		},
 		Action: func(_ context.Context, c *cli.Command) error {
 			cfg := replayconfig.Default()
-			cfg.Report = replayconfig.Report{HTML: c.String("html"), JSON: c.String("json"), CSV: c.String("csv")}
+			cfg.Report.Files = replayconfig.Files{HTML: c.String("html"), JSON: c.String("json"), CSV: c.String("csv")}
 			return program(c, cfg).Report(c.Args().Slice())
 		},
 	}

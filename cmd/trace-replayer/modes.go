@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -24,7 +25,7 @@ var errNoConfig = errors.New("no configuration: name its file with -i; the confi
 
 // load returns a replayer of the configuration that flags name.
 func load(c *cli.Command) (*replayer.Replayer, error) {
-	path := c.String("config")
+	path := configPath(c)
 	if path == "" {
 		return nil, errNoConfig
 	}
@@ -32,8 +33,13 @@ func load(c *cli.Command) (*replayer.Replayer, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Trace.Compat = cfg.Trace.Compat || c.Bool("compat-python")
+	cfg.Trace.Compat = cfg.Trace.Compat || c.Bool("compat-python") || c.Root().Bool("compat-python")
 	return program(c, cfg), nil
+}
+
+// configPath returns the configuration that flags name, behind the command or before it.
+func configPath(c *cli.Command) string {
+	return cmp.Or(c.String("config"), c.Root().String("config"))
 }
 
 // program returns a replayer that prints where the command does.

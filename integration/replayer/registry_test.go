@@ -25,6 +25,7 @@ func realRegistry(t *testing.T, more string) string {
 // server is a docker-registry of a test.
 type server struct {
 	address string // host:port
+	storage string // folder of its content
 	cmd     *exec.Cmd
 	done    chan struct{} // closed when it has ended
 }
@@ -35,6 +36,21 @@ func (s *server) url() string { return "http://" + s.address }
 func (s *server) kill() {
 	s.cmd.Process.Kill() //nolint:errcheck // it may have ended
 	<-s.done
+}
+
+// spoil changes the bytes of a blob, but not how many there are.
+func (s *server) spoil(t *testing.T, digest string) {
+	t.Helper()
+	hex := strings.TrimPrefix(digest, "sha256:")
+	path := filepath.Join(s.storage, "docker/registry/v2/blobs/sha256", hex[:2], hex, "data")
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text[len(text)/2] ^= 1
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // startRegistry is realRegistry with a handle to kill it by. It ends with the test.
@@ -61,13 +77,14 @@ func tryRegistry(t *testing.T, program, more string) *server {
 	}
 	dir := t.TempDir()
 	config := filepath.Join(dir, "config.yml")
+	storage := filepath.Join(dir, "storage")
 	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: 127.0.0.1:%s}\n%s",
-		filepath.Join(dir, "storage"), port, more)
+		storage, port, more)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	var said bytes.Buffer
-	s := &server{address: "127.0.0.1:" + port, cmd: exec.Command(program, "serve", config), done: make(chan struct{})}
+	s := &server{address: "127.0.0.1:" + port, storage: storage, cmd: exec.Command(program, "serve", config), done: make(chan struct{})}
 	s.cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	s.cmd.Stdout, s.cmd.Stderr = &said, &said
 	if err := s.cmd.Start(); err != nil {

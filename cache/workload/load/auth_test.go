@@ -232,3 +232,13 @@ func TestBasic(t *testing.T) {
 		}
 	}
 }
+
+// What is wrong with an address is told without the password in it.
+func TestPasswordInAddress(t *testing.T) {
+	for _, base := range []string{"http://user:sekret@host", "http://user:sekret@host:port", "ftp://user:sekret@host"} {
+		_, err := load.New(load.Config{Registries: []load.Registry{{Base: base}}})
+		if err == nil || strings.Contains(err.Error(), "sekret") {
+			t.Errorf("%s: %v", base, err)
+		}
+	}
+}

@@ -33,10 +33,13 @@ type endpoint struct {
 func newEndpoint(r Registry, cfg Config) (*endpoint, error) {
 	base, err := url.Parse(strings.TrimSuffix(r.Base, "/"))
 	if err != nil {
+		if e, ok := errors.AsType[*url.Error](err); ok {
+			err = e.Err // without the address, in which there may be a password
+		}
 		return nil, fmt.Errorf("parsing address of registry: %w", err)
 	}
 	if base.Scheme != "http" && base.Scheme != "https" || base.Host == "" || base.User != nil || base.RawQuery != "" {
-		return nil, fmt.Errorf("address of registry %q is not http://HOST:PORT or https://HOST:PORT", r.Base)
+		return nil, fmt.Errorf("address of registry %q is not http://HOST:PORT or https://HOST:PORT", base.Redacted())
 	}
 	roots, err := rootsWith(r.CA)
 	if err != nil {

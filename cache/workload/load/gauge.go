@@ -122,7 +122,7 @@ func (g *gauge) stats(closed bool) Stats {
 	}
 	median := micros(g.service, 50)
 	if !closed && s.LagP99 > lagTolerated && float64(s.LagP99) > lagOfService*float64(median) {
-		s.Saturated = append(s.Saturated, fmt.Sprintf("one request in a hundred was sent %v late or more, with a median service time of %v", s.LagP99, median))
+		s.Saturated = append(s.Saturated, fmt.Sprintf("one request in a hundred was sent %v late or more, with a median service time of %v", s.LagP99.Round(time.Microsecond), median))
 	}
 	if s.Capped > 0 {
 		s.Saturated = append(s.Saturated, fmt.Sprintf("%d requests waited because %d were under way", s.Capped, s.MaxInFlight))

@@ -18,6 +18,7 @@ import (
 // Bounds of what is held of uploads that a trace never ends.
 const (
 	maxStarted = 16      // in one repository by one client, that no part has named yet
+	maxPlaces  = 1 << 14 // of such: what is mounted is started too, and no part comes
 	maxUploads = 1 << 16 // that were named
 )
 
@@ -79,6 +80,7 @@ func (u *uploads) claim(it *Item) *turn {
 		one := &upload{}
 		all := append(u.started[place], one)
 		u.started[place] = all[max(0, len(all)-maxStarted):]
+		evict(u.started, place, maxPlaces)
 		return one.queue()
 	}
 	one := u.named[name]
@@ -89,14 +91,21 @@ func (u *uploads) claim(it *Item) *turn {
 		delete(u.named, name)
 		return one.queue()
 	}
-	for other := range u.named {
-		if len(u.named) < maxUploads {
-			break
-		}
-		delete(u.named, other)
-	}
 	u.named[name] = one
+	evict(u.named, name, maxUploads)
 	return one.queue()
+}
+
+// evict takes any out of m but the one of key, until there are no more than most.
+func evict[V any](m map[string]V, key string, most int) {
+	for other := range m {
+		if len(m) <= most {
+			return
+		}
+		if other != key {
+			delete(m, other)
+		}
+	}
 }
 
 func (u *uploads) oldest(place string) *upload {

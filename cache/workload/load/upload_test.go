@@ -108,6 +108,13 @@ func TestPartsOpen(t *testing.T) {
 	}
 }
 
+// What was started and never went on is not held for ever: what is mounted is started too.
+func TestStartsThatNothingFollows(t *testing.T) {
+	if held, same := load.Started(load.MaxPlaces + 10); held != load.MaxPlaces || !same {
+		t.Errorf("%d are held, of which the last: %t", held, same)
+	}
+}
+
 // TestPushFails has the registry refuse the second of a push's three requests.
 func TestPushFails(t *testing.T) {
 	g := newRegistry(t)

@@ -31,7 +31,8 @@ func (s *Source) item(r *trace.Request) (load.Item, Reason) {
 		return s.compat(it, t)
 	}
 	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
-	if r.Status >= 400 && (r.Status != http.StatusNotFound || !reads) {
+	// A ping that was refused is how a client learns what a registry wants.
+	if r.Status >= 400 && (r.Status != http.StatusNotFound || !reads) && t.Kind != trace.Ping {
 		return it, Refused
 	}
 	it.Absent = r.Status == http.StatusNotFound
@@ -99,6 +100,11 @@ func (s *Source) read(it load.Item, t trace.Target) (load.Item, Reason) {
 	default:
 		it.Path = "/v2/" + t.Repository + "/manifests/" + t.Reference
 	}
+	if s.cfg.Map == nil && it.Len > 0 {
+		// A part can only be compared with what was made to be pushed. To find that
+		// this was not would cost the sender as much as making and hashing the whole.
+		it.Digest = ""
+	}
 	return it, ""
 }
 
@@ -141,8 +147,14 @@ func (s *Source) upload(it load.Item, r *trace.Request, t trace.Target) (load.It
 	key := hashOf(own.Repository, own.Reference[strings.LastIndexByte(own.Reference, '/')+1:])
 	switch it.Op {
 	case load.Append:
-		if len(s.parts) < maxParts {
-			s.parts[key] += max(r.Size, 0)
+		s.parts[key] += max(r.Size, 0)
+		for other := range s.parts { // of uploads that were given up, most likely
+			if len(s.parts) <= maxParts {
+				break
+			}
+			if other != key {
+				delete(s.parts, other)
+			}
 		}
 		return it, Part
 	case load.Start:

@@ -77,6 +77,9 @@ func TestItems(t *testing.T) {
 		{"was not there", schedule.Config{Map: pushed}, trace.Request{Method: "HEAD", Status: 404, URI: "v2/u/r/manifests/tag"}, "head /v2/u/r/manifests/tag absent " + digest.FromString("absent v2/u/r/manifests/tag").String()},
 		{"denied", schedule.Config{Map: pushed}, trace.Request{Method: "GET", Status: 401, URI: "v2/u/r/blobs/aa"}, "refused"},
 		{"ping", schedule.Config{Map: pushed}, trace.Request{Method: "GET", URI: "v2"}, "get /v2/"},
+		{"ping that asked how to log in", schedule.Config{Map: pushed}, trace.Request{Method: "GET", Status: 401, URI: "v2"}, "get /v2/"},
+		{"part of what was pushed", schedule.Config{Map: pushed}, trace.Request{Method: "GET", URI: "v2/u/r/blobs/aa", Off: 3, Len: 4}, "get /v2/u/r/blobs/" + d1 + " " + d1},
+		{"part of what was there", schedule.Config{}, trace.Request{Method: "GET", URI: "v2/u/r/blobs/" + d1, Off: 3, Len: 4}, "get /v2/u/r/blobs/" + d1},
 		{"tags", schedule.Config{Map: pushed}, trace.Request{Method: "GET", URI: "v2/u/r/tags/list"}, "get /v2/u/r/tags/list"},
 		{"referrers", schedule.Config{}, trace.Request{Method: "GET", URI: "v2/u/r/referrers/" + d1}, "get /v2/u/r/referrers/" + d1},
 		{"other", schedule.Config{}, trace.Request{Method: "GET", URI: "v1/users"}, "unsupported"},
@@ -117,6 +120,22 @@ func TestItems(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", got, c.want)
 			}
 		})
+	}
+}
+
+// Uploads that were never ended do not take the place of those that are.
+func TestManyUploads(t *testing.T) {
+	const many = schedule.MaxParts + 100
+	var requests []trace.Request
+	for i := range many {
+		requests = append(requests, trace.Request{Method: "PATCH", URI: fmt.Sprint("v2/a/blobs/uploads/", i), Size: 1, Status: 202})
+	}
+	requests = append(requests,
+		trace.Request{Method: "PATCH", URI: "v2/a/blobs/uploads/x", Size: 100, Status: 202},
+		trace.Request{Method: "PUT", URI: "v2/a/blobs/uploads/x", Size: 5, Status: 201})
+	items, _ := all(t, schedule.Config{Untimed: true}, requests...)
+	if len(items) != 1 || items[0].Size != 105 {
+		t.Errorf("%+v", items)
 	}
 }
 

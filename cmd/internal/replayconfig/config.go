@@ -21,7 +21,7 @@ type (
 // asks for no others.
 type Config struct {
 	ClientInfo ClientInfo `yaml:"client_info"`
-	Verbose    bool       `yaml:"verbose" comment:"Say more."`
+	Verbose    bool       `yaml:"verbose" comment:"Of the original. Has no effect."`
 	Trace      Trace      `yaml:"trace"`
 	Registry   []string   `yaml:"registry" comment:"Registries, as host:port (plain http) or as URLs. warmup pushes to the first."`
 	Access     []Access   `yaml:"access" comment:"How to get into registries. Those that are not listed are asked without a name; where they want a token, an anonymous one is fetched."`
@@ -127,6 +127,7 @@ type Simulate struct {
 	Curve    Curve          `yaml:"curve"`
 	Advise   Size           `yaml:"advise" comment:"Disk that the registry cache may take: recommend its settings. 0B: do not."`
 	Prefetch *Prefetch      `yaml:"prefetch" comment:"Simulate fetching the layers of a manifest before they are asked for."`
+	Report   Files          `yaml:"report" comment:"Where the figures of a simulation go."`
 }
 
 // Levels is a cache of two levels.
@@ -178,11 +179,16 @@ type Generate struct {
 	Output   string  `yaml:"output" comment:"File, of JSON lines; .gz and .zst are compressed. \"-\" is standard output."`
 }
 
-// Report is where the figures go, beside the summary on standard output.
+// Files are where figures go, beside the summary on standard output.
+type Files struct {
+	HTML string `yaml:"html" comment:"A page with plots, in one file."`
+	JSON string `yaml:"json" comment:"All figures; of runs with their histograms, which \"trace-replayer report\" merges."`
+	CSV  string `yaml:"csv" comment:"The figures as a table."`
+}
+
+// Report is where the figures of a run go.
 type Report struct {
-	HTML    string `yaml:"html" comment:"A page with plots, in one file."`
-	JSON    string `yaml:"json" comment:"All figures, histograms included: \"trace-replayer report\" merges them."`
-	CSV     string `yaml:"csv"`
+	Files   `yaml:",inline"`
 	Metrics string `yaml:"metrics" comment:"host:port of /metrics while a run lasts."`
 }
 

@@ -105,6 +105,10 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		{"simulate: {prefetch: {identity: name}}", "simulate.prefetch.identity"},
 		{"report: {metrics: here}", "report.metrics"},
 		{"generate: {requests: 0}", "generate.requests"},
+		{"registry: ['']", "registry[0]"},
+		{"registry: [a, 'ftp://b']", "registry[1]"},
+		{"registry: ['b?c=d']", "registry[0]"},
+		{"simulate: {policies: [lru, best]}", "simulate.policies"},
 	} {
 		if _, err := parse(t, c.text); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q: %v, want an error with %q", c.text, err, c.want)
@@ -112,12 +116,23 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 	}
 }
 
+// A registry whose name has a password in it is refused, and the password is not told.
+func TestPasswordsInNames(t *testing.T) {
+	for _, name := range []string{"http://user:sekret@host", "user:sekret@host:5000", "https://user:sekret@host:port", "user:sekret%zz@host"} {
+		_, err := parse(t, "registry: ['"+name+"']")
+		if err == nil || !strings.Contains(err.Error(), "registry[0]") || strings.Contains(err.Error(), "sekret") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A mode says what it needs and nothing else.
 func TestNeeds(t *testing.T) {
 	for text, want := range map[string]map[replayconfig.Mode]string{
-		"{}":                                  {"warmup": "trace.traces", "run": "trace.traces", "simulate": "trace.traces"},
-		"trace: {traces: [a]}":                {"warmup": "registry", "run": "registry", "simulate": ""},
-		"trace: {traces: [a]}\nregistry: [b]": {"warmup": "warmup.output", "run": "", "simulate": ""},
+		"{}":                   {"warmup": "trace.traces", "run": "trace.traces", "simulate": "trace.traces"},
+		"trace: {traces: [a]}": {"warmup": "registry", "run": "registry", "simulate": ""},
+		"trace: {traces: ['-']}\nregistry: [b]\nrun: {loop: 2}": {"run": "run.loop", "simulate": ""},
+		"trace: {traces: [a]}\nregistry: [b]":                   {"warmup": "warmup.output", "run": "", "simulate": ""},
 	} {
 		c, err := parse(t, text)
 		if err != nil {

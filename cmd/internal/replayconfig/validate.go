@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
+
+	"github.com/reprise-containers/reprise/cache/policy"
+	"github.com/reprise-containers/reprise/cache/workload/simulate"
 )
 
 // Mode is what trace-replayer is asked to do.
@@ -28,6 +32,9 @@ func (c Config) For(m Mode) error {
 	if m == ModeWarmup || m == ModeRun {
 		v.check(len(c.Registry) > 0, "registry: %s needs a list of registries, as host:port", m)
 	}
+	if m == ModeRun {
+		v.check(c.Run.Loop == 1 || !slices.Contains(c.Trace.Traces, "-"), "run.loop: standard input (trace.traces: -) can be read once only")
+	}
 	if m == ModeWarmup {
 		v.check(c.Warmup.Output != "", "warmup.output: the file for the interim map is not named")
 	}
@@ -43,7 +50,7 @@ func (c Config) Validate() error {
 	v.check(c.ClientInfo.Threads > 0, "client_info.threads: must be positive")
 	v.trace(c.Trace)
 	for i, r := range c.Registry {
-		v.check(r != "", "registry[%d]: is empty", i)
+		v.registry(fmt.Sprintf("registry[%d]", i), r)
 	}
 	for i, a := range c.Access {
 		v.access(fmt.Sprintf("access[%d]", i), a, c.Registry)
@@ -78,6 +85,20 @@ func (v *verdict) oneOf(key, value string, legal ...string) {
 func (v *verdict) address(key, value string) {
 	_, _, err := net.SplitHostPort(value)
 	v.check(err == nil, "%s = %q: must be host:port", key, value)
+}
+
+// registry checks the address of one. What is wrong with it is said without its text,
+// in which there may be a password.
+func (v *verdict) registry(key, name string) {
+	if !strings.Contains(name, "://") {
+		name = "http://" + name
+	}
+	u, err := url.Parse(name)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
+		v.check(false, "%s: must be host:port, or a URL of http or https", key)
+		return
+	}
+	v.check(u.User == nil, "%s: user name and password belong under access", key)
 }
 
 func (v *verdict) share(key string, value float64) {
@@ -118,6 +139,9 @@ func (v *verdict) run(r Run) {
 }
 
 func (v *verdict) simulate(s Simulate) {
+	for _, name := range s.Policies {
+		v.oneOf("simulate.policies", name, append(policy.Names(), simulate.Belady)...)
+	}
 	v.oneOf("simulate.key", s.Key, "uri", "blob")
 	for _, k := range s.Kinds {
 		v.oneOf("simulate.kinds", k, "blob", "manifest")

@@ -10,6 +10,7 @@ import (
 	"github.com/reprise-containers/reprise/cache/workload/report"
 	"github.com/reprise-containers/reprise/cache/workload/simulate"
 	"github.com/reprise-containers/reprise/cmd/internal/newfile"
+	"github.com/reprise-containers/reprise/cmd/internal/replayconfig"
 	"github.com/reprise-containers/reprise/cmd/internal/replaypage"
 )
 
@@ -24,17 +25,16 @@ func list(names []string) string {
 
 // writeRun writes the reports of a run that the configuration asks for.
 func (p *Replayer) writeRun(s *report.Summary) error {
-	return p.write(s.WriteJSON, s.WriteCSV, replaypage.Input{Title: s.Title, Run: s})
+	return write(p.Config.Report.Files, s.WriteJSON, s.WriteCSV, replaypage.Input{Title: s.Title, Run: s})
 }
 
 // writeSimulation writes those of a simulation.
 func (p *Replayer) writeSimulation(r *simulate.Report, advice []string) error {
 	title := "Simulation of " + list(p.Config.Trace.Traces)
-	return p.write(func(w io.Writer) error { return writeJSON(w, r) }, r.WriteCSV, replaypage.Input{Title: title, Sim: r, Advice: advice})
+	return write(p.Config.Simulate.Report, func(w io.Writer) error { return writeJSON(w, r) }, r.WriteCSV, replaypage.Input{Title: title, Sim: r, Advice: advice})
 }
 
-func (p *Replayer) write(asJSON, asCSV func(io.Writer) error, page replaypage.Input) error {
-	c := p.Config.Report
+func write(c replayconfig.Files, asJSON, asCSV func(io.Writer) error, page replaypage.Input) error {
 	for _, f := range []struct {
 		path  string
 		write func(io.Writer) error

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/distribution/reference"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cache/workload/trace"
 	"github.com/reprise-containers/reprise/cmd/internal/chain"
@@ -57,11 +59,40 @@ func (p *Replayer) Ranges(ctx context.Context, c RangesConfig) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, found.Close()) }()
-	if found.Plan == nil {
-		return fmt.Errorf("making ranges of %s: its recorded start has no plan; reprise trace attach --rebuild makes one", c.Image)
+	plan := found.Plan
+	if plan == nil {
+		if plan, err = p.plan(ctx, image, found); err != nil {
+			return fmt.Errorf("making ranges of %s: %w", c.Image, err)
+		}
 	}
-	s := newStarts(c, named, image.Root.Size, found.Plan)
+	s := newStarts(c, named, image.Root.Size, plan)
 	return p.writeTrace(ctx, s, int64(len(s.start)*c.Nodes), c.Output)
+}
+
+// plan makes the plan of a recorded start that has none, as those that overlaybd's
+// own tools recorded.
+func (p *Replayer) plan(ctx context.Context, image *source.Content, r *traces.Recording) (*tracelayer.Plan, error) {
+	doc, err := source.ChooseManifest(ctx, image.Root, "", image.Document)
+	if err != nil {
+		return nil, err
+	}
+	var layers []blob.Blob
+	for _, l := range r.Layers {
+		i := slices.IndexFunc(doc.Manifest.Layers, func(d ocispec.Descriptor) bool { return d.Digest == l.Digest })
+		if i < 0 {
+			return nil, fmt.Errorf("%w: it has no layer %s", traces.ErrOtherImage, l.Digest)
+		}
+		b, err := image.Open(doc.Manifest.Layers[i])
+		if err != nil {
+			return nil, fmt.Errorf("opening layer %s: %w", l.Digest, err)
+		}
+		layers = append(layers, b)
+	}
+	plan, notes, err := traces.Rebuild(ctx, r, layers, nil)
+	for _, n := range notes {
+		p.logf("%s", n)
+	}
+	return plan, err
 }
 
 // starts is a trace of nodes that start an image.

@@ -65,5 +65,8 @@ func fromFile(value, path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return strings.TrimSpace(string(text)), nil
+	if value = strings.TrimSpace(string(text)); value == "" {
+		return "", fmt.Errorf("there is nothing in %s", path) // not to go on without what was asked for
+	}
+	return value, nil
 }

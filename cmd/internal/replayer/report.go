@@ -40,7 +40,7 @@ func readSummary(path string) (*report.Summary, error) {
 	defer f.Close()
 	s, err := report.Read(f)
 	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
+		return nil, fmt.Errorf("reading %s, which must be the report.json of a run: %w", path, err)
 	}
 	return s, nil
 }

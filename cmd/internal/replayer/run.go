@@ -28,13 +28,19 @@ import (
 // ErrFailed is wrapped by the error of a run in which requests failed.
 var ErrFailed = errors.New("requests failed")
 
+// errIdle is that of a run whose trace has nothing to send.
+var errIdle = errors.New("nothing was sent: the trace has no request that can be replayed, or the interim map is of another trace")
+
 // run is a run that is under way.
 type run struct {
 	p       *Replayer
 	bases   []string
 	sending load.Config
 	known   outcome.Map
+	first   *reading                // of the first round
+	loop    trace.Reader            // of all rounds
 	reading atomic.Pointer[reading] // of the round that is read
+	items   *schedule.Source
 	rec     *report.Recorder
 	metrics *metrics.Replay
 	results *outcome.Results
@@ -48,10 +54,10 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	source, err := r.source()
-	if err != nil {
+	if r.items, err = r.source(); err != nil {
 		return err
 	}
+	defer r.close()
 	runner, end, err := r.runner()
 	if err != nil {
 		return err
@@ -65,7 +71,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 		return errors.Join(err, r.results.Close())
 	}
 	defer stop()
-	work := func(ctx context.Context) error { return r.send(ctx, runner, source) }
+	work := func(ctx context.Context) error { return r.send(ctx, runner, r.items) }
 	during := func() error { return replayprogress.During(ctx, p.Log, r.state, work) }
 	if m, ok := runner.(*cluster.Master); ok {
 		err = p.withLosses(m, during)
@@ -75,7 +81,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 	if e := r.results.Close(); err == nil {
 		err = e
 	}
-	return r.finish(err, source.Stats())
+	return r.finish(err, r.items.Stats())
 }
 
 // send has the runner send, and notes what becomes of it. That results cannot be
@@ -159,11 +165,12 @@ func (p *Replayer) known() (outcome.Map, error) {
 func (r *run) source() (*schedule.Source, error) {
 	c := r.p.Config
 	// What cannot be read is to be said before anything is sent.
-	first, err := r.p.open()
-	if err != nil {
+	var err error
+	if r.first, err = r.p.open(); err != nil {
 		return nil, err
 	}
-	var from trace.Reader = trace.Loop(func() (trace.Reader, error) {
+	first := r.first
+	r.loop = trace.Loop(func() (trace.Reader, error) {
 		next := first
 		if first = nil; next == nil {
 			var err error
@@ -174,11 +181,23 @@ func (r *run) source() (*schedule.Source, error) {
 		r.reading.Store(next)
 		return next, nil
 	}, c.Run.Loop)
-	return schedule.New(from, schedule.Config{
+	source, err := schedule.New(r.loop, schedule.Config{
 		Map: r.known, Speed: c.Run.Speed, Rate: c.Run.Rate, Poisson: c.Run.Poisson, Ramp: c.Run.Ramp.Std(),
 		Untimed: r.sending.Closed && !r.sending.Paced, Registries: len(r.bases), Pick: schedule.Pick(c.Run.Pick), Seed: c.Run.Seed,
 		NS: c.Run.NS, Repository: r.p.repository(), Blobs: r.p.asBlobs(), Uploads: schedule.Uploads(c.Run.Uploads), Compat: c.Trace.Compat,
 	})
+	if err != nil {
+		r.close()
+	}
+	return source, err
+}
+
+// close closes the traces.
+func (r *run) close() {
+	if c, ok := r.loop.(io.Closer); ok {
+		c.Close()
+	}
+	r.first.Close() // which the loop may not have begun
 }
 
 // watch serves metrics until stop is called.
@@ -205,8 +224,9 @@ func (r *run) watch() (stop func(), err error) {
 // state is how far the run is: of one that is looped nobody knows.
 func (r *run) state() replayprogress.State {
 	s := replayprogress.State{Fraction: -1, Totals: r.rec.Totals()}
+	// The trace is read ahead of what is sent.
 	if t := r.reading.Load(); t != nil && r.p.Config.Run.Loop == 1 {
-		s.Fraction = t.fraction()
+		s.Fraction = t.fraction() * report.Ratio(float64(s.Requests), float64(r.items.Stats().Items))
 	}
 	return s
 }
@@ -219,6 +239,13 @@ func (r *run) finish(err error, left schedule.Stats) error {
 	s.Settings = r.settings()
 	for _, why := range sorted(left.LeftOut) {
 		s.Notes = append(s.Notes, fmt.Sprintf("%d requests of the trace were not sent: %s", left.LeftOut[why], leftOut[why]))
+	}
+	s.Notes = append(s.Notes, r.first.notes()...)
+	if errors.Is(err, schedule.ErrUntimed) {
+		err = fmt.Errorf("%w (run.rate, or client_info.wait: false)", err)
+	}
+	if err == nil && s.Ended().Count == 0 {
+		err = errIdle
 	}
 	if err != nil {
 		what := "The run ended early: "

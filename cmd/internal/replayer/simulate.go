@@ -34,6 +34,7 @@ func (p *Replayer) Simulate(ctx context.Context) error {
 		return err
 	}
 	defer t.Close()
+	defer p.tell(t)
 	return work(ctx, t)
 }
 

@@ -2,6 +2,7 @@ package replayer
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"sync/atomic"
@@ -17,8 +18,10 @@ type reading struct {
 	files *trace.Files
 	r     trace.Reader
 	limit trace.Limit
-	n     int64
-	done  atomic.Uint64 // bits of the fraction of the trace that was read
+	// compat says that the configuration asks for no more than the original took.
+	compat bool
+	n      int64
+	done   atomic.Uint64 // bits of the fraction of the trace that was read
 }
 
 func (p *Replayer) limit() trace.Limit {
@@ -33,7 +36,13 @@ func (p *Replayer) limit() trace.Limit {
 }
 
 // open opens the trace.
-func (p *Replayer) open() (*reading, error) { return openTrace(p.Config.Trace, p.limit()) }
+func (p *Replayer) open() (*reading, error) {
+	t, err := openTrace(p.Config.Trace, p.limit())
+	if err == nil {
+		t.compat = p.Config.Trace.Compat
+	}
+	return t, err
+}
 
 // openOriginal opens it as the original did for its plugins: the limit, and the time
 // from the first request, are of what it took.
@@ -113,6 +122,30 @@ func (t *reading) note(at time.Duration) {
 }
 
 func (t *reading) fraction() float64 { return math.Float64frombits(t.done.Load()) }
+
+// notes says what of the trace was not taken as it is in its files. It is for when
+// nothing reads it any more.
+func (t *reading) notes() (out []string) {
+	s := t.files.Stats()
+	note := func(n uint64, format string) {
+		if n > 0 {
+			out = append(out, fmt.Sprintf(format, n))
+		}
+	}
+	note(s.Bad, "%d records of the trace were skipped, as they cannot be read (trace.skip_bad)")
+	note(s.Late, "%d requests of the trace are far from their place in its order, and were taken where they stand")
+	if t.compat {
+		note(s.Left, "%d requests of the trace are not of those that the original took (trace.compat)")
+	}
+	return out
+}
+
+// tell says on the log what notes has.
+func (p *Replayer) tell(t *reading) {
+	for _, text := range t.notes() {
+		p.logf("Note: %s", text)
+	}
+}
 
 // Close closes the files.
 func (t *reading) Close() error { return t.files.Close() }

@@ -65,6 +65,7 @@ func (p *Replayer) Warmup(ctx context.Context) error {
 		return err
 	}
 	defer t.Close()
+	defer p.tell(t)
 	var mu sync.Mutex
 	var now warmup.Stats
 	work := func(ctx context.Context) error {
