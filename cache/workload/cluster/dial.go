@@ -185,6 +185,7 @@ func (e *refusedError) Unwrap() error { return e.known }
 
 // compare learns how far the clocks are apart.
 func (l *link) compare() error {
+	var best sample
 	for n := range readings {
 		if err := l.wire.send(message{Time: &timing{Asked: l.clock.now()}}); err != nil {
 			return err
@@ -200,14 +201,14 @@ func (l *link) compare() error {
 			if m.Time == nil {
 				return errUnexpected
 			}
-			s := l.clock.sampleOf(*m.Time)
-			l.mu.Lock() // others may look meanwhile
-			if n == 0 || s.rtt < l.clocks.rtt {
-				l.clocks = s
+			if s := l.clock.sampleOf(*m.Time); n == 0 || s.rtt < best.rtt {
+				best = s
 			}
-			l.mu.Unlock()
 			break
 		}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.clocks = best
 	return nil
 }

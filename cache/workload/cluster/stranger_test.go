@@ -419,7 +419,7 @@ func BenchmarkItems(b *testing.B) {
 			m := master(b, cluster.Job{Load: load.Config{Closed: true}}, nil, addrs...)
 			var first time.Time
 			b.ReportAllocs()
-			src := &items{n: b.N, on: map[int]func(){}}
+			src := &items{n: b.N}
 			_, err := m.Run(b.Context(), src, func(load.Result) {
 				if first.IsZero() {
 					first = time.Now()
