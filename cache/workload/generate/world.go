@@ -15,6 +15,7 @@ type pull struct {
 	repo  uint32
 	tag   uint32 // 0: the one that most repositories have
 	count uint16
+	lists uint16 // blobs that its manifest lists, of which count are read
 }
 
 // world is what the requests are about. All names and sizes are functions of numbers.
