@@ -112,7 +112,7 @@ func (r *Report) amount(n int64) string {
 func (r *Report) WriteCSV(w io.Writer) error {
 	rows := [][]string{{"policy", "size", "capacity", "kind", "requests", "hits", "hit_ratio", "bytes", "hit_bytes", "byte_hit_ratio"}}
 	for _, cell := range r.Cells {
-		for _, kind := range []string{"all", "blob", "manifest"} {
+		for _, kind := range slices.Insert(slices.Sorted(maps.Keys(cell.Kinds)), 0, "all") {
 			t := cell.Kinds[kind]
 			if kind == "all" {
 				t = cell.All
