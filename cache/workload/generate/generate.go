@@ -20,6 +20,7 @@ package generate
 import (
 	"container/heap"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -34,8 +35,9 @@ type Config struct {
 	Requests int64
 	// Seed decides everything: the same configuration gives the same trace.
 	Seed uint64
-	// Rate is the mean number of requests a second. Default 3.3, that of the largest
-	// zone that was recorded.
+	// Rate is the mean number of requests a second, up to a million. Default 3.3, that
+	// of the largest zone that was recorded. Sessions that are under way are in memory:
+	// some seconds of requests.
 	Rate float64
 	// Start is the time of the first request. Default 2017-06-20.
 	Start time.Time
@@ -45,13 +47,17 @@ type Config struct {
 	ReadOnly bool
 }
 
+// maxRate is the most that is made: the time between sessions has to be of some
+// nanoseconds.
+const maxRate = 1e6
+
 // Validate returns an error if c makes no sense.
 func (c Config) Validate() error {
 	switch {
 	case c.Requests < 0:
 		return errors.New("generating: requests must not be negative")
-	case !(c.Rate >= 0) || math.IsInf(c.Rate, 0):
-		return errors.New("generating: rate must be a positive number")
+	case !(c.Rate >= 0 && c.Rate <= maxRate):
+		return fmt.Errorf("generating: rate must be a positive number up to %g", maxRate)
 	case c.Clients < 0 || c.Clients > math.MaxUint32:
 		return errors.New("generating: clients must be a positive number")
 	}

@@ -170,7 +170,7 @@ func (b *broken) Next() (trace.Request, error) {
 	return trace.Request{Method: "GET", URI: "v2/a/blobs/x", Size: 1}, nil
 }
 
-// Half a trace is not simulated.
+// Half a trace is not simulated, and the error is why there is no more of it.
 func TestBrokenTrace(t *testing.T) {
 	for _, name := range []string{"p.py", "p.star"} {
 		path := filepath.Join(t.TempDir(), name)

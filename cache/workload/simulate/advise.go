@@ -177,13 +177,16 @@ func (a *adviser) size(ctx context.Context) error {
 		a.reason("size %s: all that is allowed; the trace does not fill it", bytesOf(a.limits.Disk))
 		return nil
 	}
+	chosen := full
 	for _, c := range cells[1:] { // the largest first: no smaller one is taken beyond one that loses
 		if a.score(full)-a.score(c) >= alike || a.limits.Disk >= least && c.Capacity < least {
 			break
 		}
-		a.advice.Expected, a.advice.MaxSize = c, c.Capacity
+		chosen = c
 	}
+	a.advice.Expected, a.advice.MaxSize = chosen, chosen.Capacity
 	if a.advice.MaxSize < a.limits.Disk {
+		a.advice.Tried = append(a.advice.Tried, full)
 		a.reason("size %s: of the %s allowed it does not need more, which would bring less than %.1f %%", bytesOf(a.advice.MaxSize), bytesOf(a.limits.Disk), 100*alike)
 		return nil
 	}
@@ -229,6 +232,14 @@ func (a *adviser) unused(ctx context.Context) error {
 	return nil
 }
 
+// rounded returns d without what nobody reads.
+func rounded(d time.Duration) time.Duration {
+	if d < time.Hour {
+		return d.Round(time.Second)
+	}
+	return d.Round(time.Minute)
+}
+
 func bytesOf(n int64) string { return units.BytesSize(float64(n)) }
 
 // WriteText writes the advice for people.
@@ -244,7 +255,7 @@ func (a *Advice) WriteText(w io.Writer) error {
 		}
 	}
 	e := a.Expected
-	if _, err = fmt.Fprintf(w, "Expected: %.4f of requests are hits, %.4f of bytes", e.All.Ratio(), e.All.ByteRatio()); err != nil {
+	if _, err = fmt.Fprintf(w, "Expected, if this traffic comes again to an empty cache: %.4f of requests are hits, %.4f of bytes", e.All.Ratio(), e.All.ByteRatio()); err != nil {
 		return err
 	}
 	for _, kind := range slices.Sorted(maps.Keys(e.Kinds)) {

@@ -58,6 +58,9 @@ func TestRecommend(t *testing.T) {
 					t.Errorf("recommended is %s, with %.4f; %s has %.4f", a.Policy, ratio(a.Expected.All), c.Policy, ratio(c.All))
 				}
 			}
+			if !slices.ContainsFunc(append(a.Tried, a.Expected), func(c simulate.Cell) bool { return c.Policy == a.Policy && c.Capacity == limit }) {
+				t.Errorf("what %s has with all of %d bytes is not told", a.Policy, limit)
+			}
 			if a.MaxSize > limit || len(a.Reasons) < 4 {
 				t.Errorf("%d of %d bytes, because of %q", a.MaxSize, limit, a.Reasons)
 			}

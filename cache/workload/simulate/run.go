@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
 	"sync"
@@ -41,6 +42,9 @@ type Report struct {
 	Unit     bool          `json:"unit"`
 	Timed    bool          `json:"timed"`
 	Span     time.Duration `json:"span"`
+	// Ranged are the requests that were for a part of an object. They count like those
+	// for the whole of it, as far as it was ever read.
+	Ranged int `json:"ranged,omitempty"`
 	// Most is the hit ratio of a cache with room for everything.
 	Most Tally `json:"most"`
 
@@ -57,7 +61,7 @@ type Report struct {
 func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 	r := newReport(d, most(d), d.Nodes)
 	r.Span = d.Span()
-	if err := cfg.GC.check(d.Unit, d.Timed); err != nil {
+	if err := errors.Join(cfg.GC.check(d.Unit, d.Timed), cfg.Curve.check()); err != nil {
 		return nil, fmt.Errorf("simulating: %w", err)
 	}
 	var err error
@@ -95,7 +99,7 @@ func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 func newReport(d *Decoded, all Tally, nodes int) *Report {
 	r := &Report{
 		Requests: int(all.Requests), Objects: d.Objects(), Bytes: d.Bytes(), Asked: all.Bytes, Nodes: nodes,
-		Unit: d.Unit, Timed: d.Timed, Most: all,
+		Unit: d.Unit, Timed: d.Timed, Ranged: d.Ranged, Most: all,
 	}
 	if !d.Unit {
 		r.Sizes = sizeShares(d)
