@@ -171,9 +171,13 @@ func (l *loop) cache(name string, over values) *instance.Instance {
 // that a small trial would take.
 func (l *loop) data(name string) string {
 	l.t.Helper()
+	onDisk := l.path(name + "-data")
+	if full() {
+		return onDisk
+	}
 	dir, err := os.MkdirTemp("/dev/shm", "reprise-trial-")
-	if err != nil || full() {
-		return l.path(name + "-data")
+	if err != nil {
+		return onDisk
 	}
 	l.t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
