@@ -125,11 +125,14 @@ func (p *Replayer) newRun() (*run, error) {
 		return nil, err
 	}
 	r := &run{p: p}
-	var err error
+	c := p.Config
+	err := writable(c.Report.JSON, c.Report.CSV, c.Report.HTML)
+	if err != nil {
+		return nil, err
+	}
 	if r.known, err = p.known(); err != nil {
 		return nil, err
 	}
-	c := p.Config
 	r.sending = load.Config{
 		Closed: c.Closed(), Threads: c.ClientInfo.Threads, MaxInFlight: c.Run.MaxInFlight, Timeout: c.Run.Timeout.Std(),
 		Seed: c.Warmup.Seed, Unchecked: !c.Run.Check, Compressible: p.zeros(), Duration: c.Run.For.Std(),

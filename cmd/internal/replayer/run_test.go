@@ -119,6 +119,52 @@ func TestEmptySecrets(t *testing.T) {
 	}
 }
 
+// What cannot be written at the end is an error before anything is done.
+func TestUnwritable(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asked := false
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	defer server.Close()
+	for _, path := range []string{filepath.Join(dir, "none", "file"), filepath.Join(file, "file"), dir} {
+		for name, try := range map[string]func(*replayconfig.Config, *replayer.Replayer) error{
+			"run": func(c *replayconfig.Config, p *replayer.Replayer) error {
+				c.Report.HTML = path
+				p.Config = *c
+				return p.Run(t.Context())
+			},
+			"warmup": func(c *replayconfig.Config, p *replayer.Replayer) error {
+				c.Warmup.Output = path
+				p.Config = *c
+				return p.Warmup(t.Context())
+			},
+			"simulate": func(c *replayconfig.Config, p *replayer.Replayer) error {
+				c.Simulate.Report.JSON = path
+				p.Config = *c
+				return p.Simulate(t.Context())
+			},
+		} {
+			c := replayconfig.Default()
+			trace := filepath.Join(dir, "trace")
+			if err := os.WriteFile(trace, []byte(twoPings), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c.Trace.Traces, c.Trace.Output, c.Registry = []string{trace}, filepath.Join(dir, "results"), []string{server.URL}
+			var out bytes.Buffer
+			err := try(&c, &replayer.Replayer{Out: &out})
+			if err == nil || !strings.Contains(err.Error(), path) || asked || out.Len() > 0 {
+				t.Errorf("%s to %s: %v, the registry was asked: %t, printed: %s", name, path, err, asked, &out)
+			}
+		}
+	}
+	if all, _ := os.ReadDir(dir); len(all) > 3 { // file, trace, and perhaps results
+		t.Errorf("there are %v", all)
+	}
+}
+
 // However a run ends, it leaves no file of the trace open.
 func TestTracesAreClosed(t *testing.T) {
 	open := func() (n int) {
