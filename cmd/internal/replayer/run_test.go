@@ -59,6 +59,7 @@ func TestNothingIsLeftOutInSilence(t *testing.T) {
 		{"bad records are skipped", twoPings + "{bad}\n", func(c *replayconfig.Config) { c.Trace.SkipBad = true }, "", "1 records of the trace were skipped"},
 		{"no times", "v2\nv2\n", func(*replayconfig.Config) {}, "run.rate", ""},
 		{"no times, but a rate", "v2\nv2\n", func(c *replayconfig.Config) { c.Run.Rate = 1000 }, "", "Successful Requests: 2"},
+		{"a rate in a closed loop", twoPings, func(c *replayconfig.Config) { c.ClientInfo.Wait, c.Run.Rate = new(bool), 5 }, "", "run.rate and run.ramp have no effect"},
 		{"what the original took", twoPings + `{"http.request.method":"GET","http.request.uri":"v2/a/manifests/x","timestamp":"2017-06-20T00:00:00.002Z","http.response.written":2}`,
 			func(c *replayconfig.Config) { c.Trace.Compat, c.Warmup.Output = true, nowhere }, "", "2 requests of the trace are not of those that the original took"},
 	} {
