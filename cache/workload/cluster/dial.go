@@ -8,8 +8,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"syscall"
 	"time"
+	"unicode"
 )
 
 // How a clock is read: so many times, of which the quickest answer counts.
@@ -32,10 +34,29 @@ func (l *link) connect(ctx context.Context) error {
 	if err == nil {
 		err = l.compare()
 	}
-	if err != nil && ctx.Err() != nil { // it is the reason
-		return context.Cause(ctx)
+	switch {
+	case err == nil || ctx.Err() == nil:
+		return err
+	case errors.Is(err, syscall.ECONNREFUSED): // people must learn of it
+		return fmt.Errorf("%w: %w", context.Cause(ctx), bare(err))
 	}
-	return err
+	return context.Cause(ctx) // it is the reason
+}
+
+// keep tells a client that was connected to that its master is there, until all are.
+func (l *link) keep(all <-chan struct{}) {
+	beats := time.NewTicker(l.cfg.Heartbeat)
+	defer beats.Stop()
+	for {
+		select {
+		case <-all:
+			return
+		case <-beats.C:
+			if l.wire.send(message{Time: &timing{Asked: l.clock.now()}}) != nil {
+				return // hear says why
+			}
+		}
+	}
 }
 
 // reach opens the stream. A client that does not listen yet is tried again.
@@ -46,6 +67,7 @@ func (l *link) reach(ctx context.Context) error {
 		TLSClientConfig: masterTLS(l.cfg.TLS), Protocols: &only, DisableCompression: true,
 		TLSHandshakeTimeout: l.cfg.Patience,
 	}
+	var refused error
 	for {
 		in, out := io.Pipe()
 		r, err := http.NewRequestWithContext(ctx, http.MethodPost, "https://"+l.addr+path, in)
@@ -57,13 +79,16 @@ func (l *link) reach(ctx context.Context) error {
 			return l.opened(answer, out)
 		}
 		out.Close()
-		if !errors.Is(err, syscall.ECONNREFUSED) {
+		switch {
+		case errors.Is(err, syscall.ECONNREFUSED):
+			refused = err
+		case refused != nil && ctx.Err() != nil: // in the middle of another attempt
+			return refused
+		default:
 			return bare(err)
 		}
-		select {
-		case <-time.After(retry):
-		case <-ctx.Done():
-			return err
+		if !sleep(ctx, retry) {
+			return refused
 		}
 	}
 }
@@ -145,11 +170,22 @@ type refusedError struct {
 	known error
 }
 
-func (e *refusedError) Error() string { return fmt.Sprintf("%.1000s", e.text) }
+// Error returns what was said without what would do something to a terminal: it was
+// said by a stranger.
+func (e *refusedError) Error() string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, fmt.Sprintf("%.1000s", e.text))
+}
+
 func (e *refusedError) Unwrap() error { return e.known }
 
 // compare learns how far the clocks are apart.
 func (l *link) compare() error {
+	var best sample
 	for n := range readings {
 		if err := l.wire.send(message{Time: &timing{Asked: l.clock.now()}}); err != nil {
 			return err
@@ -165,11 +201,14 @@ func (l *link) compare() error {
 			if m.Time == nil {
 				return errUnexpected
 			}
-			if s := l.clock.sampleOf(*m.Time); n == 0 || s.rtt < l.clocks.rtt {
-				l.clocks = s
+			if s := l.clock.sampleOf(*m.Time); n == 0 || s.rtt < best.rtt {
+				best = s
 			}
 			break
 		}
 	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.clocks = best
 	return nil
 }

@@ -48,3 +48,30 @@ func Hear(ctx context.Context, items int, stream []byte) (told int, err error) {
 	}
 	return told, err
 }
+
+// Inherit has a client that was not sent its own items yet inherit others, and returns
+// the numbers of all that it is to be sent. With finished, no more will be pushed.
+func Inherit(own, others []uint64, finished bool) (all []uint64, ok bool) {
+	m, err := New(MasterConfig{Clients: []string{"127.0.0.1:1"}})
+	if err != nil {
+		return nil, false
+	}
+	l := m.links[0]
+	l.status.State = Ready
+	for _, seq := range own {
+		l.push(load.Item{Seq: seq})
+	}
+	if finished {
+		l.finish()
+		l.next() // without credit
+	}
+	var items []load.Item
+	for _, seq := range others {
+		items = append(items, load.Item{Seq: seq})
+	}
+	ok = l.inherit(items)
+	for _, it := range l.pending {
+		all = append(all, it.Seq)
+	}
+	return all, ok && len(l.open) == len(all) && m.queued.Load() == int64(len(all)) && l.status.Items == uint64(len(all))
+}

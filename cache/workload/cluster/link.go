@@ -33,7 +33,8 @@ type link struct {
 	open    map[uint64]load.Item // what became of them is not known
 	pending []load.Item          // of those, the ones that were not sent yet
 	credit  int                  // items that may be sent
-	end     bool                 // no more will be pending
+	end     bool                 // no more will be pushed
+	told    bool                 // the client was told so, or will be at once
 	abort   error                // why the client is told to abort; nil: it is not
 	grace   *time.Timer          // after which it is lost then
 	status  Status
@@ -115,19 +116,25 @@ func (l *link) stop(why error) {
 	}
 }
 
-// inherit takes an item that another client was not sent, before those that are due
-// later. It reports false if the client takes none any more.
-func (l *link) inherit(it load.Item) bool {
+// inherit takes items, in their order, that another client was not sent, before those
+// that are due later. It reports false if the client takes none any more.
+func (l *link) inherit(items []load.Item) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.end || l.abort != nil || l.status.State != Ready {
+	if l.told || l.abort != nil || l.status.State != Ready {
 		return false
 	}
-	i, _ := slices.BinarySearchFunc(l.pending, it, bySeq)
-	l.pending = slices.Insert(l.pending, i, it)
-	l.open[it.Seq] = it
-	l.status.Items++
-	l.queued.Add(1)
+	own := l.pending
+	l.pending = make([]load.Item, 0, len(own)+len(items))
+	for _, it := range items {
+		n, _ := slices.BinarySearchFunc(own, it, bySeq)
+		l.pending = append(append(l.pending, own[:n]...), it)
+		own = own[n:]
+		l.open[it.Seq] = it
+	}
+	l.pending = append(l.pending, own...)
+	l.status.Items += uint64(len(items))
+	l.queued.Add(int64(len(items)))
 	signal(l.wake)
 	return true
 }
@@ -194,7 +201,8 @@ func (l *link) next() (items []load.Item, end bool, abort error) {
 		l.queued.Add(-int64(n))
 		signal(l.space)
 	}
-	return items, l.end && len(l.pending) == 0, nil
+	l.told = l.end && len(l.pending) == 0
+	return items, l.told, nil
 }
 
 // hear takes what the client tells until the job is done, and returns why it is not.

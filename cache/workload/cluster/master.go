@@ -109,15 +109,24 @@ func (m *Master) connect(ctx context.Context, lives []context.Context) error {
 	})
 	defer release()
 	var g errgroup.Group
+	var connecting sync.WaitGroup
+	connecting.Add(len(m.links))
+	all := make(chan struct{})
 	for i, l := range m.links {
 		g.Go(func() error {
-			if err := l.connect(lives[i]); err != nil {
+			err := l.connect(lives[i])
+			connecting.Done()
+			if err != nil {
 				l.lose(err)
 				m.failed(l, err)
+				return nil
 			}
+			l.keep(all)
 			return nil
 		})
 	}
+	connecting.Wait()
+	close(all)
 	g.Wait() //nolint:errcheck // they return none
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
@@ -190,9 +199,17 @@ func (m *Master) lost(unsent []load.Item, err error) {
 	if m.cfg.Loss == Stop {
 		m.abort(err)
 	}
+	heirs := map[*link][]load.Item{}
 	for i := range unsent {
-		if l := m.heir(&unsent[i]); l == nil || !l.inherit(unsent[i]) {
-			m.tell(m.lostResult(&unsent[i]))
+		l := m.heir(&unsent[i])
+		heirs[l] = append(heirs[l], unsent[i])
+	}
+	for l, items := range heirs {
+		if l != nil && l.inherit(items) {
+			continue
+		}
+		for i := range items {
+			m.tell(m.lostResult(&items[i]))
 		}
 	}
 	m.left()

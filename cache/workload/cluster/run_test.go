@@ -196,15 +196,19 @@ func TestAbort(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		enough := errors.New("that is enough")
 		m, got := master(t, r.job(), nil, addr), &results{}
-		src := &items{n: 1000, every: time.Millisecond, on: map[int]func(){}}
-		time.AfterFunc(600*time.Millisecond, func() { cancel(enough) })
-		stats, err := m.Run(ctx, src, got.add)
-		cancel(nil)
+		var waiting sync.WaitGroup
+		waiting.Go(func() {
+			r.await(t, func(held, _ int) bool { return held > 10 })
+			cancel(enough)
+		})
+		stats, err := m.Run(ctx, &items{n: 1 << 30, every: time.Millisecond}, got.add)
+		waiting.Wait()
+		r.await(t, func(held, _ int) bool { return held == 0 })
 		if !errors.Is(err, enough) {
 			t.Error(err)
 		}
 		c := got.causes()
-		if len(c) != 1 || c[load.CauseAborted] == 0 || stats.Sent != uint64(c[load.CauseAborted]) {
+		if len(c) != 1 || c[load.CauseAborted] < 10 || stats.Sent != uint64(c[load.CauseAborted]) {
 			t.Errorf("results %v, sent %d", c, stats.Sent)
 		}
 	}

@@ -25,8 +25,8 @@ const (
 	strangerTime   = 10 * time.Second
 )
 
-// closing is how long masters are waited for when a client ends.
-const closing = 3 * time.Second
+// closing is how long the other side is waited for when one ends.
+const closing = 10 * time.Second
 
 // server is a client of masters.
 type server struct {

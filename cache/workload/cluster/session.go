@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,6 +25,8 @@ type session struct {
 	beat  time.Duration // between heartbeats
 	job   *job          // nil: there was no order yet
 	out   outbox
+
+	ordered atomic.Bool // there was one
 }
 
 var (
@@ -64,7 +67,9 @@ func (x *session) serve(ctx context.Context, state *tls.ConnectionState) error {
 	g.Go(func() error {
 		select {
 		case <-x.stopping:
-			abort(errStopping)
+			if abort(errStopping); !x.ordered.Load() {
+				x.cut(errStopping) // there is nothing to tell
+			}
 		case <-ctx.Done():
 		}
 		return nil
@@ -102,6 +107,7 @@ func (x *session) listen(work context.Context, abort context.CancelCauseFunc, g 
 		case m.Time != nil:
 			x.out.answer(timing{Asked: m.Time.Asked, Told: x.clock.now()})
 		case m.Order != nil && x.job == nil:
+			x.ordered.Store(true)
 			x.job = newJob(*m.Order, &x.out, x.cfg.window)
 			x.log.Info("job came", "job", m.Order.Job.ID)
 			g.Go(func() error {

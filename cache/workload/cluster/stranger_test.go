@@ -105,6 +105,49 @@ func TestClientThatComesLater(t *testing.T) {
 	}
 }
 
+// TestClientsWaitForEachOther has one that comes when the other has waited for longer
+// than a master may be silent. Who looks at them meanwhile does no harm.
+func TestClientsWaitForEachOther(t *testing.T) {
+	leakless(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
+	m := master(t, cluster.Job{}, func(c *cluster.MasterConfig) {
+		c.Patience, c.Heartbeat = time.Minute, 400*time.Millisecond
+	}, client(t, paced), addr)
+	came := make(chan struct{})
+	time.AfterFunc(2*time.Second, func() {
+		defer close(came)
+		client(t, func(c *cluster.ClientConfig) {
+			paced(c)
+			c.Listener, c.Addr = nil, addr
+		})
+	})
+	look := time.NewTicker(time.Millisecond)
+	defer look.Stop()
+	ended := make(chan error)
+	go func() {
+		_, err := m.Run(t.Context(), &items{n: 10}, func(load.Result) {})
+		ended <- err
+	}()
+	for {
+		select {
+		case <-look.C:
+			m.Clients()
+			continue
+		case err := <-ended:
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		break
+	}
+	<-came
+}
+
 // strangers are what may listen where a client should.
 var strangers = map[string]func(net.Conn){
 	"closes":     func(c net.Conn) { c.Close() },
@@ -145,7 +188,7 @@ func TestMasterAmongStrangers(t *testing.T) {
 			}
 		})
 	}
-	if err := run(t, hasty, "127.0.0.1:1"); err == nil || !strings.Contains(err.Error(), "silent") && !strings.Contains(err.Error(), "nothing was heard") {
+	if err := run(t, hasty, "127.0.0.1:1"); !errors.Is(err, cluster.ErrSilent) || !strings.Contains(err.Error(), "connection refused") {
 		t.Errorf("nobody listens: %v", err)
 	}
 }
@@ -168,6 +211,7 @@ var answers = map[string]string{
 	`{"hello":{"protocol":7}}` + "\n": "different versions",
 	`{"hello":{"protocol":1,"version":"v1","nonce":"AAAA"}}` + "\n" + `{"auth":{"code":"AAAA"}}` + "\n": "same secret",
 	`{"refused":{"why":"moon","text":"the moon"}}` + "\n":                                               "the moon",
+	`{"refused":{"why":"busy","text":"\u001b[2Jgone"}}` + "\n":                                          "?[2Jgone",
 	strings.Repeat("x", 1<<20): "too long",
 }
 
@@ -375,7 +419,7 @@ func BenchmarkItems(b *testing.B) {
 			m := master(b, cluster.Job{Load: load.Config{Closed: true}}, nil, addrs...)
 			var first time.Time
 			b.ReportAllocs()
-			src := &items{n: b.N, on: map[int]func(){}}
+			src := &items{n: b.N}
 			_, err := m.Run(b.Context(), src, func(load.Result) {
 				if first.IsZero() {
 					first = time.Now()

@@ -111,16 +111,12 @@ type items struct {
 	every   time.Duration
 	clients int // of the trace
 	fail    error
-	on      map[int]func() // called before an item is given
 }
 
 func (s *items) Next(context.Context) (load.Item, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	i := s.next
-	if f := s.on[i]; f != nil {
-		f()
-	}
 	if i >= s.n {
 		if s.fail != nil {
 			return load.Item{}, s.fail

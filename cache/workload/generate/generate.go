@@ -10,14 +10,17 @@
 // popular images, or all new, or those of an image that was pulled before, whose age
 // is distributed evenly in its logarithm.
 //
-// What has been given is mostly forgotten: state is 24 bytes for each pull whose
-// blobs will be read again, a sixth of the new ones. So 20 million requests take less
-// than 10 MB.
+// A pull of something new is mostly of what was pushed before.
+//
+// What has been given is mostly forgotten: state is 24 bytes for each of the last
+// images that will be pulled again, and 4 for each repository. 20 million requests take
+// some megabytes.
 package generate
 
 import (
 	"container/heap"
 	"errors"
+	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
@@ -32,8 +35,9 @@ type Config struct {
 	Requests int64
 	// Seed decides everything: the same configuration gives the same trace.
 	Seed uint64
-	// Rate is the mean number of requests a second. Default 3.3, that of the largest
-	// zone that was recorded.
+	// Rate is the mean number of requests a second, up to a million. Default 3.3, that
+	// of the largest zone that was recorded. Sessions that are under way are in memory:
+	// some seconds of requests.
 	Rate float64
 	// Start is the time of the first request. Default 2017-06-20.
 	Start time.Time
@@ -43,38 +47,42 @@ type Config struct {
 	ReadOnly bool
 }
 
+// maxRate is the most that is made: the time between sessions has to be of some
+// nanoseconds.
+const maxRate = 1e6
+
 // Validate returns an error if c makes no sense.
 func (c Config) Validate() error {
 	switch {
 	case c.Requests < 0:
 		return errors.New("generating: requests must not be negative")
-	case !(c.Rate >= 0) || math.IsInf(c.Rate, 0):
-		return errors.New("generating: rate must be a positive number")
+	case !(c.Rate >= 0 && c.Rate <= maxRate):
+		return fmt.Errorf("generating: rate must be a positive number up to %g", maxRate)
 	case c.Clients < 0 || c.Clients > math.MaxUint32:
 		return errors.New("generating: clients must be a positive number")
 	}
 	return nil
 }
 
-// What was measured.
+// What was measured, or follows from what was.
 const (
 	revalidations = 0.805 // of manifest GETs, with those that a later read of a blob hides
-	pings         = 2.2   // for each manifest GET
+	pings         = 2.51  // for each manifest GET
 	resumed       = 0.034 // sessions that read blobs without a manifest, for each manifest GET
 	hotShare      = 0.36  // of reads of blobs: of a popular image
-	newShare      = 0.426 // of reads of blobs: of something never seen
-	reusable      = 0.15  // of those are read again
-	otherRepo     = 0.247 // of new blobs have the content of one in another repository
-	blobsMedian   = 4.8   // of a pull
+	newShare      = 0.414 // of reads of blobs: of something never seen
+	reusable      = 0.19  // of those are read again
+	otherRepo     = 0.30  // of new blobs have the content of an earlier one
+	blobsMedian   = 5.4   // of a pull
 	blobsSigma    = 1.07  // of their logarithm
-	pushes        = 0.155 // sessions that push, for each manifest GET
+	pushes        = 0.22  // sessions that push, for each manifest GET
 )
 
 // The same as shares of pulls: those of popular images, which have no more than
 // perHot blobs and of which clients have a part, are smaller.
 const (
-	blobsMean = 7.8 // for the median and sigma above, and no more than mostBlobs
-	hotMean   = 6.7 // of no more than perHot
+	blobsMean = 8.5 // for the median and sigma above, and no more than mostBlobs
+	hotMean   = 7.2 // of no more than perHot
 	hotPulls  = hotShare / hotMean / (hotShare/hotMean + (1-hotShare)/blobsMean)
 	newPulls  = newShare / blobsMean / (hotShare/hotMean + (1-hotShare)/blobsMean)
 	pullMean  = 1 / (hotShare/hotMean + (1-hotShare)/blobsMean)

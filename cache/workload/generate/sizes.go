@@ -40,5 +40,6 @@ func (w *world) size(number uint64) int64 {
 	return sizeAt(u)
 }
 
-// manifestSize returns the size of a manifest, by what it lists.
-func (w *world) manifestSize(p pull) int64 { return 420 + 150*int64(p.count) }
+// manifestSize returns the size of a manifest, by what it lists. The tag that most
+// repositories have moves from image to image, and its size with it.
+func (w *world) manifestSize(p pull) int64 { return 420 + 150*int64(p.lists) }

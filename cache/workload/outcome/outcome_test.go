@@ -156,6 +156,40 @@ func TestResults(t *testing.T) {
 	}
 }
 
+// Whatever registries and traces say, a result is read as it was.
+func TestResultText(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results.json")
+	for _, text := range []string{"", "plain", "a b/c:d~", `"`, `\`, "\n\t\x00\x1f", "<&>", "\u00e9\u2028", "\x7f", "{},]"} {
+		r, err := outcome.Create(path, []string{text}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := time.Unix(1234567890, 123456000)
+		err = r.Add(load.Result{
+			Op: load.Head, Sent: sent, Service: 7 * time.Nanosecond, Latency: 1234567 * time.Hour, Bytes: 1 << 60, Status: 299,
+			URI: text, Outcome: text, Cause: load.CauseCut, Err: text,
+		})
+		if err = errors.Join(err, r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		written, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []outcome.Result
+		if err := json.Unmarshal(written, &got); err != nil {
+			t.Fatalf("%q: %v\n%s", text, err, written)
+		}
+		want := outcome.Result{
+			Time: 1234567890.123456, Duration: 7e-9, OnTime: outcome.Failed, Size: 1 << 60, URI: text, Method: "HEAD", Status: 299,
+			Latency: 1234567 * 3600, Registry: text, Cache: text, Error: text,
+		}
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("%q: read %+v, want %+v", text, got, want)
+		}
+	}
+}
+
 // However large the results are and whenever they are written, the file is an array.
 func TestResultsGrow(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "results.json")

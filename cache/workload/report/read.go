@@ -170,6 +170,10 @@ func (t *tally) append(later *tally) {
 	if len(t.series.Slices) > 0 && len(s.Series.Slices) > 0 {
 		s.Series.follow(&t.series)
 	}
+	// What was under way at a time was so in one run, not in all of them together.
+	under := max(t.generator.MaxInFlight, s.Generator.MaxInFlight)
+	left := s.Generator.InFlight
 	t.absorb(s)
+	t.generator.MaxInFlight, t.generator.InFlight = under, left
 	t.runs += later.runs
 }

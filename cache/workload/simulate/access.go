@@ -42,6 +42,7 @@ type Decoded struct {
 	Nodes    int
 	Unit     bool
 	Timed    bool // Access.Time counts
+	Ranged   int  // accesses that were to a part of an object
 }
 
 // Objects returns the number of distinct objects.
@@ -121,6 +122,7 @@ func (dec *decoder) add(x trace.Request) error {
 	size := x.Size
 	if x.Len > 0 {
 		size = x.Off + x.Len
+		dec.d.Ranged++
 	}
 	switch {
 	case dec.scope.Unit:

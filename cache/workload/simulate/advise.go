@@ -46,6 +46,8 @@ const (
 	unnoticed = 0.0005
 	// spare is the size that is worth giving up for a difference of alike.
 	spare = 0.9
+	// least is what the registry cache wants of gc.disk.maxSize, bytes.
+	least = 64 << 20
 )
 
 // Recommend finds settings of the registry cache for traffic such as in d, by
@@ -175,13 +177,16 @@ func (a *adviser) size(ctx context.Context) error {
 		a.reason("size %s: all that is allowed; the trace does not fill it", bytesOf(a.limits.Disk))
 		return nil
 	}
+	chosen := full
 	for _, c := range cells[1:] { // the largest first: no smaller one is taken beyond one that loses
-		if a.score(full)-a.score(c) >= alike {
+		if a.score(full)-a.score(c) >= alike || a.limits.Disk >= least && c.Capacity < least {
 			break
 		}
-		a.advice.Expected, a.advice.MaxSize = c, c.Capacity
+		chosen = c
 	}
+	a.advice.Expected, a.advice.MaxSize = chosen, chosen.Capacity
 	if a.advice.MaxSize < a.limits.Disk {
+		a.advice.Tried = append(a.advice.Tried, full)
 		a.reason("size %s: of the %s allowed it does not need more, which would bring less than %.1f %%", bytesOf(a.advice.MaxSize), bytesOf(a.limits.Disk), 100*alike)
 		return nil
 	}
@@ -198,11 +203,16 @@ func (a *adviser) unused(ctx context.Context) error {
 	}
 	const day = 24 * time.Hour
 	var settings []Advice
+	span := a.d.Span()
 	for _, t := range []time.Duration{time.Hour, 6 * time.Hour, 12 * time.Hour, day, 2 * day, 3 * day, 7 * day, 14 * day, 30 * day, 90 * day} {
-		if t < a.d.Span()/2 {
+		if t < span/2 {
 			ages := Ages{MaxUnused: t}
 			settings = append(settings, Advice{Policy: a.advice.Policy, MaxSize: a.advice.MaxSize, Layers: ages, Manifests: ages})
 		}
+	}
+	if len(settings) == 0 {
+		a.reason("no maxUnused: the trace is of %v only, which is too short to choose it by", span.Round(time.Second))
+		return nil
 	}
 	cells, err := a.try(ctx, settings)
 	if err != nil {
@@ -218,8 +228,16 @@ func (a *adviser) unused(ctx context.Context) error {
 			return nil
 		}
 	}
-	a.reason("no maxUnused: any within the %v of the trace costs hits or saves less than %.0f %% of the space", a.d.Span().Round(time.Minute), 100*(1-spare))
+	a.reason("no maxUnused: any within the %v of the trace costs hits or saves less than %.0f %% of the space", span.Round(time.Minute), 100*(1-spare))
 	return nil
+}
+
+// rounded returns d without what nobody reads.
+func rounded(d time.Duration) time.Duration {
+	if d < time.Hour {
+		return d.Round(time.Second)
+	}
+	return d.Round(time.Minute)
 }
 
 func bytesOf(n int64) string { return units.BytesSize(float64(n)) }
@@ -237,7 +255,7 @@ func (a *Advice) WriteText(w io.Writer) error {
 		}
 	}
 	e := a.Expected
-	if _, err = fmt.Fprintf(w, "Expected: %.4f of requests are hits, %.4f of bytes", e.All.Ratio(), e.All.ByteRatio()); err != nil {
+	if _, err = fmt.Fprintf(w, "Expected, if this traffic comes again to an empty cache: %.4f of requests are hits, %.4f of bytes", e.All.Ratio(), e.All.ByteRatio()); err != nil {
 		return err
 	}
 	for _, kind := range slices.Sorted(maps.Keys(e.Kinds)) {

@@ -17,6 +17,40 @@ const Belady = "belady"
 // never is when an object is asked for next that is not asked for again.
 const never = math.MaxUint32
 
+// future is what of a trace only who knows the future knows: 4 bytes for each access,
+// and of objects with sizes 16 for each that is not the first of its object.
+type future struct {
+	next []uint32 // for each access, when its object is asked for next
+	// Hits that there could be: cheap are ordered by size times time, short by time.
+	cheap, short []interval
+}
+
+// interval is from one access to an object to the next.
+type interval struct {
+	id     uint32
+	length uint32 // accesses
+}
+
+func newFuture(d *Decoded) *future {
+	f := &future{next: nextUses(d)}
+	if d.Unit {
+		return f
+	}
+	f.cheap = make([]interval, 0, max(0, d.Accesses.Len()-d.Objects()))
+	for i, a := range d.Accesses.All() {
+		if f.next[i] != never {
+			f.cheap = append(f.cheap, interval{a.ID, f.next[i] - uint32(i)})
+		}
+	}
+	f.short = slices.Clone(f.cheap)
+	slices.SortFunc(f.short, func(a, b interval) int { return cmp.Compare(a.length, b.length) })
+	slices.SortFunc(f.cheap, func(a, b interval) int { return cmp.Compare(a.cost(d), b.cost(d)) })
+	return f
+}
+
+// cost is what it takes to have the object from one access to the next.
+func (v interval) cost(d *Decoded) float64 { return float64(d.Sizes[v.id]) * float64(v.length) }
+
 // nextUses returns, for each access, when its object is asked for next.
 func nextUses(d *Decoded) []uint32 {
 	next := make([]uint32, d.Accesses.Len())
@@ -52,12 +86,11 @@ func (f *farthest) Pop() any {
 }
 
 // belady runs MIN over the trace.
-func belady(ctx context.Context, d *Decoded, cell *Cell) error {
-	next := nextUses(d)
+func belady(ctx context.Context, d *Decoded, cell *Cell, f *future) error {
 	b := oracle{d: d, capacity: cell.Capacity, current: make([]uint32, len(d.Sizes)), have: make([]bool, len(d.Sizes))}
 	c := newCounter(d, cell)
 	for i, a := range d.Accesses.during(ctx) {
-		c.add(a, b.get(a.ID, next[i]))
+		c.add(a, b.get(a.ID, f.next[i]))
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -65,7 +98,7 @@ func belady(ctx context.Context, d *Decoded, cell *Cell) error {
 	c.end()
 	cell.Evicted, cell.TooLarge = b.evicted, b.tooLarge
 	if !d.Unit {
-		t := bound(d, next, cell.Capacity)
+		t := bound(d, f, cell.Capacity)
 		cell.Bound = &t
 	}
 	return nil
@@ -149,45 +182,25 @@ func (b *oracle) room(size int64, next uint32) bool {
 // Caching with Variable Object Sizes, 2018). To have an object from one access to
 // the next costs its size times the accesses between; all accesses together can
 // spend the capacity times their number, and the cheapest hits come first.
-func bound(d *Decoded, next []uint32, capacity int64) Tally {
-	type hit struct {
-		cost float64
-		size int64
-	}
-	var hits []hit
-	var t Tally
-	for i, a := range d.Accesses.All() {
-		size := d.Sizes[a.ID]
-		t.Requests++
-		t.Bytes += size
-		if next[i] != never && size <= capacity {
-			hits = append(hits, hit{float64(size) * float64(next[i]-uint32(i)), size})
-		}
+func bound(d *Decoded, f *future, capacity int64) Tally {
+	t := Tally{Requests: uint64(d.Accesses.Len())}
+	for _, a := range d.Accesses.All() {
+		t.Bytes += d.Sizes[a.ID]
 	}
 	budget := float64(capacity) * float64(d.Accesses.Len())
-	slices.SortFunc(hits, func(a, b hit) int { return cmp.Compare(a.cost, b.cost) })
-	left := budget
-	for _, h := range hits {
-		if left < 0 { // the one that does not fit whole counts whole: this is a bound
-			break
+	take := func(intervals []interval, count func(size int64)) {
+		left := budget
+		for _, v := range intervals {
+			if left < 0 { // the one that does not fit whole counts whole: this is a bound
+				return
+			}
+			if size := d.Sizes[v.id]; size <= capacity {
+				left -= v.cost(d)
+				count(size)
+			}
 		}
-		left -= h.cost
-		t.Hits++
 	}
-	perByte := func(h hit) float64 {
-		if h.size == 0 {
-			return 0
-		}
-		return h.cost / float64(h.size)
-	}
-	slices.SortFunc(hits, func(a, b hit) int { return cmp.Compare(perByte(a), perByte(b)) })
-	left = budget
-	for _, h := range hits {
-		if left < 0 {
-			break
-		}
-		left -= h.cost
-		t.HitBytes += h.size
-	}
+	take(f.cheap, func(int64) { t.Hits++ })
+	take(f.short, func(size int64) { t.HitBytes += size })
 	return t
 }

@@ -23,7 +23,7 @@ type Curve struct {
 	Name    string       `json:"name"`
 	Rate    float64      `json:"rate"` // of the sample; 1: all objects
 	Objects int          `json:"objects"`
-	Points  []CurvePoint `json:"points"`
+	Points  []CurvePoint `json:"points"` // none where no object is in the sample
 	// MeanError is the mean distance of the miss ratios to those of the exact curve,
 	// where there is one.
 	MeanError float64 `json:"meanError,omitempty"`
@@ -37,6 +37,19 @@ type CurvePoint struct {
 	Capacity int64   `json:"capacity"` // bytes, or with Unit objects
 	Miss     float64 `json:"miss"`
 	ByteMiss float64 `json:"byteMiss"`
+}
+
+// check says whether the samples can be taken.
+func (c CurveConfig) check() error {
+	for _, rate := range c.Shards {
+		if !(rate > 0 && rate <= 1) {
+			return fmt.Errorf("SHARDS with a rate of %g, which is not from above 0 to 1", rate)
+		}
+	}
+	if c.Sample < 0 {
+		return fmt.Errorf("SHARDS of %d objects", c.Sample)
+	}
+	return nil
 }
 
 // curves adds the simulations of the curves to j.

@@ -2,8 +2,10 @@ package simulate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -40,6 +42,9 @@ type Report struct {
 	Unit     bool          `json:"unit"`
 	Timed    bool          `json:"timed"`
 	Span     time.Duration `json:"span"`
+	// Ranged are the requests that were for a part of an object. They count like those
+	// for the whole of it, as far as it was ever read.
+	Ranged int `json:"ranged,omitempty"`
 	// Most is the hit ratio of a cache with room for everything.
 	Most Tally `json:"most"`
 
@@ -56,7 +61,7 @@ type Report struct {
 func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 	r := newReport(d, most(d), d.Nodes)
 	r.Span = d.Span()
-	if err := cfg.GC.check(d.Unit, d.Timed); err != nil {
+	if err := errors.Join(cfg.GC.check(d.Unit, d.Timed), cfg.Curve.check()); err != nil {
 		return nil, fmt.Errorf("simulating: %w", err)
 	}
 	var err error
@@ -68,8 +73,9 @@ func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	j := newJobs(ctx, cfg)
+	ahead := sync.OnceValue(func() *future { return newFuture(d) })
 	for i := range r.Cells {
-		j.do(func(ctx context.Context) error { return one(ctx, d, &r.Cells[i], cfg.GC) })
+		j.do(func(ctx context.Context) error { return one(ctx, d, &r.Cells[i], cfg.GC, ahead) })
 	}
 	for i, l := range cfg.Levels {
 		j.do(func(ctx context.Context) (err error) { r.Levels[i], err = levels(ctx, d, l); return err })
@@ -93,7 +99,7 @@ func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 func newReport(d *Decoded, all Tally, nodes int) *Report {
 	r := &Report{
 		Requests: int(all.Requests), Objects: d.Objects(), Bytes: d.Bytes(), Asked: all.Bytes, Nodes: nodes,
-		Unit: d.Unit, Timed: d.Timed, Most: all,
+		Unit: d.Unit, Timed: d.Timed, Ranged: d.Ranged, Most: all,
 	}
 	if !d.Unit {
 		r.Sizes = sizeShares(d)
@@ -171,10 +177,10 @@ func nodeCells(d *Decoded, cfg Config) ([]NodeCell, error) {
 	return out, nil
 }
 
-// one simulates a cell.
-func one(ctx context.Context, d *Decoded, cell *Cell, gc GC) error {
+// one simulates a cell. ahead returns the future of d.
+func one(ctx context.Context, d *Decoded, cell *Cell, gc GC, ahead func() *future) error {
 	if cell.Policy == Belady {
-		return belady(ctx, d, cell)
+		return belady(ctx, d, cell, ahead())
 	}
 	return single(ctx, d, cell, gc)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 	"time"
@@ -43,6 +44,19 @@ func stream(seed uint64, n, objects int, unit bool) *simulate.Decoded {
 	}
 	return d
 }
+
+// full has tests take as long as it is worth once; otherwise what they check is
+// checked with less of it.
+var full = os.Getenv("TRIAL") == "full"
+
+// some are policies of each way in which a cache has to deal with them: plain, with
+// ghosts, told for whom room is made, and giving up what came last. With full, all.
+var some = func() []string {
+	if full {
+		return policy.Names()
+	}
+	return []string{policy.NameLRU, policy.NameS3FIFO, policy.NameARC, policy.NameWTinyLFU}
+}()
 
 func run(t testing.TB, d *simulate.Decoded, cfg simulate.Config) *simulate.Report {
 	t.Helper()
@@ -245,7 +259,11 @@ func TestBeladyIsBest(t *testing.T) {
 				capacity = max(1, d.Bytes()/3)
 				size = simulate.Size{Bytes: capacity}
 			}
-			cell := run(t, d, simulate.Config{Policies: []string{simulate.Belady}, Sizes: []simulate.Size{size}}).Cells[0]
+			cells := run(t, d, simulate.Config{Policies: []string{simulate.Belady}, Sizes: []simulate.Size{size, size}}).Cells
+			cell := cells[0]
+			if !unit && *cells[1].Bound != *cell.Bound {
+				t.Errorf("seed %d: the bounds of one size are %+v and %+v", seed, cell.Bound, cells[1].Bound)
+			}
 			hits, bytes := best(d, capacity)
 			if unit && int64(cell.All.Hits) != hits {
 				t.Errorf("seed %d: %d hits, there can be %d", seed, cell.All.Hits, hits)
@@ -259,7 +277,11 @@ func TestBeladyIsBest(t *testing.T) {
 
 // No policy beats the bound, and belady none with equal sizes.
 func TestNothingBeatsTheBound(t *testing.T) {
-	for seed := range uint64(10) {
+	seeds := uint64(2)
+	if full {
+		seeds = 20
+	}
+	for seed := range seeds {
 		for _, unit := range []bool{true, false} {
 			d := stream(seed, 5000, 300, unit)
 			for _, share := range []float64{0.02, 0.1, 0.5} {
@@ -355,6 +377,11 @@ func TestDecode(t *testing.T) {
 		if got := fmt.Sprint(d.Sizes, d.Accesses.Len()); got != c.want {
 			t.Errorf("%+v: %s, want %s", c.scope, got, c.want)
 		}
+	}
+	part := trace.Request{Method: "GET", URI: "v2/a/blobs/x", Size: 5, Off: 95, Len: 5, Status: 206}
+	d, err := simulate.Decode(t.Context(), trace.Of(requests[1], part, part), simulate.Scope{})
+	if err != nil || d.Ranged != 2 || d.Sizes[0] != 100 || run(t, d, simulate.Config{}).Ranged != 2 {
+		t.Errorf("ranges: %+v, %v", d, err)
 	}
 	if _, err := simulate.Decode(t.Context(), trace.Of(get("v2/a/blobs/x", -1, 0)), simulate.Scope{}); err == nil {
 		t.Error("no sizes were no error")

@@ -16,7 +16,8 @@ type stackConfig struct {
 
 // stack makes the miss-ratio curve of LRU: an access hits in every cache that has
 // room for the object and for all that was asked for since it was last asked for
-// (Mattson et al. 1970). With a rate below 1 it is an estimate from the objects whose
+// (Mattson et al. 1970). What is larger than a cache takes its room here, and goes by
+// it in a Cell: a curve may have more misses at sizes below the largest objects. With a rate below 1 it is an estimate from the objects whose
 // hash is low: SHARDS (Waldspurger et al., FAST 2015), with its adjustment for the
 // accesses that a sample has too few or too many of.
 func stack(ctx context.Context, d *Decoded, cfg stackConfig, n int) (Curve, error) {
@@ -117,6 +118,9 @@ func (s *sampler) curve(total Tally) Curve {
 	c := Curve{Name: s.cfg.name, Rate: s.rate, Objects: s.members}
 	if s.cfg.objects > 0 {
 		c.Objects = len(s.sample)
+	}
+	if s.members == 0 {
+		return c // of which nothing can be said
 	}
 	sum := func(v []float64) (n float64) {
 		for _, x := range v {

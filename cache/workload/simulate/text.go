@@ -4,6 +4,8 @@ import (
 	"encoding/csv"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strconv"
 	"text/tabwriter"
 
@@ -14,6 +16,9 @@ import (
 func (r *Report) WriteText(w io.Writer) error {
 	fmt.Fprintf(w, "%d requests of %d objects, %s, by %d clients\n", r.Requests, r.Objects, r.amount(r.Bytes), r.Nodes)
 	fmt.Fprintf(w, "With room for everything %.4f are hits (bytes %.4f).\n", r.Most.Ratio(), r.Most.ByteRatio())
+	if r.Ranged > 0 {
+		fmt.Fprintf(w, "%d requests were for a part of an object, and count like those for all of it that was ever read.\n", r.Ranged)
+	}
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	if len(r.Cells) > 0 {
 		fmt.Fprint(t, "\nPOLICY\tSIZE\tROOM\tHITS\tBYTE HITS\tBLOBS\tMANIFESTS\tEVICTED\tEXPIRED\t\n")
@@ -27,6 +32,11 @@ func (r *Report) WriteText(w io.Writer) error {
 			c.All.Ratio(), c.All.ByteRatio(), part(c.Kinds["blob"]), part(c.Kinds["manifest"]), c.Evicted, c.Expired)
 		if c.Bound != nil {
 			fmt.Fprintf(t, "at most\t%s\t%s\t%.4f\t%.4f\t\t\t\t\t\n", c.Size, r.amount(c.Capacity), c.Bound.Ratio(), c.Bound.ByteRatio())
+		}
+	}
+	for _, c := range r.Cells {
+		if c.Error != "" {
+			fmt.Fprintf(t, "%s at %s was not simulated: %s\n", c.Policy, c.Size, c.Error)
 		}
 	}
 	if len(r.Levels) > 0 {
@@ -69,6 +79,9 @@ func (r *Report) writePrefetch(t io.Writer) {
 func (r *Report) writeCurves(t io.Writer) {
 	for _, c := range r.Curves {
 		fmt.Fprintf(t, "\nMISS RATIO OF LRU, %s\tMISSES\tBYTE MISSES\t\n", c.Name)
+		if len(c.Points) == 0 {
+			fmt.Fprint(t, "the sample has no object\t\t\t\n")
+		}
 		for i := 0; i < len(c.Points); i += max(1, len(c.Points)/10) {
 			p := c.Points[i]
 			fmt.Fprintf(t, "%s\t%.4f\t%.4f\t\n", r.amount(p.Capacity), p.Miss, p.ByteMiss)
@@ -97,20 +110,20 @@ func (r *Report) amount(n int64) string {
 
 // WriteCSV writes the cells of the report.
 func (r *Report) WriteCSV(w io.Writer) error {
-	c := csv.NewWriter(w)
-	c.Write([]string{"policy", "size", "capacity", "kind", "requests", "hits", "hit_ratio", "bytes", "hit_bytes", "byte_hit_ratio"})
+	rows := [][]string{{"policy", "size", "capacity", "kind", "requests", "hits", "hit_ratio", "bytes", "hit_bytes", "byte_hit_ratio"}}
 	for _, cell := range r.Cells {
-		rows := map[string]Tally{"all": cell.All, "blob": cell.Kinds["blob"], "manifest": cell.Kinds["manifest"]}
-		for _, kind := range []string{"all", "blob", "manifest"} {
-			t := rows[kind]
+		for _, kind := range slices.Insert(slices.Sorted(maps.Keys(cell.Kinds)), 0, "all") {
+			t := cell.Kinds[kind]
+			if kind == "all" {
+				t = cell.All
+			}
 			if t.Requests == 0 {
 				continue
 			}
-			c.Write([]string{cell.Policy, cell.Size.String(), strconv.FormatInt(cell.Capacity, 10), kind,
+			rows = append(rows, []string{cell.Policy, cell.Size.String(), strconv.FormatInt(cell.Capacity, 10), kind,
 				strconv.FormatUint(t.Requests, 10), strconv.FormatUint(t.Hits, 10), strconv.FormatFloat(t.Ratio(), 'f', 6, 64),
 				strconv.FormatInt(t.Bytes, 10), strconv.FormatInt(t.HitBytes, 10), strconv.FormatFloat(t.ByteRatio(), 'f', 6, 64)})
 		}
 	}
-	c.Flush()
-	return c.Error()
+	return csv.NewWriter(w).WriteAll(rows)
 }

@@ -83,23 +83,41 @@ func TestReportForms(t *testing.T) {
 func TestReportErrors(t *testing.T) {
 	r := small(t)
 	advice := recommend(t, stream(1, 2000, 100, false), simulate.Limits{Disk: 1 << 20})
-	for name, write := range map[string]func(w *full) error{
-		"text": func(w *full) error { return r.WriteText(w) }, "CSV": func(w *full) error { return r.WriteCSV(w) },
-		"advice": func(w *full) error { return advice.WriteText(w) },
+	for name, write := range map[string]func(w *filled) error{
+		"text": func(w *filled) error { return r.WriteText(w) }, "CSV": func(w *filled) error { return r.WriteCSV(w) },
+		"advice": func(w *filled) error { return advice.WriteText(w) },
 	} {
 		for room := range 3 {
-			if err := write(&full{room: room * 60}); !errors.Is(err, errFull) {
+			if err := write(&filled{room: room * 60}); !errors.Is(err, errFull) {
 				t.Errorf("%s into %d bytes: %v", name, room*60, err)
 			}
 		}
 	}
 }
 
+// A sample without an object says nothing, and what was not simulated is said.
+func TestReportGaps(t *testing.T) {
+	r := run(t, stream(1, 100, 10, false), simulate.Config{Curve: simulate.CurveConfig{Exact: true, Shards: []float64{1e-9}}})
+	if c := r.Curves[1]; len(c.Points) > 0 || c.Objects > 0 || c.MeanError != 0 {
+		t.Errorf("a curve of no objects is %+v", c)
+	}
+	r.Cells = []simulate.Cell{{Policy: "belady", Size: simulate.Size{Bytes: 5}, Error: "it cannot be"}}
+	var b bytes.Buffer
+	if err := r.WriteText(&b); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"no object", "belady at 5B was not simulated: it cannot be"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is not in\n%s", want, b.String())
+		}
+	}
+}
+
 var errFull = errors.New("full")
 
-type full struct{ room int }
+type filled struct{ room int }
 
-func (f *full) Write(p []byte) (int, error) {
+func (f *filled) Write(p []byte) (int, error) {
 	if f.room -= len(p); f.room < 0 {
 		return 0, errFull
 	}
@@ -147,6 +165,9 @@ func TestRunErrors(t *testing.T) {
 		{unit, simulate.Config{Policies: lru, Sizes: []simulate.Size{{Bytes: 3}}}, "unit"},
 		{unit, simulate.Config{Policies: lru, Sizes: []simulate.Size{{Objects: 3}}, GC: simulate.GC{Disk: true}}, "sizes"},
 		{untimed, simulate.Config{Policies: lru, GC: simulate.GC{Layers: simulate.Ages{MaxAge: 1}}}, "times"},
+		{sized, simulate.Config{Curve: simulate.CurveConfig{Shards: []float64{0.1, 0}}}, "rate"},
+		{sized, simulate.Config{Curve: simulate.CurveConfig{Shards: []float64{1.5}}}, "rate"},
+		{sized, simulate.Config{Curve: simulate.CurveConfig{Sample: -1}}, "-1 objects"},
 		{sized, simulate.Config{PerNode: []simulate.Size{{Objects: 3}}}, "unit"},
 		{sized, simulate.Config{Levels: []simulate.Levels{{Memory: simulate.Size{Share: 1}, Disk: simulate.Size{Objects: 1}}}}, "unit"},
 		{sized, simulate.Config{Levels: []simulate.Levels{{Memory: simulate.Size{Share: 1}, Disk: simulate.Size{Share: 1}, Policy: "best"}}}, "best"},

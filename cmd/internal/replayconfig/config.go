@@ -109,7 +109,7 @@ type Cluster struct {
 	SecretFile string   `yaml:"secret_file" comment:"File with it."`
 	Heartbeat  Duration `yaml:"heartbeat" comment:"A peer that is silent for three of these is gone."`
 	StartIn    Duration `yaml:"start_in" comment:"How long after all clients are ready they begin, at one instant."`
-	CA         string   `yaml:"ca" comment:"PEM file of authorities for the clients' certificates. With it, clients are connected to by TLS."`
+	CA         string   `yaml:"ca" comment:"PEM file of authorities that the certificates of clients must be of. Connections are always TLS; without it, only the secret vouches for a client."`
 }
 
 // Simulate is what is simulated.
@@ -203,7 +203,7 @@ func Default() Config {
 		Run: Run{
 			Speed: 1, Loop: 1, MaxInFlight: 4096, Timeout: Duration(60e9), Uploads: "whole", Pick: "random", Check: true, OnTime: Duration(10e6),
 		},
-		Cluster: Cluster{Lost: "proceed", Heartbeat: Duration(1e9), StartIn: Duration(1e9)},
+		Cluster: Cluster{Lost: "proceed", Heartbeat: Duration(2e9), StartIn: Duration(2e9)},
 		Simulate: Simulate{
 			Policies: []string{"lru", "fifo", "sieve", "s3fifo", "belady"}, Sizes: []string{"1%", "2%", "4%", "10%", "20%"},
 			Key: "blob", Kinds: []string{"blob", "manifest"}, PerNode: []string{}, Levels: []Levels{}, Curve: Curve{Exact: true}, GC: SimulatedGC{Interval: Duration(1200e9)},

@@ -71,6 +71,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 		return errors.Join(err, r.results.Close())
 	}
 	defer stop()
+	defer lessOften()()
 	work := func(ctx context.Context) error { return r.send(ctx, runner, r.items) }
 	during := func() error { return replayprogress.During(ctx, p.Log, r.state, work) }
 	if m, ok := runner.(*cluster.Master); ok {
@@ -113,7 +114,9 @@ func (r *run) send(ctx context.Context, runner load.Runner, source load.Source) 
 	})
 	stats, err := runner.Run(ctx, source, func(x load.Result) {
 		r.rec.Add(x)
-		r.metrics.Observe(x)
+		if r.p.Config.Report.Metrics != "" { // nobody else looks at them
+			r.metrics.Observe(x)
+		}
 		written(func() error { return r.results.Add(x) })
 	})
 	r.rec.Generator(stats)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cache/workload/load"
 	"github.com/reprise-containers/reprise/cache/workload/report"
+	"github.com/reprise-containers/reprise/cache/workload/simulate"
 	"github.com/reprise-containers/reprise/cache/workload/trace"
 	"github.com/reprise-containers/reprise/cmd/internal/replaypage"
 )
@@ -102,6 +103,20 @@ func TestVerdicts(t *testing.T) {
 	}
 	if got := said(t, in, "good"); len(got) != 0 {
 		t.Errorf("a busy sender is praised: %q", got)
+	}
+}
+
+// TestPrefetching: what was simulated of it is told, with its cost.
+func TestPrefetching(t *testing.T) {
+	in := replaypage.Input{Sim: &simulate.Report{Prefetch: []simulate.PrefetchCell{{
+		Prefetch: simulate.Prefetch{Pushed: time.Hour, Fetched: 12 * time.Hour},
+		Layers:   simulate.Tally{Requests: 8, Hits: 2, Bytes: 10, HitBytes: 5}, Fetches: 1234, FetchedBytes: 5 << 20, Good: 1, Bad: 3, Peak: 2 << 20,
+	}}}}
+	got := strings.Join(said(t, in, "numbers"), " ")
+	for _, want := range []string{"1\u00a0h,\u00a012\u00a0h", "0.250", "0.500", "1\u202f234", "5.00\u00a0MiB", "2.00\u00a0MiB"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in %q", want, got)
+		}
 	}
 }
 

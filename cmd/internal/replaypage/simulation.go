@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html/template"
 	"slices"
+	"strings"
 
 	"github.com/reprise-containers/reprise/cache/workload/report"
 	"github.com/reprise-containers/reprise/cache/workload/simulate"
@@ -17,6 +18,9 @@ func (p *page) simulation(r *simulate.Report) {
 		about += fmt.Sprintf(" of %s; %s were asked for", report.Bytes(r.Bytes), report.Bytes(r.Asked))
 	}
 	about += fmt.Sprintf(". A cache with room for everything has %s of the requests.", chart.Share.Text(r.Most.Ratio()))
+	if r.Ranged > 0 {
+		about += fmt.Sprintf(" %s were for a part of an object, and count like those for all of it that was ever read.", thousands(int64(r.Ranged)))
+	}
 	if p.About == "" {
 		p.About, about = about, ""
 	}
@@ -24,6 +28,10 @@ func (p *page) simulation(r *simulate.Report) {
 		ID: "simulation", Title: "Simulation", About: about,
 		Charts: append(slices.Concat(policies(r), curves(r)), over(r), objects(r)),
 		Tables: ratios(r),
+	})
+	p.add(section{
+		ID: "prefetch", Title: "Prefetching", Tables: prefetching(r),
+		About: "Layers that were pushed are fetched when somebody else asks for a manifest of their repository.",
 	})
 	p.add(section{ID: "levels", Title: "Two levels and nodes", Tables: slices.Concat(levels(r), nodes(r))})
 }
@@ -201,6 +209,20 @@ func levels(r *simulate.Report) []table {
 		t.Rows = append(t.Rows, row(l.Policy, ofCapacity(r, l.Memories), ofCapacity(r, l.Disks),
 			fmt.Sprintf("%.3f", l.MemoryHits.Ratio()), fmt.Sprintf("%.3f", l.DiskHits.Ratio()),
 			fmt.Sprintf("%.3f", l.All.Ratio()), fmt.Sprintf("%.3f", l.All.ByteRatio())))
+	}
+	return []table{t}
+}
+
+// prefetching returns a table of what it brought, and what it cost.
+func prefetching(r *simulate.Report) []table {
+	if len(r.Prefetch) == 0 {
+		return nil
+	}
+	t := table{Numbers: true, Head: []string{"pushed, fetched kept for", "hits of layers", "of their bytes", "fetches", "bytes fetched", "fetches used", "kept at most"}}
+	for _, p := range r.Prefetch {
+		t.Rows = append(t.Rows, row(strings.TrimSpace(elapsed(p.Pushed))+", "+strings.TrimSpace(elapsed(p.Fetched)),
+			fmt.Sprintf("%.3f", p.Layers.Ratio()), fmt.Sprintf("%.3f", p.Layers.ByteRatio()), thousands(int64(p.Fetches)), //nolint:gosec // a count
+			report.Bytes(p.FetchedBytes), fmt.Sprintf("%.3f", report.Ratio(float64(p.Good), float64(p.Good+p.Bad))), report.Bytes(p.Peak)))
 	}
 	return []table{t}
 }
