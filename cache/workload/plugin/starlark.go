@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"go.starlark.net/lib/json"
 	"go.starlark.net/lib/math"
@@ -61,9 +63,24 @@ func starlarkError(ctx context.Context, path string, err error) error {
 		return context.Cause(ctx)
 	}
 	if e, ok := errors.AsType[*starlark.EvalError](err); ok {
-		return fmt.Errorf("the plugin %s failed: %s", path, e.Backtrace())
+		return fmt.Errorf("the plugin %s failed: %s", path, shortened(e.Backtrace()))
 	}
 	return fmt.Errorf("the plugin %s failed: %w", path, err)
+}
+
+// ends is how many lines of a long backtrace are said of its beginning and its end.
+const ends = 10
+
+// shortened leaves out the middle of a long text: a function that calls itself too
+// often has a hundred thousand lines of backtrace.
+func shortened(text string) string {
+	lines := strings.Split(text, "\n")
+	n := len(lines) - 2*ends
+	if n <= 1 {
+		return text
+	}
+	lines = slices.Replace(lines, ends, ends+n, fmt.Sprintf("  ... %d lines more", n))
+	return strings.Join(lines, "\n")
 }
 
 // value returns what a configuration says as Starlark has it.
