@@ -52,9 +52,11 @@ func (p player) simulates(ctx context.Context, n int, size string) error {
 		return err
 	}
 	simulated, err := p.run(ctx, "simulate", instance.Values{
-		"trace":    instance.Values{"traces": []string{"-"}},
-		"simulate": instance.Values{"policies": []string{"lru"}, "sizes": []string{size}, "curve": instance.Values{"exact": false}},
-		"report":   instance.Values{"json": file},
+		"trace": instance.Values{"traces": []string{"-"}},
+		"simulate": instance.Values{
+			"policies": []string{"lru"}, "sizes": []string{size}, "curve": instance.Values{"exact": false},
+			"report": instance.Values{"json": file},
+		},
 	}, from)
 	if err != nil {
 		generate.Process.Kill() //nolint:errcheck // it may have ended

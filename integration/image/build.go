@@ -36,23 +36,25 @@ func (b Build) Make(ctx context.Context, cache string, say Progress) (Layout, er
 		return Layout{}, err
 	}
 	done := filepath.Join(cache, "image-"+b.Name+"-"+b.key())
-	if _, err := os.Stat(done); err == nil {
-		return Layout{done}, nil
-	}
+	err = once(done, func() error { return b.build(ctx, cache, root, done, say) })
+	return Layout{done}, err
+}
+
+func (b Build) build(ctx context.Context, cache, root, done string, say Progress) error {
 	tmp, err := os.MkdirTemp(cache, "image.new-")
 	if err != nil {
-		return Layout{}, err
+		return err
 	}
 	defer os.RemoveAll(tmp)
 	l := Layout{Dir: tmp}
 	layers, err := b.layers(ctx, l, root, say)
 	if err != nil {
-		return Layout{}, fmt.Errorf("building image %s: %w", b.Name, err)
+		return fmt.Errorf("building image %s: %w", b.Name, err)
 	}
 	if _, err := l.Finish(layers, b.Args); err != nil {
-		return Layout{}, fmt.Errorf("building image %s: %w", b.Name, err)
+		return fmt.Errorf("building image %s: %w", b.Name, err)
 	}
-	return Layout{done}, errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, done))
+	return errors.Join(os.Chmod(tmp, 0o755), os.Rename(tmp, done))
 }
 
 func (b Build) key() string {

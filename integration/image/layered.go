@@ -31,6 +31,9 @@ type Step struct {
 	// Rootfs is added to the tree; packages that an earlier step has are left
 	// out.
 	Rootfs Rootfs
+	// Of, if not 0, has Rootfs's packages and what they need added in that many
+	// steps of equal numbers of packages, in apt's order; this is step Part, from 0.
+	Part, Of int
 	// Edit changes the tree at root as commands of a build would. It sets times
 	// where they matter; what it changes just now gets a fixed time.
 	Edit func(root string) error
@@ -42,23 +45,25 @@ type Step struct {
 
 // Make returns the image's layout, made below cache unless an earlier run has.
 func (i Layered) Make(ctx context.Context, cache string, say Progress) (Layout, error) {
-	done := filepath.Join(cache, "image-"+i.Name+"-"+i.key())
-	if _, err := os.Stat(done); err == nil {
-		return Layout{done}, nil
-	}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return Layout{}, err
 	}
+	done := filepath.Join(cache, "image-"+i.Name+"-"+i.key())
+	err := once(done, func() error { return i.build(ctx, cache, done, say) })
+	return Layout{done}, err
+}
+
+func (i Layered) build(ctx context.Context, cache, done string, say Progress) error {
 	tmp, err := os.MkdirTemp(cache, "image.new-")
 	if err != nil {
-		return Layout{}, err
+		return err
 	}
 	defer os.RemoveAll(tmp)
 	b := layering{Layout: Layout{Dir: filepath.Join(tmp, "layout")}, cache: cache, root: filepath.Join(tmp, "root"), say: say, have: map[string]bool{}}
 	if err := b.make(ctx, i); err != nil {
-		return Layout{}, fmt.Errorf("building image %s: %w", i.Name, err)
+		return fmt.Errorf("building image %s: %w", i.Name, err)
 	}
-	return Layout{done}, os.Rename(b.Dir, done)
+	return os.Rename(b.Dir, done)
 }
 
 func (i Layered) key() string {
@@ -66,6 +71,9 @@ func (i Layered) key() string {
 	fmt.Fprintf(h, "v1 %d %q", i.Version, i.Args)
 	for _, s := range i.Steps {
 		fmt.Fprintf(h, " %d %s %q", s.Compression, s.Rootfs.key(), s.Opaque)
+		if s.Of > 0 {
+			fmt.Fprintf(h, " %d/%d", s.Part, s.Of)
+		}
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:6])
 }
@@ -100,7 +108,7 @@ func (b *layering) layer(ctx context.Context, s Step) (Layer, error) {
 	if s.Write != nil {
 		return b.Tar(s.Compression, func(a Archive) error { return s.Write(ctx, a) })
 	}
-	if err := b.unpack(ctx, s.Rootfs); err != nil {
+	if err := b.unpack(ctx, s); err != nil {
 		return Layer{}, err
 	}
 	if s.Edit != nil {
@@ -120,12 +128,15 @@ func (b *layering) layer(ctx context.Context, s Step) (Layer, error) {
 	return b.Tar(s.Compression, d.write)
 }
 
-// unpack adds r to the tree.
-func (b *layering) unpack(ctx context.Context, r Rootfs) error {
-	if len(r.Packages) > 0 {
-		debs, err := r.archives(ctx, b.cache, b.say)
+// unpack adds the packages of a step to the tree.
+func (b *layering) unpack(ctx context.Context, s Step) error {
+	if len(s.Rootfs.Packages) > 0 {
+		debs, err := s.Rootfs.archives(ctx, b.cache, b.say)
 		if err != nil {
 			return err
+		}
+		if s.Of > 0 {
+			debs = debs[len(debs)*s.Part/s.Of : len(debs)*(s.Part+1)/s.Of]
 		}
 		for _, deb := range debs {
 			if b.have[deb] {
@@ -139,5 +150,5 @@ func (b *layering) unpack(ctx context.Context, r Rootfs) error {
 	} else if len(b.have) == 0 {
 		return errors.New("the first layer has no packages")
 	}
-	return r.finish(ctx, b.root, b.say)
+	return s.Rootfs.finish(ctx, b.root, b.say)
 }

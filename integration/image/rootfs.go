@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/reprise-containers/reprise/integration/lockfile"
 )
 
 // epoch is the time stamp of everything that has none of its own, so that
@@ -50,28 +52,46 @@ type Progress func(format string, args ...any)
 // an earlier run has. It needs root, apt-get and dpkg-deb.
 func (r Rootfs) Build(ctx context.Context, cache string, say Progress) (string, error) {
 	dir := filepath.Join(cache, "rootfs-"+r.key())
-	if _, err := os.Stat(dir); err == nil {
-		return dir, nil
+	return dir, once(dir, func() error { return r.build(ctx, cache, dir, say) })
+}
+
+// once makes what is to be found at path, unless it is there: one program and one
+// goroutine at a time.
+func once(path string, produce func() error) (err error) {
+	if _, err := os.Stat(path); err == nil {
+		return nil
 	}
+	lock, err := lockfile.Take(path + ".lock")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, lock.Release()) }()
+	if _, err := os.Stat(path); err == nil {
+		return nil // made while this one waited
+	}
+	return produce()
+}
+
+func (r Rootfs) build(ctx context.Context, cache, dir string, say Progress) error {
 	debs, err := r.archives(ctx, cache, say)
 	if err != nil {
-		return "", err
+		return err
 	}
 	tmp, err := os.MkdirTemp(cache, "rootfs.new-")
 	if err != nil {
-		return "", err
+		return err
 	}
 	defer os.RemoveAll(tmp)
 	say("unpacking %d packages", len(debs))
 	for _, deb := range debs {
 		if err := command(ctx, "dpkg-deb", "-x", deb, tmp); err != nil {
-			return "", err
+			return err
 		}
 	}
 	if err := r.finish(ctx, tmp, say); err != nil {
-		return "", fmt.Errorf("completing the root file system: %w", err)
+		return fmt.Errorf("completing the root file system: %w", err)
 	}
-	return dir, os.Rename(tmp, dir)
+	return os.Rename(tmp, dir)
 }
 
 func (r Rootfs) key() string {
@@ -81,71 +101,6 @@ func (r Rootfs) key() string {
 		fmt.Fprint(h, r.Setup)
 	}
 	return fmt.Sprintf("%x", h.Sum(nil)[:6])
-}
-
-// archives returns the packages and what they need, downloaded below cache.
-func (r Rootfs) archives(ctx context.Context, cache string, say Progress) ([]string, error) {
-	dir := filepath.Join(cache, "archives")
-	if err := os.MkdirAll(filepath.Join(dir, "partial"), 0o755); err != nil {
-		return nil, err
-	}
-	debs, err := r.download(ctx, dir, say)
-	if err != nil {
-		return nil, fmt.Errorf("downloading packages %s: %w", strings.Join(r.Packages, " "), err)
-	}
-	return debs, nil
-}
-
-// download fetches the closure of the packages as a machine without any
-// package would, and returns the archives.
-func (r Rootfs) download(ctx context.Context, archives string, say Progress) ([]string, error) {
-	say("downloading %s and what they need", strings.Join(r.Packages, ", "))
-	apt := func() ([]byte, error) {
-		args := []string{"-qq", "-y", "--no-install-recommends", "--download-only",
-			"-o", "Dir::State::status=/dev/null", "-o", "Dir::Cache::archives=" + archives,
-			"-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1", "install"}
-		args = append(args, r.Packages...)
-		if out, err := exec.CommandContext(ctx, "apt-get", args...).CombinedOutput(); err != nil {
-			return nil, fmt.Errorf("apt-get install --download-only: %w: %s", err, out)
-		}
-		// The folder may hold archives of other root file systems.
-		return exec.CommandContext(ctx, "apt-get", append([]string{"-s", "--no-install-recommends",
-			"-o", "Dir::State::status=/dev/null", "install"}, r.Packages...)...).Output()
-	}
-	plan, err := apt()
-	if err != nil {
-		say("fetching package lists")
-		if err := command(ctx, "apt-get", "-qq", "update"); err != nil {
-			return nil, err
-		}
-		if plan, err = apt(); err != nil {
-			return nil, err
-		}
-	}
-	return archivesOf(archives, string(plan))
-}
-
-// archivesOf returns the archives of the packages that apt-get -s lists in
-// lines like "Inst name (version Debian:12.1/stable [amd64])".
-func archivesOf(dir, plan string) ([]string, error) {
-	var out []string
-	for line := range strings.Lines(plan) {
-		f := strings.Fields(line)
-		if len(f) < 3 || f[0] != "Inst" {
-			continue
-		}
-		name, _, _ := strings.Cut(f[1], ":")
-		version := strings.ReplaceAll(strings.TrimPrefix(f[2], "("), ":", "%3a")
-		found, err := filepath.Glob(filepath.Join(dir, name+"_"+version+"_*.deb"))
-		if err != nil || len(found) == 0 {
-			return nil, fmt.Errorf("package %s %s is not among the downloaded archives", name, version)
-		}
-		out = append(out, found[0])
-	}
-	if len(out) == 0 {
-		return nil, errors.New("apt-get lists no packages")
-	}
-	return out, nil
 }
 
 // finish does what the packages' installation scripts would have done, as far

@@ -1,12 +1,16 @@
 package replayer_test
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -23,18 +27,82 @@ type ready struct {
 	config   values
 }
 
-// warmed warms a registry up for n requests, one every so often.
+// mostPulls is how many of pulls the common registry was warmed up for.
+const mostPulls = 400
+
+// warmed is a desk with the common registry, for n pulls, one every so often.
 func warmed(t *testing.T, n int, every time.Duration) *ready {
 	t.Helper()
-	w := &ready{desk: newDesk(t), registry: startRegistry(t, ""), requests: n}
+	registry, err := common()
+	if errors.Is(err, errNoTools) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := newReady(t, registry, n, every)
+	known, err := commonMap()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.write("interm.json", known)
+	return w
+}
+
+// commonMap is the interim map of the common registry.
+var commonMap = sync.OnceValues(func() (string, error) {
+	dir := filepath.Join(programDir, "warmup")
+	registry, err := common()
+	if err != nil {
+		return "", err
+	}
+	path, err := program()
+	if err != nil {
+		return "", err
+	}
+	trace, err := json.Marshal(pulls(mostPulls, time.Millisecond).records)
+	if err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return "", err
+	}
+	config := fmt.Sprintf("trace: {traces: [trace.json]}\nregistry: [%s]\nwarmup: {output: interm.json, threads: 4}\n", registry.address)
+	for name, text := range map[string]string{"trace.json": string(trace), "config.yaml": config} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			return "", err
+		}
+	}
+	cmd := exec.Command(path, "warmup", "-i", "config.yaml")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("warming the common registry up: %w\n%s", err, out)
+	}
+	known, err := os.ReadFile(filepath.Join(dir, "interm.json"))
+	return string(known), err
+})
+
+// warmedAlone is warmed with a registry of its own, that may be killed.
+func warmedAlone(t *testing.T, n int, every time.Duration) *ready {
+	t.Helper()
+	w := newReady(t, startRegistry(t, ""), n, every)
+	w.run(0, "warmup", "-i", "config.yaml")
+	return w
+}
+
+// cluster is that of tests which are not about who is silent, on a machine that may
+// be slow.
+var cluster = values{"heartbeat": "10s", "start_in": "2s"}
+
+func newReady(t *testing.T, registry *server, n int, every time.Duration) *ready {
+	t.Helper()
+	w := &ready{desk: newDesk(t), registry: registry, requests: n}
 	w.write("trace.json", array(t, pulls(n, every).records))
 	w.config = values{
 		"trace": values{"traces": []string{"trace.json"}, "output": "results.json"}, "registry": []string{w.registry.address},
-		"warmup":  values{"output": "interm.json", "threads": 4},
-		"cluster": values{"heartbeat": "300ms", "start_in": "200ms"},
+		"warmup": values{"output": "interm.json", "threads": 4}, "cluster": cluster,
 	}
 	w.configure(w.config)
-	w.run(0, "warmup", "-i", "config.yaml")
 	return w
 }
 
@@ -105,7 +173,7 @@ func TestKilledClient(t *testing.T) {
 			_, b := w.client()
 			w.with("client_info", values{"client_list": []string{a, b}})
 			w.with("run", values{"loop": 0}) // it cannot end before the kill
-			w.with("cluster", values{"heartbeat": "300ms", "start_in": "200ms", "lost": lost})
+			w.with("cluster", values{"heartbeat": "10s", "start_in": "2s", "lost": lost})
 			p := w.start("run", "-i", "config.yaml")
 			w.sent(p, 10)
 			victim.signal(syscall.SIGKILL)
@@ -125,7 +193,9 @@ func TestKilledClient(t *testing.T) {
 			if strings.Contains(p.errs.String(), b) {
 				t.Errorf("the client that was not killed is named")
 			}
-			w.nextMaster(b)
+			if lost == "stop" {
+				w.with("cluster", cluster).nextMaster(b)
+			}
 		})
 	}
 }
@@ -161,14 +231,14 @@ func TestStoppedClient(t *testing.T) {
 	victim, a := w.client()
 	_, b := w.client()
 	w.with("client_info", values{"client_list": []string{a, b}}).with("run", values{"loop": 0})
-	w.with("cluster", values{"heartbeat": "300ms", "start_in": "200ms", "lost": "stop"})
+	w.with("cluster", values{"heartbeat": "2s", "start_in": "2s", "lost": "stop"})
 	p := w.start("run", "-i", "config.yaml")
 	w.sent(p, 10)
 	victim.signal(syscall.SIGSTOP)
 	w.ended(p)
 	says(t, &p.errs, a)
 	victim.signal(syscall.SIGCONT)
-	w.nextMaster(a, b)
+	w.with("cluster", cluster).nextMaster(a, b)
 }
 
 // TestKilledMaster kills the master. What it had is left in its results file, and the
@@ -225,7 +295,7 @@ func TestInterrupted(t *testing.T) {
 						t.Errorf("%s is empty", name)
 					}
 				}
-				if clients > 0 {
+				if clients > 0 && wait {
 					w.with("report", values{}).nextMaster(list...)
 				}
 			})
@@ -254,7 +324,7 @@ func TestKilledRegistry(t *testing.T) {
 		t.Run(fmt.Sprintf("%d clients", clients), func(t *testing.T) {
 			t.Parallel()
 			const rounds = 40
-			w := warmed(t, 400, time.Millisecond)
+			w := warmedAlone(t, 400, time.Millisecond)
 			list := []string{}
 			for range clients {
 				_, a := w.client()
@@ -286,7 +356,7 @@ func TestInterruptedWarmup(t *testing.T) {
 	registry := startRegistry(t, "")
 	d := newDesk(t)
 	var big recording
-	const blobs = 800
+	const blobs = 400
 	for i := range blobs {
 		big.add(time.Duration(i)*time.Millisecond, i, "GET", blobURI("large", i), 200, 4096)
 	}

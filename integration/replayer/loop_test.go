@@ -33,21 +33,19 @@ type loop struct {
 	t        *testing.T
 	dir      string
 	player   string // the program trace-replayer
-	program  string // the program registry-cache
+	cached   string // the program registry-cache
 	upstream string // URL of the registry
 }
 
-// beginLoop builds trace-replayer, starts a registry, writes the trace and has the
-// program push what it asks for.
+// beginLoop starts a registry, writes the trace and has trace-replayer push what it
+// asks for.
 func beginLoop(t *testing.T, trc trace.Reader) *loop {
 	t.Helper()
-	l := &loop{t: t, dir: t.TempDir(), upstream: realRegistry(t, "")}
-	l.player = filepath.Join(l.dir, "trace-replayer")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", l.player, "./cmd/trace-replayer")
-	build.Dir = "../.."
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building trace-replayer: %v\n%s", err, out)
+	player, err := program()
+	if err != nil {
+		t.Fatal(err)
 	}
+	l := &loop{t: t, dir: t.TempDir(), player: player, upstream: realRegistry(t, "")}
 	l.write(trc)
 	said, err := l.try("warmup", values{
 		"trace": values{"traces": []string{l.path("trace.jsonl")}}, "registry": []string{l.upstream},
@@ -151,7 +149,7 @@ func (l *loop) cache(name string, over values) *instance.Instance {
 		l.t.Fatal(err)
 	}
 	i, err := instance.New(instance.Config{
-		Program: l.program, Dir: dir, Upstream: strings.TrimPrefix(l.upstream, "http://"), Values: over,
+		Program: l.cached, Dir: dir, Data: l.data(name), Upstream: strings.TrimPrefix(l.upstream, "http://"), Values: over,
 	})
 	if err == nil {
 		err = i.Start(l.t.Context())
@@ -166,6 +164,19 @@ func (l *loop) cache(name string, over values) *instance.Instance {
 		}
 	})
 	return i
+}
+
+// data returns a folder for what a cache keeps: in memory where there is such a place,
+// and not in full size. The cache makes each blob durable, which is most of the time
+// that a small trial would take.
+func (l *loop) data(name string) string {
+	l.t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "reprise-trial-")
+	if err != nil || full() {
+		return l.path(name + "-data")
+	}
+	l.t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // stop ends a registry cache, which writes all of its access log then.
@@ -239,16 +250,18 @@ func metered(t *testing.T, i *instance.Instance) float64 {
 // memory before the disk is off: the simulation knows of the disk only, and a tier as
 // large as the disk would keep what the disk gives up.
 func TestClosedLoop(t *testing.T) {
-	size := recordedLoop{requests: 3500, by: 45, disk: 64 << 20, others: []string{policy.NameFIFO}}
+	size := recordedLoop{requests: 3500, by: 60, disk: 64 << 20, others: []string{policy.NameFIFO}}
 	if full() {
-		size = recordedLoop{requests: 60_000, by: 60, disk: 512 << 20, others: policy.Names()}
+		size = recordedLoop{requests: 30_000, by: 60, disk: 256 << 20, others: []string{
+			policy.NameLRU, policy.NameFIFO, policy.NameS3FIFO, policy.NameSIEVE, policy.NameARC,
+		}}
 	}
 	g, err := generate.New(generate.Config{Requests: size.requests, Seed: 7, Rate: 50, ReadOnly: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	l := beginLoop(t, squeezed{g, size.by, 16 << 20})
-	if l.program, err = instance.Build(t.Context(), "../..", l.dir); err != nil {
+	if l.cached, err = instance.Build(t.Context(), "../..", l.dir); err != nil {
 		t.Fatal(err)
 	}
 	recording := l.cache("recording", values{
@@ -260,28 +273,32 @@ func TestClosedLoop(t *testing.T) {
 	t.Logf("recorded: %d reads, %.4f of them hits of a cache with room for everything", asked, ratio)
 
 	advice := l.recommend(l.path("access.json"), size.disk)
-	if advice.Expected.Evicted < 100 {
+	if advice.Expected.Evicted < 50 {
 		t.Errorf("only %d evictions are expected: this compares nothing", advice.Expected.Evicted)
 	}
-	l.again(advice, advice.Expected)
+	l.again(advice, advice.Expected, "0B")
+	if full() { // what the tier of memory is for
+		l.again(advice, advice.Expected, "64MiB")
+	}
 	for _, c := range advice.Tried {
 		if c.Capacity == size.disk && c.MaxUnused == 0 && slices.Contains(size.others, c.Policy) {
-			l.again(&simulate.Advice{Policy: c.Policy, MaxSize: size.disk}, c)
+			l.again(&simulate.Advice{Policy: c.Policy, MaxSize: size.disk}, c, "0B")
 		}
 	}
 }
 
-// again replays what was recorded with other settings, by which hits are expected.
-func (l *loop) again(set *simulate.Advice, expected simulate.Cell) {
+// again replays what was recorded with other settings, by which hits are expected,
+// and with so much memory before the disk.
+func (l *loop) again(set *simulate.Advice, expected simulate.Cell, memory string) {
 	l.t.Helper()
-	cache := l.cache(set.Policy, values{
+	cache := l.cache(set.Policy+"-"+memory, values{
 		"gc": values{
 			"policy":    set.Policy,
 			"disk":      values{"maxSize": set.MaxSize, "minFree": "0B"},
 			"layers":    ages(set.Layers),
 			"manifests": ages(set.Manifests),
 		},
-		"server": values{"memory": "0B"},
+		"server": values{"memory": memory},
 	})
 	observed, n := hitsOf(l.run(playing{file: l.path("access.json"), registry: "http://" + cache.Address, threads: 4, rounds: 1}))
 	own := metered(l.t, cache)
@@ -290,11 +307,12 @@ func (l *loop) again(set *simulate.Advice, expected simulate.Cell) {
 		l.t.Error(err)
 	}
 	predicted := expected.All.Ratio()
-	l.t.Logf("%-8s predicted %.4f, observed %.4f of %d reads, %.4f by the cache's metrics", set.Policy, predicted, observed, n, own)
+	l.t.Logf("%-8s predicted %.4f, observed %.4f of %d reads, %.4f by the cache's metrics, with %s of memory", set.Policy, predicted, observed, n, own, memory)
 	if int64(expected.All.Requests) != n {
 		l.t.Errorf("%s: simulated were %d reads, replayed %d", set.Policy, expected.All.Requests, n)
 	}
-	if math.Abs(predicted-observed) > 0.01 {
+	// Small blobs and manifests that the disk gave up may still be in memory.
+	if d := observed - predicted; d < -0.01 || d > 0.01 && memory == "0B" {
 		l.t.Errorf("%s: predicted is a hit ratio of %.4f, observed %.4f", set.Policy, predicted, observed)
 	}
 	if math.Abs(observed-own) > 0.0001 {

@@ -21,8 +21,8 @@ func TestWrongSecret(t *testing.T) {
 	w := warmed(t, 40, time.Millisecond)
 	client, a := w.client("--secret", right)
 	w.with("client_info", values{"client_list": []string{a}})
-	for _, cluster := range []values{{"secret": wrong}, {}} {
-		p := w.with("cluster", cluster).run(1, "run", "-i", "config.yaml")
+	for _, c := range []values{{"secret": wrong}, {}} {
+		p := w.with("cluster", c).run(1, "run", "-i", "config.yaml")
 		says(t, &p.errs, a, "secret")
 		if n := strings.Count(p.errs.String(), a); n != 1 {
 			t.Errorf("the client is named %d times", n)
@@ -33,7 +33,7 @@ func TestWrongSecret(t *testing.T) {
 	}
 	says(t, &client.errs, "secret")
 	w.write("secret", right+"\n")
-	w.with("cluster", values{"secret_file": filepath.Join(w.dir, "secret")}).nextMaster(a)
+	w.with("cluster", values{"secret_file": filepath.Join(w.dir, "secret"), "heartbeat": "10s", "start_in": "2s"}).nextMaster(a)
 	for _, h := range []string{client.errs.String(), client.out.String()} {
 		if strings.Contains(h, right) || strings.Contains(h, wrong) {
 			t.Error("a secret is in what the client says")
@@ -65,7 +65,7 @@ func TestAbsentClient(t *testing.T) {
 	absent := net.JoinHostPort("127.0.0.1", port)
 	w.with("client_info", values{"client_list": []string{a, absent}})
 	p := w.run(1, "run", "-i", "config.yaml")
-	says(t, &p.errs, absent, "refused")
+	says(t, &p.errs, absent)
 	if rs := w.results("results.json"); len(rs) != 0 {
 		t.Errorf("%d results of a run that could not begin", len(rs))
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -34,7 +35,14 @@ func TestMain(m *testing.M) {
 			panic(err)
 		}
 		defer os.RemoveAll(programDir)
-		return m.Run()
+		flag.Set("test.parallel", "5") //nolint:errcheck // they wait, most of the time; the command line may say otherwise
+		code := m.Run()
+		if commonUsed.Load() {
+			if s, err := common(); err == nil {
+				s.kill()
+			}
+		}
+		return code
 	}()
 	os.Exit(code)
 }

@@ -1,14 +1,17 @@
 package replayer_test
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -26,6 +29,7 @@ func realRegistry(t *testing.T, more string) string {
 type server struct {
 	address string // host:port
 	storage string // folder of its content
+	said    heard
 	cmd     *exec.Cmd
 	done    chan struct{} // closed when it has ended
 }
@@ -56,63 +60,88 @@ func (s *server) spoil(t *testing.T, digest string) {
 // startRegistry is realRegistry with a handle to kill it by. It ends with the test.
 func startRegistry(t *testing.T, more string) *server {
 	t.Helper()
-	tools, err := sandbox.FindTools(t.Context())
-	if err != nil {
+	s, err := serve(t.TempDir(), more)
+	if errors.Is(err, errNoTools) {
 		t.Skip(err)
 	}
-	for range 5 { // the port may be taken before it is listened on
-		if s := tryRegistry(t, tools.Debian+"/usr/bin/docker-registry", more); s != nil {
-			return s
-		}
-	}
-	t.Fatal("no registry starts")
-	return nil
-}
-
-func tryRegistry(t *testing.T, program, more string) *server {
-	t.Helper()
-	port, err := sandbox.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	config := filepath.Join(dir, "config.yml")
-	storage := filepath.Join(dir, "storage")
+	t.Cleanup(func() {
+		s.kill()
+		if t.Failed() {
+			t.Logf("the registry said:\n%.4000s", s.said.String())
+		}
+	})
+	return s
+}
+
+// common is the registry of tests that only read from it, with what pulls reads, and
+// the interim map of that.
+var common = sync.OnceValues(func() (*server, error) {
+	commonUsed.Store(true)
+	return serve(filepath.Join(programDir, "registry"), "")
+})
+
+var commonUsed atomic.Bool
+
+var errNoTools = errors.New("the tools are not there")
+
+// serve starts a registry with its files in dir.
+func serve(dir, more string) (*server, error) {
+	tools, err := sandbox.FindTools(context.Background())
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", errNoTools, err)
+	}
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	for range 5 { // the port may be taken before it is listened on
+		s, e := tryServe(tools.Debian+"/usr/bin/docker-registry", dir, more)
+		if e == nil {
+			return s, nil
+		}
+		err = e
+	}
+	return nil, err
+}
+
+func tryServe(program, dir, more string) (*server, error) {
+	port, err := sandbox.FreePort()
+	if err != nil {
+		return nil, err
+	}
+	config, storage := filepath.Join(dir, "config.yml"), filepath.Join(dir, "storage")
 	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: 127.0.0.1:%s}\n%s",
 		storage, port, more)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
-	var said bytes.Buffer
 	s := &server{address: "127.0.0.1:" + port, storage: storage, cmd: exec.Command(program, "serve", config), done: make(chan struct{})}
 	s.cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	s.cmd.Stdout, s.cmd.Stderr = &said, &said
+	s.cmd.Stdout, s.cmd.Stderr = &s.said, &s.said
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	go func() {
 		s.cmd.Wait() //nolint:errcheck // it is killed
 		close(s.done)
 	}()
-	t.Cleanup(func() {
-		s.kill()
-		if t.Failed() {
-			t.Logf("the registry said:\n%.4000s", said.String())
-		}
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for {
 		// With a password it is there before it lets anyone in.
-		if err := sandbox.Answers(ctx, s.url()+"/v2/"); err == nil || strings.Contains(err.Error(), http.StatusText(http.StatusUnauthorized)) {
-			return s
+		err := sandbox.Answers(ctx, s.url()+"/v2/")
+		if err == nil || strings.Contains(err.Error(), http.StatusText(http.StatusUnauthorized)) {
+			return s, nil
 		}
 		select {
 		case <-s.done:
-			t.Logf("the registry ended:\n%.2000s", said.String())
-			return nil
+			return nil, fmt.Errorf("the registry ended:\n%.2000s", s.said.String())
 		case <-ctx.Done():
-			t.Fatal("the registry does not answer")
+			s.kill()
+			return nil, fmt.Errorf("the registry does not answer: %w", err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

@@ -3,7 +3,6 @@ package replayer_test
 import (
 	"encoding/json"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,8 +19,11 @@ func TestSeveralRegistries(t *testing.T) {
 	other := startRegistry(t, "")
 	w.config["registry"] = []string{other.address}
 	w.with("warmup", values{"output": "other.json", "threads": 4}).run(0, "warmup", "-i", "config.yaml")
-	if one, two := w.interim("interm.json"), w.interim("other.json"); !maps.Equal(one, two) {
-		t.Errorf("the same was warmed up as %v and as %v", one, two)
+	known := w.interim("interm.json")
+	for uri, digest := range w.interim("other.json") {
+		if known[uri] != digest {
+			t.Errorf("%s was warmed up as %s in one registry, as %s in the other", uri, known[uri], digest)
+		}
 	}
 	w.config["registry"] = []string{w.registry.address, other.url()}
 	w.with("warmup", values{"output": "interm.json"})
@@ -73,6 +75,7 @@ func TestPassword(t *testing.T) {
 	d.run(0, "warmup", "-i", "config.yaml")
 	d.run(0, "run", "-i", "config.yaml")
 	_, client := d.client()
+	config["cluster"] = cluster
 	config["client_info"] = values{"client_list": []string{client}} // that are told the password
 	d.configure(config)
 	d.run(0, "run", "-i", "config.yaml")

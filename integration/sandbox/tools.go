@@ -60,17 +60,3 @@ func moduleRoot() (string, error) {
 	}
 	return "", fmt.Errorf("finding the source tree: %w", err)
 }
-
-// Build compiles the project's commands into the sandbox.
-func (s *Sandbox) Build(ctx context.Context) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", s.Path("bin")+"/", "./cmd/...")
-	cmd.Dir = s.Tools.Module
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if err := os.MkdirAll(s.Path("bin"), 0o755); err != nil {
-		return err
-	}
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("building the commands: %w\n%s", err, out)
-	}
-	return nil
-}

@@ -43,13 +43,16 @@ func beClient() {
 	panic(cluster.Serve(context.Background(), cfg))
 }
 
-// beMaster runs items of the job that it is given, for ever.
+// beMaster runs items of the job that it is told, for ever.
 func beMaster() {
-	var cfg cluster.MasterConfig
-	if err := json.Unmarshal([]byte(os.Getenv("CLUSTER_TEST_MASTER")), &cfg); err != nil {
+	var job cluster.Job
+	if err := json.Unmarshal([]byte(os.Getenv("CLUSTER_TEST_JOB")), &job); err != nil {
 		panic(err)
 	}
-	m, err := cluster.New(cfg)
+	m, err := cluster.New(cluster.MasterConfig{
+		Clients: []string{os.Getenv("CLUSTER_TEST_CLIENT")}, Secret: secret, Version: "v1", Job: job,
+		Heartbeat: 500 * time.Millisecond,
+	})
 	if err != nil {
 		panic(err)
 	}
@@ -206,14 +209,11 @@ func TestMasterDies(t *testing.T) {
 			r := newRegistry(t)
 			r.holdBack()
 			addr := client(t, nil)
-			cfg, err := json.Marshal(cluster.MasterConfig{
-				Clients: []string{addr}, Secret: secret, Version: "v1", Job: r.job(),
-				Heartbeat: 500 * time.Millisecond,
-			})
+			job, err := json.Marshal(r.job())
 			if err != nil {
 				t.Fatal(err)
 			}
-			dead, _ := process(t, role+"=master", "CLUSTER_TEST_MASTER="+string(cfg))
+			dead, _ := process(t, role+"=master", "CLUSTER_TEST_CLIENT="+addr, "CLUSTER_TEST_JOB="+string(job))
 			r.await(t, func(held, _ int) bool { return held > 10 })
 			second := master(t, r.job(), nil, addr)
 			if _, err := second.Run(t.Context(), &items{n: 1}, func(load.Result) {}); !errors.Is(err, cluster.ErrBusy) {

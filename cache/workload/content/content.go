@@ -7,14 +7,12 @@
 package content
 
 import (
-	"bytes"
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"io"
 
 	"github.com/opencontainers/go-digest"
@@ -138,58 +136,4 @@ func (m *Maker) Digest(ctx context.Context, uri string, size int64) (digest.Dige
 		}
 		h.Write(buf[:n])
 	}
-}
-
-// ErrMismatch is wrapped by the errors of a Comparer.
-var ErrMismatch = errors.New("the content is another")
-
-// Comparer compares what is written to it with a blob, which is several times as
-// fast as hashing it.
-type Comparer struct {
-	want io.ReadSeeker
-	at   int64
-	size int64
-	buf  []byte
-}
-
-// Compare returns a Comparer of what begins at off of a blob.
-func (m *Maker) Compare(uri string, size, off int64) (*Comparer, error) {
-	c := &Comparer{want: m.Body(uri, size), at: off, size: size, buf: make([]byte, 32<<10)}
-	_, err := c.want.Seek(off, io.SeekStart)
-	return c, err
-}
-
-// Write implements io.Writer. Its error names the offset of the first wrong byte.
-func (c *Comparer) Write(p []byte) (int, error) {
-	done := 0
-	for done < len(p) {
-		n, err := c.want.Read(c.buf[:min(len(c.buf), len(p)-done)])
-		if errors.Is(err, io.EOF) {
-			return done, fmt.Errorf("after %d bytes there are more: %w", c.size, ErrMismatch)
-		}
-		if got := p[done : done+n]; !bytes.Equal(got, c.buf[:n]) {
-			i := firstDifference(got, c.buf)
-			return done + i, fmt.Errorf("at offset %d: %w", c.at+int64(i), ErrMismatch)
-		}
-		done += n
-		c.at += int64(n)
-	}
-	return done, nil
-}
-
-func firstDifference(a, b []byte) int {
-	for i := range a {
-		if a[i] != b[i] {
-			return i
-		}
-	}
-	return len(a)
-}
-
-// End reports whether all that was to come up to end has come.
-func (c *Comparer) End(end int64) error {
-	if c.at != end {
-		return fmt.Errorf("it ends after %d of %d bytes: %w", c.at, end, ErrMismatch)
-	}
-	return nil
 }

@@ -170,41 +170,6 @@ func TestPinned(t *testing.T) {
 	}
 }
 
-func TestCompare(t *testing.T) {
-	m := content.New(1, false)
-	const size = 100_000
-	right := body(t, m, "u", size)
-	for _, off := range []int64{0, 1, 50_000, size} {
-		for _, wrong := range []int64{-1, off, size - 1} { // -1: none
-			p := bytes.Clone(right[off:])
-			var want error
-			if i := wrong - off; i >= 0 && i < int64(len(p)) {
-				p[i] ^= 1
-				want = content.ErrMismatch
-			}
-			c, err := m.Compare("u", size, off)
-			if err != nil {
-				t.Fatal(err)
-			}
-			n, err := io.Copy(c, iotest.HalfReader(bytes.NewReader(p)))
-			if err == nil {
-				err = c.End(size)
-			}
-			if !errors.Is(err, want) {
-				t.Errorf("from %d, wrong at %d: %d bytes, %v", off, wrong, n, err)
-			}
-		}
-	}
-	c, _ := m.Compare("u", size, 0)
-	if _, err := c.Write(append(bytes.Clone(right), 0)); !errors.Is(err, content.ErrMismatch) {
-		t.Errorf("too much: %v", err)
-	}
-	c, _ = m.Compare("u", size, 0)
-	if _, err := c.Write(right[:10]); err != nil || !errors.Is(c.End(size), content.ErrMismatch) {
-		t.Errorf("too little: %v", err)
-	}
-}
-
 // Manifests are real, list the layers and are as long as recorded.
 func TestImage(t *testing.T) {
 	m := content.New(1, false)
@@ -248,15 +213,5 @@ func BenchmarkBody(b *testing.B) {
 	r := m.Body("u", 1<<60)
 	for b.Loop() {
 		r.Read(buf)
-	}
-}
-
-func BenchmarkCompare(b *testing.B) {
-	m := content.New(1, false)
-	p := body(b, m, "u", 1<<20)
-	b.SetBytes(int64(len(p)))
-	for b.Loop() {
-		c, _ := m.Compare("u", 1<<20, 0)
-		c.Write(p)
 	}
 }

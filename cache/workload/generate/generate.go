@@ -10,9 +10,11 @@
 // popular images, or all new, or those of an image that was pulled before, whose age
 // is distributed evenly in its logarithm.
 //
-// What has been given is mostly forgotten: state is 24 bytes for each of the some ten
-// thousand images that may be pulled again, and 4 for each repository. So 20 million
-// requests take less than 10 MB.
+// A pull of something new is mostly of what was pushed before.
+//
+// What has been given is mostly forgotten: state is 24 bytes for each of the last
+// images that will be pulled again, and 4 for each repository. 20 million requests take
+// some megabytes.
 package generate
 
 import (
@@ -62,25 +64,25 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// What was measured.
+// What was measured, or follows from what was.
 const (
 	revalidations = 0.805 // of manifest GETs, with those that a later read of a blob hides
-	pings         = 2.2   // for each manifest GET
+	pings         = 2.51  // for each manifest GET
 	resumed       = 0.034 // sessions that read blobs without a manifest, for each manifest GET
 	hotShare      = 0.36  // of reads of blobs: of a popular image
-	newShare      = 0.426 // of reads of blobs: of something never seen
-	reusable      = 0.15  // of those are read again
-	otherRepo     = 0.247 // of new blobs have the content of one in another repository
-	blobsMedian   = 4.8   // of a pull
+	newShare      = 0.414 // of reads of blobs: of something never seen
+	reusable      = 0.19  // of those are read again
+	otherRepo     = 0.30  // of new blobs have the content of an earlier one
+	blobsMedian   = 5.4   // of a pull
 	blobsSigma    = 1.07  // of their logarithm
-	pushes        = 0.155 // sessions that push, for each manifest GET
+	pushes        = 0.22  // sessions that push, for each manifest GET
 )
 
 // The same as shares of pulls: those of popular images, which have no more than
 // perHot blobs and of which clients have a part, are smaller.
 const (
-	blobsMean = 7.8 // for the median and sigma above, and no more than mostBlobs
-	hotMean   = 6.7 // of no more than perHot
+	blobsMean = 8.5 // for the median and sigma above, and no more than mostBlobs
+	hotMean   = 7.2 // of no more than perHot
 	hotPulls  = hotShare / hotMean / (hotShare/hotMean + (1-hotShare)/blobsMean)
 	newPulls  = newShare / blobsMean / (hotShare/hotMean + (1-hotShare)/blobsMean)
 	pullMean  = 1 / (hotShare/hotMean + (1-hotShare)/blobsMean)

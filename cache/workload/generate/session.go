@@ -7,13 +7,15 @@ import (
 	"github.com/reprise-containers/reprise/cache/workload/trace"
 )
 
-// perPush is how many requests a push has on average: of 1.26 blobs each is looked
-// for 3.8 times and sent in three requests, two of three times with a PATCH between
-// its POST and its PUT; then the manifest.
+// A push, by the archive's counts of methods and statuses: it looks for blobs that are
+// there (the archive has no 404), mounts some from another repository, sends some in a
+// POST, mostly a PATCH and a PUT; then the manifest.
 const (
-	pushBlobs = 1.26
-	pushLooks = 3.8
-	perPush   = pushBlobs*(pushLooks+2.66) + 1
+	pushLooks   = 3.4
+	pushMounts  = 0.24
+	pushUploads = 0.64
+	patched     = 0.91 // of uploads have a PATCH of their own
+	perPush     = pushLooks + pushMounts + pushUploads*(2+patched) + 1
 )
 
 // client is who a session is by.
@@ -36,11 +38,10 @@ func (g *Generator) session(at time.Duration) {
 		g.get(who, at, g.world.manifest(p), g.world.manifestSize(p))
 	case u < 1:
 		at = g.pings(who, at)
-		p := g.world.pull(g.rng)
-		g.get(who, at, g.world.manifest(p), g.world.manifestSize(p))
-		g.blobs(who, at, p)
+		p := g.world.pull(g.rng, at)
+		g.blobs(who, g.get(who, at, g.world.manifest(p), g.world.manifestSize(p)), p)
 	case u < 1+resumed:
-		g.blobs(who, at, g.world.pull(g.rng))
+		g.blobs(who, at, g.world.pull(g.rng, at))
 	default:
 		g.push(who, at)
 	}
@@ -62,69 +63,66 @@ func (g *Generator) get(who client, at time.Duration, uri string, size int64) ti
 	return g.request(who, at, "GET", uri, 200, size)
 }
 
-// duration is what the recorded registry took: about a second, and the time that the
-// bytes take at some megabytes a second.
+// duration is what the recorded registry took: not quite a second, and the time that
+// the bytes take at about two megabytes a second.
 func (g *Generator) duration(size int64) time.Duration {
-	seconds := math.Exp(0.5*g.rng.NormFloat64())*0.8 + float64(size)/4e6*math.Exp(0.7*g.rng.NormFloat64())
+	seconds := 0.88*math.Exp(0.13*g.rng.NormFloat64()) + float64(size)/2.2e6*math.Exp(0.4*g.rng.NormFloat64())
 	return time.Duration(seconds * float64(time.Second)).Round(time.Microsecond)
 }
 
+// about returns one of the two whole numbers next to a number, which it is on average.
+func (g *Generator) about(mean float64) int { return int(mean + g.rng.Float64()) }
+
 // pings adds what a client asks first, and returns when that is done.
 func (g *Generator) pings(who client, at time.Duration) time.Duration {
-	least, more := math.Modf(pings)
-	n := int(least)
-	if g.rng.Float64() < more {
-		n++
-	}
+	n := g.about(pings)
 	for range n {
-		g.request(who, at, "GET", "v2", []int{401, 200}[g.rng.IntN(2)], 2)
+		g.request(who, at, "GET", "v2", 200, 2)
 		at += time.Duration(g.rng.ExpFloat64() * 0.1 * float64(time.Second))
 	}
 	return at
 }
 
-// blobs adds the reads of an image's blobs, three at a time as clients do. The next
-// is asked for when it is, however long the one before took: most are small.
+// blobs adds the reads of an image's blobs, three at a time as clients do.
 func (g *Generator) blobs(who client, at time.Duration, p pull) {
 	lanes := [3]time.Duration{}
 	for i := range lanes {
 		lanes[i] = at + time.Duration(g.rng.ExpFloat64()*0.2*float64(time.Second))
 	}
 	for i := range p.count {
-		lane := &lanes[i%3]
+		lane := &lanes[0]
+		for j := range lanes {
+			if lanes[j] < *lane {
+				lane = &lanes[j]
+			}
+		}
 		number := p.first + uint64(i)
-		g.get(who, *lane, g.world.blob(p, number), g.world.size(number))
-		*lane += time.Duration(g.rng.ExpFloat64() * 0.4 * float64(time.Second))
+		*lane = g.get(who, *lane, g.world.blob(p, number), g.world.size(number))
 	}
 }
 
-// push adds the upload of an image. Who pulls it comes later, by itself.
+// push adds the upload of an image, which is pulled later: most of it is there already,
+// some blobs are sent.
 func (g *Generator) push(who client, at time.Duration) {
 	p := g.world.fresh(g.rng)
-	p.count = 1
-	if g.rng.Float64() < pushBlobs-1 {
-		p.count = 2
-	}
-	p.lists = p.count
 	repo := g.world.repository(p.repo)
-	for i := range p.count {
-		number := p.first + uint64(i)
+	for i := range g.about(pushLooks) {
+		number := p.first + uint64(i)%uint64(p.count)
+		at = g.request(who, at, "HEAD", g.world.blob(p, number), 200, 0)
+	}
+	for range g.about(pushMounts) {
+		at = g.request(who, at, "POST", repo+"/blobs/uploads", 201, 0)
+	}
+	for i := range g.about(pushUploads) {
+		number := p.first + uint64(int(p.count)-1-i%int(p.count))
 		size := g.world.size(number)
-		looks := int(pushLooks + g.rng.Float64())
-		for range looks {
-			at = g.request(who, at, "HEAD", g.world.blob(p, number), 404, 0)
-		}
 		at = g.request(who, at, "POST", repo+"/blobs/uploads", 202, 0)
 		upload := repo + "/blobs/" + g.world.name(kindUpload, number) // the traces name uploads so
-		if g.rng.Float64() < 0.66 {
+		if g.rng.Float64() < patched {
 			at = g.request(who, at, "PATCH", upload, 202, size)
-			at = g.request(who, at, "PUT", upload, 201, size)
-			continue
 		}
 		at = g.request(who, at, "PUT", upload, 201, size)
 	}
-	g.request(who, at, "PUT", g.world.manifest(p), 201, g.world.manifestSize(p))
-	if g.rng.Float64() < reusable {
-		g.world.remember(p)
-	}
+	at = g.request(who, at, "PUT", g.world.manifest(p), 201, g.world.manifestSize(p))
+	g.world.offer(p, at)
 }

@@ -102,11 +102,20 @@ func (m Map) Write(path string) error {
 	return nil
 }
 
-// replace writes a file beside path and puts it in its place.
+var errSpecial = errors.New("it is not a regular file")
+
+// replace writes a file beside path and puts it in its place. Of a link, what it leads
+// to is replaced; what is a device stays one.
 func replace(path string, write func(io.Writer) error) error {
 	mode := fs.FileMode(0o644)
 	if info, err := os.Stat(path); err == nil {
+		if !info.Mode().IsRegular() {
+			return &fs.PathError{Op: "replacing", Path: path, Err: errSpecial}
+		}
 		mode = info.Mode().Perm()
+		if path, err = filepath.EvalSymlinks(path); err != nil {
+			return err
+		}
 	}
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {

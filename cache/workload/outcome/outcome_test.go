@@ -47,6 +47,28 @@ func TestMap(t *testing.T) {
 	}
 }
 
+// A link stays one, and so does what is no file.
+func TestMapReplaces(t *testing.T) {
+	dir := t.TempDir()
+	file, link, pipe := filepath.Join(dir, "file"), filepath.Join(dir, "link"), filepath.Join(dir, "pipe")
+	m := outcome.Map{"v2/a/blobs/b": outcome.Bad}
+	if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Symlink(file, link), unix.Mkfifo(pipe, 0o600), m.Write(link)); err != nil {
+		t.Fatal(err)
+	}
+	got, err := outcome.ReadMap(file)
+	if to, _ := os.Readlink(link); err != nil || !maps.Equal(got, m) || to != file {
+		t.Errorf("%v, %v behind the link, which leads to %q", got, err, to)
+	}
+	if info, err := os.Stat(file); err != nil || info.Mode() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
+	}
+	for _, path := range []string{pipe, dir} {
+		if err := m.Write(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+}
+
 func TestBadMaps(t *testing.T) {
 	for text, want := range map[string]string{
 		"":                    "no JSON object",
@@ -131,6 +153,40 @@ func TestResults(t *testing.T) {
 	}
 	if want := "[1000.5 2 yes 17 1000.5 0 no 0 1000.5 0 failed 0]"; fmt.Sprint(got) != want {
 		t.Errorf("%v, want %v", got, want)
+	}
+}
+
+// Whatever registries and traces say, a result is read as it was.
+func TestResultText(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "results.json")
+	for _, text := range []string{"", "plain", "a b/c:d~", `"`, `\`, "\n\t\x00\x1f", "<&>", "\u00e9\u2028", "\x7f", "{},]"} {
+		r, err := outcome.Create(path, []string{text}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sent := time.Unix(1234567890, 123456000)
+		err = r.Add(load.Result{
+			Op: load.Head, Sent: sent, Service: 7 * time.Nanosecond, Latency: 1234567 * time.Hour, Bytes: 1 << 60, Status: 299,
+			URI: text, Outcome: text, Cause: load.CauseCut, Err: text,
+		})
+		if err = errors.Join(err, r.Close()); err != nil {
+			t.Fatal(err)
+		}
+		written, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []outcome.Result
+		if err := json.Unmarshal(written, &got); err != nil {
+			t.Fatalf("%q: %v\n%s", text, err, written)
+		}
+		want := outcome.Result{
+			Time: 1234567890.123456, Duration: 7e-9, OnTime: outcome.Failed, Size: 1 << 60, URI: text, Method: "HEAD", Status: 299,
+			Latency: 1234567 * 3600, Registry: text, Cache: text, Error: text,
+		}
+		if len(got) != 1 || got[0] != want {
+			t.Errorf("%q: read %+v, want %+v", text, got, want)
+		}
 	}
 }
 

@@ -2,7 +2,6 @@ package outcome
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -80,15 +79,11 @@ func (r *Results) Add(x load.Result) error {
 	if r.err != nil {
 		return r.err
 	}
-	text, err := json.Marshal(r.result(x))
-	if err != nil {
-		return fmt.Errorf("writing results: %w", err)
-	}
 	if r.n++; r.n > 1 {
 		r.held.WriteByte(',')
 	}
 	r.held.WriteByte('\n')
-	r.held.Write(text)
+	r.held.Write(r.result(x).appendTo(r.held.AvailableBuffer()))
 	if r.held.Len() >= flushAt || time.Since(r.flushed) >= flushEvery {
 		return r.Flush()
 	}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"io"
 	"path/filepath"
+	"time"
 
 	"github.com/reprise-containers/reprise/cache/workload/trace"
 )
@@ -20,12 +21,12 @@ type Func func(ctx context.Context, r trace.Reader, args map[string]any, out io.
 
 // Request is what a plugin is told of a request.
 type Request struct {
-	Delay    float64 `json:"delay"` // seconds since the first request
-	URI      string  `json:"uri"`
-	Size     int64   `json:"size"` // bytes
-	Method   string  `json:"method"`
-	Duration float64 `json:"duration"` // seconds
-	Client   string  `json:"client"`
+	Delay    float64 // seconds since the first request
+	URI      string
+	Size     int64 // bytes; -1 where the trace has none
+	Method   string
+	Duration float64 // seconds
+	Client   string
 }
 
 // requestOf returns what a plugin is told of x.
@@ -36,13 +37,34 @@ func requestOf(x trace.Request) Request {
 }
 
 // Run runs the plugin in a file over the requests of r that the original takes, see
-// trace.IsOriginal. Without args, nil, its init is called with the requests alone.
-// What it prints goes to out, and what its interpreter complains of to errs. The error
-// is the plugin's, with where in it it happened.
+// trace.IsOriginal; delays are since the first of these. Without args, nil, its init is
+// called with the requests alone. What it prints goes to out, and what its interpreter
+// complains of to errs. The error is the plugin's, with where in it it happened. When
+// ctx ends, it is ended with all that it started.
 func Run(ctx context.Context, path string, r trace.Reader, args map[string]any, out, errs io.Writer) error {
-	r = trace.Filter(r, trace.IsOriginal)
+	r = &since{r: trace.Filter(r, trace.IsOriginal)}
 	if filepath.Ext(path) == ".star" {
 		return runStarlark(ctx, path, r, args, out)
 	}
 	return runPython(ctx, path, r, args, out, errs)
+}
+
+// since counts delays from the first request.
+type since struct {
+	r     trace.Reader
+	first time.Duration
+	begun bool
+}
+
+// Next implements trace.Reader.
+func (s *since) Next() (trace.Request, error) {
+	x, err := s.r.Next()
+	if err != nil {
+		return x, err
+	}
+	if !s.begun {
+		s.first, s.begun = x.Delay, true
+	}
+	x.Delay -= s.first
+	return x, nil
 }

@@ -24,7 +24,7 @@ func asked() trace.Reader {
 		trace.Request{Method: "GET", URI: "v2/a/b/blobs/x", Size: 100, Client: "c", Delay: 1500 * time.Millisecond, Duration: time.Second},
 		trace.Request{Method: "HEAD", URI: "v2/a/b/blobs/x", Size: 100},
 		trace.Request{Method: "GET", URI: "v2/a/b/blobs/y", Size: 0},
-		trace.Request{Method: "PUT", URI: "v2/a/b/blobs/z", Size: 7},
+		trace.Request{Method: "PUT", URI: "v2/a/b/blobs/z", Size: 7, Delay: 4 * time.Second},
 	)
 }
 
@@ -51,7 +51,7 @@ def init(requests, args=None):
     for r in requests:
         print(r["delay"], r["uri"], r["size"], r["method"], r["duration"], r["client"])
     r = requests[0]
-    print(r["uri"].split("/")[-1], r["size"] * 2, [x["size"] for x in requests[::-1]])
+    print(r["uri"].split("/")[-1], r["size"] * 2, [x["size"] for x in requests[::-1]], requests[-1].get("size"), len([k for k in r]))
 `
 
 // Both languages get the same.
@@ -67,7 +67,7 @@ func TestRequests(t *testing.T) {
 				if args != nil {
 					first = `2 {`
 				}
-				const rest = "1.5 v2/a/b/blobs/x 100 GET 1.0 c\n0.0 v2/a/b/blobs/z 7 PUT 0.0 \nx 200 [7, 100]\n"
+				const rest = "0.0 v2/a/b/blobs/x 100 GET 1.0 c\n2.5 v2/a/b/blobs/z 7 PUT 0.0 \nx 200 [7, 100] 7 6\n"
 				if !strings.HasPrefix(got, first) || !strings.HasSuffix(got, rest) {
 					t.Errorf("it printed\n%s", got)
 				}
@@ -81,15 +81,21 @@ func TestFailures(t *testing.T) {
 	for _, c := range []struct{ name, text, want, said string }{
 		{"p.py", "def init(requests):\n    raise ValueError('too small')\n", "ValueError: too small", "line 2"},
 		{"p.py", "def init(requests):\n    print 'x'\n", "Python 2", "SyntaxError"},
+		{"p.py", "def init(requests):\n    return xrange(3)\n", "Python 2", "NameError"},
+		{"p.py", "import none_such\n", "none_such", "line 1"},
 		{"p.py", "x = 1\n", "has no function init", ""},
 		{"p.py", "import sys\ndef init(requests):\n    sys.exit(3)\n", "exit status 3", ""},
 		{"p.star", "def init(requests):\n    fail('too small')\n", "too small", ""},
 		{"p.star", "def init(requests):\n    return 1 +\n", "p.star:2", ""},
-		{"p.star", "def f(n):\n    return f(n + 1)\ndef init(requests):\n    f(0)\n", "lines more", ""},
+		{"p.star", "def f(n):\n    return f(n + 1)\ndef init(requests):\n    f(0)\n", "stack overflow", ""},
 		{"p.py", "def f(n):\n    return f(n + 1)\ndef init(requests):\n    f(0)\n", "RecursionError", ""},
 		{"p.star", "x = 1\n", "has no function init", ""},
 		{"p.star", "def init(requests):\n    requests[0]['no']\n", "no", ""},
 		{"p.star", "def init(requests):\n    requests.append(1)\n", "append", ""},
+		{"p.star", "def init(requests):\n    requests[0].size = 1\n", "size", ""},
+		{"p.star", "def init(requests):\n    requests[0]['size'] = 1\n", "request", ""},
+		{"p.star", "def init(requests):\n    time.now()\n", "now", ""},
+		{"p.star", "def f(n):\n    return f(n + 1)\ndef init(requests):\n    f(0)\n", "overflow", ""},
 		{"p.star", "load('/etc/passwd', 'x')\ndef init(requests): pass\n", "load", ""},
 	} {
 		said, err := run(t, c.name, c.text, nil)
@@ -98,6 +104,9 @@ func TestFailures(t *testing.T) {
 		}
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(said, c.said) {
 			t.Errorf("%s %q: %v, want an error with %q; it said %q", c.name, c.text, err, c.want, said)
+		}
+		if err != nil && (len(err.Error()) > 4<<10 || strings.Contains(said, "importlib") || strings.Contains(said, "<string>")) {
+			t.Errorf("%s %q says more than its writer wants to know: %v, %s", c.name, c.text, err, said)
 		}
 	}
 	for _, name := range []string{"none.py", "none.star"} {

@@ -2,7 +2,6 @@ package plugin
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	_ "embed" // the driver
 	"encoding/json"
@@ -12,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -35,17 +35,24 @@ func runPython(ctx context.Context, path string, r trace.Reader, args map[string
 	if err != nil {
 		return fmt.Errorf("running %s: %w", path, ErrNoPython)
 	}
-	given := []byte("null")
-	if args != nil {
-		if given, err = json.Marshal(args); err != nil {
-			return fmt.Errorf("running %s: its args: %w", path, err)
-		}
+	given, err := json.Marshal(args)
+	if err != nil {
+		return fmt.Errorf("running %s: its args: %w", path, err)
 	}
-	cmd := exec.CommandContext(ctx, python, "-u", "-c", driver, path, string(given))
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	cmd := exec.CommandContext(ctx, python, "-u", "-c", driver, path)
+	// In a group of its own it is ended with all that it started, and an interrupt
+	// from the keyboard reaches it only by us.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) }
 	cmd.WaitDelay = ended
-	said := tail{w: errs}
-	cmd.Stdout, cmd.Stderr = out, &said
+	var one sync.Mutex
+	said := tail{w: &turns{&one, errs, cancel}}
+	cmd.Stdout, cmd.Stderr = &turns{&one, out, cancel}, &said
+	if f, ok := out.(*os.File); ok {
+		cmd.Stdout = f
+	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		return fmt.Errorf("running %s: %w", path, err)
@@ -53,30 +60,32 @@ func runPython(ctx context.Context, path string, r trace.Reader, args map[string
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("running %s: %w", path, err)
 	}
-	feeding := feed(in, r)
-	if feeding != nil {
-		// Half of a trace is not to be simulated as if it were the whole: it does not
-		// see the end of it.
-		_ = cmd.Process.Kill()
+	if err := feed(ctx, in, given, r); err != nil {
+		// Half of a trace is not to be simulated as if it were the whole: the end of
+		// the list is only told after the process is gone.
+		cancel(err)
+	} else {
+		_ = in.Close() // that nobody reads it is for the exit to explain
 	}
 	err = cmd.Wait()
 	switch {
 	case ctx.Err() != nil:
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it started and did not end by itself
 		return context.Cause(ctx)
-	case feeding != nil:
-		return feeding
 	case err != nil:
 		return fmt.Errorf("the plugin %s failed (%w)%s", path, err, said.reason())
 	}
 	return nil
 }
 
-// feed writes the requests as JSON lines, and closes in after the last one. The error
-// is that of the trace; that nobody reads on is for the process's exit to explain.
-func feed(in io.WriteCloser, r trace.Reader) error {
+// feed writes the args and then the requests, each as a line of JSON; the driver knows
+// the order of a request's fields. The error is r's.
+func feed(ctx context.Context, in io.Writer, args []byte, r trace.Reader) error {
 	w := bufio.NewWriterSize(in, 64<<10)
+	_, _ = w.Write(append(args, '\n')) // an error comes again with the next write
 	e := json.NewEncoder(w)
-	for {
+	e.SetEscapeHTML(false)
+	for ctx.Err() == nil {
 		x, err := r.Next()
 		if err == io.EOF {
 			break
@@ -84,13 +93,32 @@ func feed(in io.WriteCloser, r trace.Reader) error {
 		if err != nil {
 			return err
 		}
-		if e.Encode(requestOf(x)) != nil {
-			break
+		q := requestOf(x)
+		if e.Encode([]any{q.Delay, q.URI, q.Size, q.Method, q.Duration, q.Client}) != nil {
+			return nil // the process has ended
 		}
 	}
 	_ = w.Flush()
-	_ = in.Close()
 	return nil
+}
+
+// turns writes to what others write to at the same time. When that fails it ends the
+// process, which would wait for ever for someone to read what it prints.
+type turns struct {
+	mu  *sync.Mutex
+	w   io.Writer
+	end context.CancelCauseFunc
+}
+
+// Write implements io.Writer.
+func (t *turns) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n, err := t.w.Write(p)
+	if err != nil {
+		t.end(fmt.Errorf("printing what the plugin says: %w", err))
+	}
+	return n, err
 }
 
 // tail passes on what is written and keeps the end of it.
@@ -108,15 +136,27 @@ func (t *tail) Write(p []byte) (int, error) {
 	return t.w.Write(p)
 }
 
-// reason returns the last line, and a hint to what is Python 2.
+// reason returns the last line, and a hint where it is that of Python 2.
 func (t *tail) reason() string {
-	lines := strings.Split(strings.TrimSpace(string(t.last)), "\n")
-	reason := lines[len(lines)-1]
+	text := strings.TrimSpace(string(t.last))
+	reason := text[strings.LastIndexByte(text, '\n')+1:]
 	if reason == "" {
 		return ""
 	}
-	if bytes.Contains(t.last, []byte("Missing parentheses in call to 'print'")) {
-		reason += " (this is Python 2; python3 -m lib2to3 or a pair of parentheses makes it Python 3)"
+	for _, sign := range python2 {
+		if strings.Contains(reason, sign) {
+			reason += " (this looks like Python 2, which python3 does not read)"
+			break
+		}
 	}
 	return ": " + reason
+}
+
+// python2 are complaints that python3 has of what was written for Python 2.
+var python2 = []string{
+	"Missing parentheses in call to", "multiple exception types must be parenthesized",
+	"inconsistent use of tabs", "name 'xrange'", "name 'unicode'", "name 'long'", "name 'raw_input'",
+	"attribute 'has_key'", "attribute 'iteritems'", "attribute 'itervalues'", "attribute 'iterkeys'",
+	"No module named 'Queue'", "No module named 'urllib2'", "No module named 'ConfigParser'", "No module named 'StringIO'",
+	"No module named 'cPickle'", "leading zeros in decimal integer literals",
 }

@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 
 	"go.starlark.net/starlark"
+	"go.starlark.net/syntax"
 
 	"github.com/reprise-containers/reprise/cache/workload/trace"
 )
@@ -14,6 +17,15 @@ import (
 // collect reads the trace into a list for Starlark.
 func collect(ctx context.Context, r trace.Reader) (*requests, error) {
 	all := &requests{}
+	texts := map[string]string{} // a trace has each URI many times; each is kept once
+	once := func(s string) string {
+		if t, ok := texts[s]; ok {
+			return t
+		}
+		s = strings.Clone(s) // not with the line that it was read from
+		texts[s] = s
+		return s
+	}
 	for n := 0; ; n++ {
 		if n%4096 == 0 && ctx.Err() != nil {
 			return nil, context.Cause(ctx)
@@ -25,7 +37,9 @@ func collect(ctx context.Context, r trace.Reader) (*requests, error) {
 		if err != nil {
 			return nil, err
 		}
-		all.list = append(all.list, requestOf(x))
+		q := requestOf(x)
+		q.URI, q.Method, q.Client = once(q.URI), once(q.Method), once(q.Client)
+		all.list = append(all.list, q)
 	}
 }
 
@@ -77,23 +91,26 @@ func (it *requestIterator) Next(p *starlark.Value) bool {
 
 func (it *requestIterator) Done() {}
 
-// request is a value with r["uri"] as in Python, and r.uri.
+// request is a value with r["uri"], r.get("uri") and what else of a dictionary does not
+// change it, as in Python, and r.uri.
 type request struct{ r *Request }
 
 var _ interface {
-	starlark.Mapping
+	starlark.IterableMapping
+	starlark.Sequence
 	starlark.HasAttrs
+	starlark.Comparable
 } = (*request)(nil)
 
 // fields are the names of what a request has.
-var fields = []string{"client", "delay", "duration", "method", "size", "uri"}
+var fields = []string{"delay", "uri", "size", "method", "duration", "client"}
 
-func (r *request) String() string        { return fmt.Sprintf("<%s %s>", r.r.Method, r.r.URI) }
+func (r *request) String() string        { return r.dict().String() }
 func (r *request) Type() string          { return "request" }
 func (r *request) Freeze()               {}
 func (r *request) Truth() starlark.Bool  { return true }
 func (r *request) Hash() (uint32, error) { return 0, errors.New("a request cannot be hashed") }
-func (r *request) AttrNames() []string   { return fields }
+func (r *request) Len() int              { return len(fields) }
 
 func (r *request) field(name string) starlark.Value {
 	switch name {
@@ -113,8 +130,14 @@ func (r *request) field(name string) starlark.Value {
 	return nil
 }
 
-// Attr implements starlark.HasAttrs.
-func (r *request) Attr(name string) (starlark.Value, error) { return r.field(name), nil }
+// dict returns a copy that can be changed.
+func (r *request) dict() *starlark.Dict {
+	d := starlark.NewDict(len(fields))
+	for _, name := range fields {
+		_ = d.SetKey(starlark.String(name), r.field(name)) // a new dictionary takes all
+	}
+	return d
+}
 
 // Get implements starlark.Mapping.
 func (r *request) Get(k starlark.Value) (starlark.Value, bool, error) {
@@ -124,4 +147,40 @@ func (r *request) Get(k starlark.Value) (starlark.Value, bool, error) {
 	}
 	v := r.field(name)
 	return v, v != nil, nil
+}
+
+// Iterate implements starlark.Iterable.
+func (r *request) Iterate() starlark.Iterator { return r.dict().Iterate() }
+
+// Items implements starlark.IterableMapping.
+func (r *request) Items() []starlark.Tuple { return r.dict().Items() }
+
+// methods are those of a dictionary that do not change it.
+var methods = []string{"get", "items", "keys", "values"}
+
+// AttrNames implements starlark.HasAttrs.
+func (r *request) AttrNames() []string {
+	names := slices.Concat(fields, methods)
+	slices.Sort(names)
+	return names
+}
+
+// Attr implements starlark.HasAttrs.
+func (r *request) Attr(name string) (starlark.Value, error) {
+	if slices.Contains(methods, name) {
+		return r.dict().Attr(name)
+	}
+	return r.field(name), nil
+}
+
+// CompareSameType implements starlark.Comparable.
+func (r *request) CompareSameType(op syntax.Token, y starlark.Value, _ int) (bool, error) {
+	same := *r.r == *y.(*request).r
+	switch op {
+	case syntax.EQL:
+		return same, nil
+	case syntax.NEQ:
+		return !same, nil
+	}
+	return false, fmt.Errorf("request %s request is not defined", op)
 }

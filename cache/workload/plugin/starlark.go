@@ -1,15 +1,20 @@
 package plugin
 
 import (
+	"bytes"
 	"context"
+	stdjson "encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"math/big"
 	"slices"
 	"strings"
 
 	"go.starlark.net/lib/json"
 	"go.starlark.net/lib/math"
+	stime "go.starlark.net/lib/time"
 	"go.starlark.net/starlark"
 	"go.starlark.net/starlarkstruct"
 	"go.starlark.net/syntax"
@@ -20,17 +25,31 @@ import (
 // options are the parts of the language that make it look like Python.
 var options = &syntax.FileOptions{Set: true, While: true, TopLevelControl: true, GlobalReassign: true, Recursion: true}
 
+// clockless is the module time without what asks for the time that it is: what is
+// simulated of a trace is always the same.
+var clockless = func() *starlarkstruct.Module {
+	m := &starlarkstruct.Module{Name: "time", Members: starlark.StringDict{}}
+	for name, v := range stime.Module.Members {
+		if name != "now" {
+			m.Members[name] = v
+		}
+	}
+	m.Freeze()
+	return m
+}()
+
 func runStarlark(ctx context.Context, path string, r trace.Reader, args map[string]any, out io.Writer) error {
-	var printing error
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	thread := &starlark.Thread{Name: path, Print: func(_ *starlark.Thread, text string) {
-		if _, err := fmt.Fprintln(out, text); err != nil && printing == nil {
-			printing = err
+		if _, err := fmt.Fprintln(out, text); err != nil {
+			cancel(fmt.Errorf("printing what the plugin says: %w", err))
 		}
 	}}
 	stop := context.AfterFunc(ctx, func() { thread.Cancel(context.Cause(ctx).Error()) })
 	defer stop()
 	globals, err := starlark.ExecFileOptions(options, thread, path, nil, starlark.StringDict{
-		"json": json.Module, "math": math.Module, "struct": starlark.NewBuiltin("struct", starlarkstruct.Make),
+		"json": json.Module, "math": math.Module, "time": clockless, "struct": starlark.NewBuiltin("struct", starlarkstruct.Make),
 	})
 	if err != nil {
 		return starlarkError(ctx, path, err)
@@ -54,8 +73,11 @@ func runStarlark(ctx context.Context, path string, r trace.Reader, args map[stri
 	if _, err := starlark.Call(thread, init, given, nil); err != nil {
 		return starlarkError(ctx, path, err)
 	}
-	return printing
+	return context.Cause(ctx)
 }
+
+// mostLines is how many lines a backtrace may have.
+const mostLines = 40
 
 // starlarkError says where in the plugin an error was.
 func starlarkError(ctx context.Context, path string, err error) error {
@@ -63,24 +85,13 @@ func starlarkError(ctx context.Context, path string, err error) error {
 		return context.Cause(ctx)
 	}
 	if e, ok := errors.AsType[*starlark.EvalError](err); ok {
-		return fmt.Errorf("the plugin %s failed: %s", path, shortened(e.Backtrace()))
+		trace := e.Backtrace()
+		if lines := strings.Split(trace, "\n"); len(lines) > mostLines { // endless recursion
+			trace = strings.Join(slices.Concat(lines[:mostLines/2], []string{"  ..."}, lines[len(lines)-mostLines/2:]), "\n")
+		}
+		return fmt.Errorf("the plugin %s failed: %s", path, trace)
 	}
 	return fmt.Errorf("the plugin %s failed: %w", path, err)
-}
-
-// ends is how many lines of a long backtrace are said of its beginning and its end.
-const ends = 10
-
-// shortened leaves out the middle of a long text: a function that calls itself too
-// often has a hundred thousand lines of backtrace.
-func shortened(text string) string {
-	lines := strings.Split(text, "\n")
-	n := len(lines) - 2*ends
-	if n <= 1 {
-		return text
-	}
-	lines = slices.Replace(lines, ends, ends+n, fmt.Sprintf("  ... %d lines more", n))
-	return strings.Join(lines, "\n")
 }
 
 // value returns what a configuration says as Starlark has it.
@@ -98,6 +109,12 @@ func value(v any) (starlark.Value, error) {
 		return starlark.MakeUint64(v), nil
 	case float64:
 		return starlark.Float(v), nil
+	case stdjson.Number:
+		if n, ok := new(big.Int).SetString(string(v), 10); ok {
+			return starlark.MakeBigInt(n), nil
+		}
+		f, err := v.Float64()
+		return starlark.Float(f), err
 	case string:
 		return starlark.String(v), nil
 	case []any:
@@ -112,8 +129,8 @@ func value(v any) (starlark.Value, error) {
 		return starlark.NewList(list), nil
 	case map[string]any:
 		d := starlark.NewDict(len(v))
-		for k, x := range v {
-			e, err := value(x)
+		for _, k := range slices.Sorted(maps.Keys(v)) { // as in Python; a map has no order
+			e, err := value(v[k])
 			if err != nil {
 				return nil, err
 			}
@@ -123,5 +140,16 @@ func value(v any) (starlark.Value, error) {
 		}
 		return d, nil
 	}
-	return nil, fmt.Errorf("%v is a %T, which has no form in Starlark", v, v)
+	// As Python is given it.
+	text, err := stdjson.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var plain any
+	d := stdjson.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	if err := d.Decode(&plain); err != nil {
+		return nil, err
+	}
+	return value(plain)
 }

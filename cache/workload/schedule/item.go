@@ -72,7 +72,23 @@ func (s *Source) asked(it load.Item, t trace.Target) (load.Item, Reason) {
 	return it, Unsupported
 }
 
-func isDigest(ref string) bool { return digest.Digest(ref).Validate() == nil }
+// isDigest reports whether a reference is one. Of the usual ones that is seen without
+// a regular expression, which costs more than all else that is done here.
+func isDigest(ref string) bool {
+	hex, ok := strings.CutPrefix(ref, "sha256:")
+	if !ok {
+		return strings.IndexByte(ref, ':') > 0 && digest.Digest(ref).Validate() == nil
+	}
+	if len(hex) != 64 {
+		return false
+	}
+	for i := range len(hex) {
+		if c := hex[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
 
 // read returns the request for a blob or a manifest.
 func (s *Source) read(it load.Item, t trace.Target) (load.Item, Reason) {

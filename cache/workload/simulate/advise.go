@@ -46,6 +46,8 @@ const (
 	unnoticed = 0.0005
 	// spare is the size that is worth giving up for a difference of alike.
 	spare = 0.9
+	// least is what the registry cache wants of gc.disk.maxSize, bytes.
+	least = 64 << 20
 )
 
 // Recommend finds settings of the registry cache for traffic such as in d, by
@@ -177,7 +179,7 @@ func (a *adviser) size(ctx context.Context) error {
 	}
 	chosen := full
 	for _, c := range cells[1:] { // the largest first: no smaller one is taken beyond one that loses
-		if a.score(full)-a.score(c) >= alike {
+		if a.score(full)-a.score(c) >= alike || a.limits.Disk >= least && c.Capacity < least {
 			break
 		}
 		chosen = c
@@ -201,11 +203,16 @@ func (a *adviser) unused(ctx context.Context) error {
 	}
 	const day = 24 * time.Hour
 	var settings []Advice
+	span := a.d.Span()
 	for _, t := range []time.Duration{time.Hour, 6 * time.Hour, 12 * time.Hour, day, 2 * day, 3 * day, 7 * day, 14 * day, 30 * day, 90 * day} {
-		if t < a.d.Span()/2 {
+		if t < span/2 {
 			ages := Ages{MaxUnused: t}
 			settings = append(settings, Advice{Policy: a.advice.Policy, MaxSize: a.advice.MaxSize, Layers: ages, Manifests: ages})
 		}
+	}
+	if len(settings) == 0 {
+		a.reason("no maxUnused: the trace is of %v only, which is too short to choose it by", span.Round(time.Second))
+		return nil
 	}
 	cells, err := a.try(ctx, settings)
 	if err != nil {
@@ -221,7 +228,7 @@ func (a *adviser) unused(ctx context.Context) error {
 			return nil
 		}
 	}
-	a.reason("no maxUnused: any within the %v of the trace costs hits or saves less than %.0f %% of the space", rounded(a.d.Span()), 100*(1-spare))
+	a.reason("no maxUnused: any within the %v of the trace costs hits or saves less than %.0f %% of the space", span.Round(time.Minute), 100*(1-spare))
 	return nil
 }
 

@@ -38,9 +38,9 @@ func large(seed uint64, n, objects int) *simulate.Decoded {
 // What is recommended is what a simulation with these settings has, and no policy has
 // noticeably more.
 func TestRecommend(t *testing.T) {
-	for seed := range uint64(2) {
+	for seed := range uint64(3) {
 		for _, byBytes := range []bool{false, true} {
-			d := large(seed, 10_000, 1500)
+			d := large(seed, 6000, 800)
 			limit := d.Bytes() / 20
 			a := recommend(t, d, simulate.Limits{Disk: limit, ByBytes: byBytes})
 			ratio := simulate.Tally.Ratio

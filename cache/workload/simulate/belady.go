@@ -18,6 +18,40 @@ const Belady = "belady"
 // never is when an object is asked for next that is not asked for again.
 const never = math.MaxUint32
 
+// future is what of a trace only who knows the future knows: 4 bytes for each access,
+// and of objects with sizes 16 for each that is not the first of its object.
+type future struct {
+	next []uint32 // for each access, when its object is asked for next
+	// Hits that there could be: cheap are ordered by size times time, short by time.
+	cheap, short []interval
+}
+
+// interval is from one access to an object to the next.
+type interval struct {
+	id     uint32
+	length uint32 // accesses
+}
+
+func newFuture(d *Decoded) *future {
+	f := &future{next: nextUses(d)}
+	if d.Unit {
+		return f
+	}
+	f.cheap = make([]interval, 0, max(0, d.Accesses.Len()-d.Objects()))
+	for i, a := range d.Accesses.All() {
+		if f.next[i] != never {
+			f.cheap = append(f.cheap, interval{a.ID, f.next[i] - uint32(i)})
+		}
+	}
+	f.short = slices.Clone(f.cheap)
+	slices.SortFunc(f.short, func(a, b interval) int { return cmp.Compare(a.length, b.length) })
+	slices.SortFunc(f.cheap, func(a, b interval) int { return cmp.Compare(a.cost(d), b.cost(d)) })
+	return f
+}
+
+// cost is what it takes to have the object from one access to the next.
+func (v interval) cost(d *Decoded) float64 { return float64(d.Sizes[v.id]) * float64(v.length) }
+
 // nextUses returns, for each access, when its object is asked for next.
 func nextUses(d *Decoded) []uint32 {
 	next := make([]uint32, d.Accesses.Len())
@@ -54,7 +88,6 @@ func (f *farthest) Pop() any {
 
 // belady runs MIN over the trace.
 func belady(ctx context.Context, d *Decoded, cell *Cell, f *future) error {
-	f.of(d)
 	b := oracle{d: d, capacity: cell.Capacity, current: make([]uint32, len(d.Sizes)), have: make([]bool, len(d.Sizes))}
 	c := newCounter(d, cell)
 	for i, a := range d.Accesses.during(ctx) {
@@ -65,7 +98,8 @@ func belady(ctx context.Context, d *Decoded, cell *Cell, f *future) error {
 	}
 	c.end()
 	cell.Evicted, cell.TooLarge = b.evicted, b.tooLarge
-	if t, ok := f.bounds[cell.Capacity]; ok {
+	if !d.Unit {
+		t := bound(d, f, cell.Capacity)
 		cell.Bound = &t
 	}
 	return nil
@@ -182,39 +216,25 @@ type reuse struct{ id, gap uint32 } // gap is the accesses since then
 // Caching with Variable Object Sizes, 2018). To have an object from one access to
 // the next costs its size times the accesses between; all accesses together can
 // spend the capacity times their number, and the cheapest hits come first.
-func bounds(d *Decoded, next []uint32, capacities []int64) map[int64]Tally {
-	var all Tally
-	var hits []reuse
-	for i, a := range d.Accesses.All() {
-		all.add(d.Sizes[a.ID], false)
-		if next[i] != never {
-			hits = append(hits, reuse{a.ID, next[i] - uint32(i)})
+func bound(d *Decoded, f *future, capacity int64) Tally {
+	t := Tally{Requests: uint64(d.Accesses.Len())}
+	for _, a := range d.Accesses.All() {
+		t.Bytes += d.Sizes[a.ID]
+	}
+	budget := float64(capacity) * float64(d.Accesses.Len())
+	take := func(intervals []interval, count func(size int64)) {
+		left := budget
+		for _, v := range intervals {
+			if left < 0 { // the one that does not fit whole counts whole: this is a bound
+				return
+			}
+			if size := d.Sizes[v.id]; size <= capacity {
+				left -= v.cost(d)
+				count(size)
+			}
 		}
 	}
-	cost := func(h reuse) float64 { return float64(d.Sizes[h.id]) * float64(h.gap) }
-	out := make(map[int64]Tally)
-	spend := func(on func(*Tally, int64)) {
-		for _, capacity := range capacities {
-			t, ok := out[capacity]
-			if !ok {
-				t = all
-			}
-			left := float64(capacity) * float64(d.Accesses.Len())
-			for _, h := range hits {
-				if left < 0 { // the one that does not fit whole counts whole: this is a bound
-					break
-				}
-				if size := d.Sizes[h.id]; size <= capacity {
-					left -= cost(h)
-					on(&t, size)
-				}
-			}
-			out[capacity] = t
-		}
-	}
-	slices.SortFunc(hits, func(a, b reuse) int { return cmp.Compare(cost(a), cost(b)) })
-	spend(func(t *Tally, _ int64) { t.Hits++ })
-	slices.SortFunc(hits, func(a, b reuse) int { return cmp.Compare(a.gap, b.gap) }) // the cost of a byte
-	spend(func(t *Tally, size int64) { t.HitBytes += size })
-	return out
+	take(f.cheap, func(int64) { t.Hits++ })
+	take(f.short, func(size int64) { t.HitBytes += size })
+	return t
 }

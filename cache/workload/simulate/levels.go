@@ -2,6 +2,7 @@ package simulate
 
 import (
 	"context"
+	"sync"
 
 	"github.com/reprise-containers/reprise/cache/policy"
 )
@@ -157,9 +158,9 @@ func perNode(ctx context.Context, d *Decoded, cell *NodeCell, behind shared) err
 		return err
 	}
 	cell.Nodes = d.Nodes
-	f := futureOf(behind.cells)
+	ahead := sync.OnceValue(func() *future { return newFuture(missed) })
 	for _, s := range behind.cells {
-		if err := one(ctx, missed, &s, behind.gc, f); err != nil {
+		if err := one(ctx, missed, &s, behind.gc, ahead); err != nil {
 			return err
 		}
 		s.Over = nil // its parts are not those of the trace

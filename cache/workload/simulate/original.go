@@ -52,9 +52,8 @@ func OriginalCache(ctx context.Context, r trace.Reader, args map[string]any, out
 	if err != nil {
 		d = new(Decoded)
 	}
-	factors := []int64{10, 15, 20}
 	var caches []*levelsRunning
-	for _, factor := range factors {
+	for _, factor := range originalFactors {
 		c, err := beginLevels(d, Levels{
 			Memory: Size{Bytes: memory}, Disk: Size{Bytes: memory * factor}, Direct: 100 << 20, Warm: true,
 		})
@@ -63,6 +62,14 @@ func OriginalCache(ctx context.Context, r trace.Reader, args map[string]any, out
 		}
 		caches = append(caches, c)
 	}
+	return runOriginal(ctx, d, caches, out)
+}
+
+// originalFactors are how many times as much disk as memory there is.
+var originalFactors = []int64{10, 15, 20}
+
+// runOriginal runs the caches and writes how far it is, and what they did.
+func runOriginal(ctx context.Context, d *Decoded, caches []*levelsRunning, out io.Writer) error {
 	part := max(1, d.Accesses.Len()/10)
 	for i, a := range d.Accesses.during(ctx) {
 		if i > 0 && i%part == 0 && i/part < 10 {
@@ -79,9 +86,9 @@ func OriginalCache(ctx context.Context, r trace.Reader, args map[string]any, out
 	}
 	for i, c := range caches {
 		// The first figure has always been 0: the three have the same memory.
-		m, both, disk := c.cell.MemoryHits, c.cell.All, c.cell.All.Requests-c.cell.All.Hits
+		m, both := c.cell.MemoryHits, c.cell.All
 		_, err := fmt.Fprintf(out, "0 %[1]d lmu hits: %[2]d\n0 %[1]d lmu misses: %[3]d\n0 %[1]d h hits: %[4]d\n0 %[1]d h misses: %[5]d\n",
-			factors[i], m.Hits, m.Requests-m.Hits, both.Hits, disk)
+			originalFactors[i], m.Hits, m.Requests-m.Hits, both.Hits, both.Requests-both.Hits)
 		if err != nil {
 			return err
 		}

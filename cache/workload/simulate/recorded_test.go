@@ -88,7 +88,7 @@ func TestNothingBeatsBelady(t *testing.T) {
 	}
 	best := r.Cells[len(r.Cells)-len(sizes):]
 	for i, c := range r.Cells {
-		t.Log(fmt.Sprintf("%-8s %4s %.4f", c.Policy, c.Size, c.All.Ratio()))
+		t.Logf("%-8s %4s %.4f", c.Policy, c.Size, c.All.Ratio())
 		if b := best[i%len(sizes)]; c.All.Hits > b.All.Hits {
 			t.Errorf("%s at %s has %d hits, %s %d", c.Policy, c.Size, c.All.Hits, simulate.Belady, b.All.Hits)
 		}

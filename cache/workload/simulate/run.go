@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -72,9 +73,9 @@ func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 		return nil, err
 	}
 	j := newJobs(ctx, cfg)
-	f := futureOf(r.Cells)
+	ahead := sync.OnceValue(func() *future { return newFuture(d) })
 	for i := range r.Cells {
-		j.do(func(ctx context.Context) error { return one(ctx, d, &r.Cells[i], cfg.GC, f) })
+		j.do(func(ctx context.Context) error { return one(ctx, d, &r.Cells[i], cfg.GC, ahead) })
 	}
 	for i, l := range cfg.Levels {
 		j.do(func(ctx context.Context) (err error) { r.Levels[i], err = levels(ctx, d, l); return err })
@@ -176,10 +177,10 @@ func nodeCells(d *Decoded, cfg Config) ([]NodeCell, error) {
 	return out, nil
 }
 
-// one simulates a cell.
-func one(ctx context.Context, d *Decoded, cell *Cell, gc GC, f *future) error {
+// one simulates a cell. ahead returns the future of d.
+func one(ctx context.Context, d *Decoded, cell *Cell, gc GC, ahead func() *future) error {
 	if cell.Policy == Belady {
-		return belady(ctx, d, cell, f)
+		return belady(ctx, d, cell, ahead())
 	}
 	return single(ctx, d, cell, gc)
 }

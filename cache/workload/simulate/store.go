@@ -63,7 +63,8 @@ func (s *store) put(id uint32, size int64) {
 		if s.disk { // so does the registry cache, to wait for the disk less often
 			goal -= min(s.capacity/64, 16<<20) / diskBlock * diskBlock
 		}
-		if s.expects != nil {
+		// The engine does not say for whom it makes room, and disk is to have its hits.
+		if s.expects != nil && !s.disk {
 			s.expects.Expect(id)
 		}
 		s.evictTo(max(0, goal-need))

@@ -17,7 +17,8 @@ import (
 var ErrWhole = errors.New("only policies at sizes in bytes or objects can be simulated while the trace is read")
 
 // Stream simulates policies at fixed sizes while it reads the trace: it takes memory
-// by the distinct objects of the trace, about 50 bytes each, and not by its length.
+// by the distinct objects of the trace, about 50 bytes each, and by what the caches
+// hold, which are all simulated at the same time, but not by the length of the trace.
 // Where an object turns out to be larger than was known when it came, it grows then;
 // otherwise the cells are those of Run. That of Belady has an Error.
 func Stream(ctx context.Context, r trace.Reader, s Scope, cfg Config) (*Report, error) {

@@ -24,12 +24,9 @@ func requestsOf(d *simulate.Decoded) (out []trace.Request) {
 
 // What is simulated while a trace is read is what is simulated afterwards.
 func TestStreamIsRun(t *testing.T) {
-	requests := requestsOf(stream(5, 140_000, 3000, false)) // blocks of 65536
+	requests := requestsOf(stream(5, 80_000, 1500, false))
 	for _, gc := range []simulate.GC{{}, {Disk: true}, {Layers: simulate.Ages{MaxUnused: 5 * time.Hour}, Manifests: simulate.Ages{MaxAge: time.Hour}}} {
-		cfg := simulate.Config{Policies: some, Sizes: []simulate.Size{{Bytes: 20_000}, {Bytes: 3 << 20}}, GC: gc}
-		if gc == (simulate.GC{}) {
-			cfg.Policies = policy.Names()
-		}
+		cfg := simulate.Config{Policies: []string{"lru", "s3fifo", "wtinylfu"}, Sizes: []simulate.Size{{Bytes: 20_000}, {Bytes: 3 << 20}}, GC: gc}
 		d, err := simulate.Decode(t.Context(), trace.Of(requests...), simulate.Scope{})
 		if err != nil {
 			t.Fatal(err)
@@ -142,7 +139,7 @@ var (
 
 // A trace takes 16 bytes a request when it is decoded, and when it is streamed none.
 func TestMemory(t *testing.T) {
-	const n = 1_000_000
+	const n = 10 << 16 // blocks of accesses that are full
 	inUse := func(f func()) int64 {
 		var before, after runtime.MemStats
 		runtime.GC()

@@ -110,22 +110,20 @@ func (r *Report) amount(n int64) string {
 
 // WriteCSV writes the cells of the report.
 func (r *Report) WriteCSV(w io.Writer) error {
-	c := csv.NewWriter(w)
-	c.Write([]string{"policy", "size", "capacity", "kind", "requests", "hits", "hit_ratio", "bytes", "hit_bytes", "byte_hit_ratio"})
+	rows := [][]string{{"policy", "size", "capacity", "kind", "requests", "hits", "hit_ratio", "bytes", "hit_bytes", "byte_hit_ratio"}}
 	for _, cell := range r.Cells {
-		for _, kind := range slices.Insert(slices.Sorted(maps.Keys(cell.Kinds)), 0, "all") {
-			t := cell.All
-			if kind != "all" {
-				t = cell.Kinds[kind]
+		for _, kind := range []string{"all", "blob", "manifest"} {
+			t := cell.Kinds[kind]
+			if kind == "all" {
+				t = cell.All
 			}
 			if t.Requests == 0 {
 				continue
 			}
-			c.Write([]string{cell.Policy, cell.Size.String(), strconv.FormatInt(cell.Capacity, 10), kind,
+			rows = append(rows, []string{cell.Policy, cell.Size.String(), strconv.FormatInt(cell.Capacity, 10), kind,
 				strconv.FormatUint(t.Requests, 10), strconv.FormatUint(t.Hits, 10), strconv.FormatFloat(t.Ratio(), 'f', 6, 64),
 				strconv.FormatInt(t.Bytes, 10), strconv.FormatInt(t.HitBytes, 10), strconv.FormatFloat(t.ByteRatio(), 'f', 6, 64)})
 		}
 	}
-	c.Flush()
-	return c.Error()
+	return csv.NewWriter(w).WriteAll(rows)
 }

@@ -24,7 +24,7 @@ type Config struct {
 	Verbose    bool       `yaml:"verbose" comment:"Of the original. Has no effect."`
 	Trace      Trace      `yaml:"trace"`
 	Registry   []string   `yaml:"registry" comment:"Registries, as host:port (plain http) or as URLs. warmup pushes to the first."`
-	Access     []Access   `yaml:"access" comment:"How to get into registries. Those that are not listed are asked without a name; where they want a token, an anonymous one is fetched."`
+	Access     []Access   `yaml:"access" comment:"How to get into registries. Those that are not listed are asked without a name; where they want a token, an anonymous one is fetched. Each has registry, username, password or password_file, token or token_file, ca (a PEM file), insecure (true: any certificate)."`
 	Warmup     Warmup     `yaml:"warmup"`
 	Run        Run        `yaml:"run"`
 	Cluster    Cluster    `yaml:"cluster"`
@@ -46,7 +46,7 @@ type ClientInfo struct {
 type Trace struct {
 	Location string   `yaml:"location" comment:"Folder of the files; empty: where the program was started."`
 	Traces   []string `yaml:"traces" comment:"Files: JSON arrays, JSON lines, CSV, or a URI a line; plain, gzip or zstd. They are merged by time. \"-\" is standard input."`
-	Limit    *Limit   `yaml:"limit" comment:"Only the beginning: type is seconds or requests, amount how many."`
+	Limit    *Limit   `yaml:"limit" comment:"Only the beginning: type is seconds or requests, amount how many: {type: seconds, amount: 3600}."`
 	MaxSize  Size     `yaml:"max_size" comment:"Take blobs and manifests for no larger than this: recorded ones are 14 MB on average, and a registry has to hold them. 0B: as recorded."`
 	Output   string   `yaml:"output" comment:"Results file of run."`
 	Compat   bool     `yaml:"compat" comment:"Take and send what the original did: GET and PUT with bytes only, what is not in the interim map is a PUT, all from one repository (test_repo). As --compat-python."`
@@ -109,7 +109,7 @@ type Cluster struct {
 	SecretFile string   `yaml:"secret_file" comment:"File with it."`
 	Heartbeat  Duration `yaml:"heartbeat" comment:"A peer that is silent for three of these is gone."`
 	StartIn    Duration `yaml:"start_in" comment:"How long after all clients are ready they begin, at one instant."`
-	CA         string   `yaml:"ca" comment:"PEM file of authorities for the clients' certificates. With it, clients are connected to by TLS."`
+	CA         string   `yaml:"ca" comment:"PEM file of authorities that the certificates of clients must be of. Connections are always TLS; without it, only the secret vouches for a client."`
 }
 
 // Simulate is what is simulated.
@@ -122,11 +122,11 @@ type Simulate struct {
 	Key      string         `yaml:"key" comment:"What is one object: \"uri\", or \"blob\": what has the same last element, in whatever repository."`
 	Kinds    []string       `yaml:"kinds" comment:"What is simulated: blob, manifest."`
 	PerNode  []string       `yaml:"per_node" comment:"Sizes of a cache on each client, before the shared one. Empty: none."`
-	Levels   []Levels       `yaml:"levels" comment:"Caches of memory and disk: what memory gives up goes to disk, what is read there goes back."`
+	Levels   []Levels       `yaml:"levels" comment:"Caches of memory and disk: what memory gives up goes to disk, what is read there goes back. Each has memory and disk: [{memory: 1GiB, disk: 10GiB}]."`
 	GC       SimulatedGC    `yaml:"gc" comment:"Ages at which the registry cache forgets, as in gc of its configuration."`
 	Curve    Curve          `yaml:"curve"`
 	Advise   Size           `yaml:"advise" comment:"Disk that the registry cache may take: recommend its settings. 0B: do not."`
-	Prefetch *Prefetch      `yaml:"prefetch" comment:"Simulate fetching the layers of a manifest before they are asked for."`
+	Prefetch *Prefetch      `yaml:"prefetch" comment:"Simulate fetching the layers of a manifest before they are asked for: {pushed: 1h, fetched: 1h, identity: layer}; how long a pushed layer is remembered, and a fetched one kept; layers are told by \"layer\", their name, or \"size\", repository and size."`
 	Report   Files          `yaml:"report" comment:"Where the figures of a simulation go."`
 }
 
@@ -203,7 +203,7 @@ func Default() Config {
 		Run: Run{
 			Speed: 1, Loop: 1, MaxInFlight: 4096, Timeout: Duration(60e9), Uploads: "whole", Pick: "random", Check: true, OnTime: Duration(10e6),
 		},
-		Cluster: Cluster{Lost: "proceed", Heartbeat: Duration(1e9), StartIn: Duration(1e9)},
+		Cluster: Cluster{Lost: "proceed", Heartbeat: Duration(2e9), StartIn: Duration(2e9)},
 		Simulate: Simulate{
 			Policies: []string{"lru", "fifo", "sieve", "s3fifo", "belady"}, Sizes: []string{"1%", "2%", "4%", "10%", "20%"},
 			Key: "blob", Kinds: []string{"blob", "manifest"}, PerNode: []string{}, Levels: []Levels{}, Curve: Curve{Exact: true}, GC: SimulatedGC{Interval: Duration(1200e9)},

@@ -100,6 +100,8 @@ func authorities(path string) (*tls.Config, error) {
 	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
 }
 
+var errPair = errors.New("a certificate needs its key, and a key its certificate (--cert, --key)")
+
 // ClientConfig says how a client waits for masters.
 type ClientConfig struct {
 	Addr              string // host:port
@@ -118,6 +120,9 @@ func (p *Replayer) Serve(ctx context.Context, c ClientConfig) error {
 	cfg := cluster.ClientConfig{Addr: c.Addr, Secret: load.Secret(secret), Anyone: c.Anyone, Version: p.Version}
 	if p.Log != nil {
 		cfg.Log = slog.New(slog.NewTextHandler(p.Log, nil))
+	}
+	if (c.CertFile == "") != (c.KeyFile == "") {
+		return errPair
 	}
 	if c.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)

@@ -71,6 +71,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 		return errors.Join(err, r.results.Close())
 	}
 	defer stop()
+	defer lessOften()()
 	work := func(ctx context.Context) error { return r.send(ctx, runner, r.items) }
 	during := func() error { return replayprogress.During(ctx, p.Log, r.state, work) }
 	if m, ok := runner.(*cluster.Master); ok {
@@ -113,7 +114,9 @@ func (r *run) send(ctx context.Context, runner load.Runner, source load.Source) 
 	})
 	stats, err := runner.Run(ctx, source, func(x load.Result) {
 		r.rec.Add(x)
-		r.metrics.Observe(x)
+		if r.p.Config.Report.Metrics != "" { // nobody else looks at them
+			r.metrics.Observe(x)
+		}
 		written(func() error { return r.results.Add(x) })
 	})
 	r.rec.Generator(stats)
@@ -134,9 +137,10 @@ func (p *Replayer) newRun() (*run, error) {
 		Closed: c.Closed(), Threads: c.ClientInfo.Threads, MaxInFlight: c.Run.MaxInFlight, Timeout: c.Run.Timeout.Std(),
 		Seed: c.Warmup.Seed, Unchecked: !c.Run.Check, Compressible: p.zeros(), Duration: c.Run.For.Std(),
 	}
-	if c.Trace.Compat && c.Paced() {
-		// As the original waits: a slow answer delays what is behind it.
-		r.sending.Closed, r.sending.Paced = true, true
+	if c.Trace.Compat {
+		// As the original: a slow answer delays what is behind it, and it waits only
+		// if it is told to.
+		r.sending.Closed, r.sending.Paced = true, c.Paced()
 	}
 	if r.sending.Registries, err = p.registries(); err != nil {
 		return nil, err

@@ -2,12 +2,14 @@ package replayer_test
 
 import (
 	"bytes"
+	"errors"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/reprise-containers/reprise/cmd/internal/replayconfig"
 	"github.com/reprise-containers/reprise/cmd/internal/replayer"
@@ -67,6 +69,27 @@ func TestNothingIsLeftOutInSilence(t *testing.T) {
 				t.Errorf("%v, want %q and %q in\n%s", err, c.err, c.out, out)
 			}
 		})
+	}
+}
+
+// Where the original sent as fast as it could, because nothing said that it should
+// wait, compat does so: of two requests an hour apart both are sent.
+func TestCompatWaitsOnlyIfTold(t *testing.T) {
+	none := filepath.Join(t.TempDir(), "map.json")
+	if err := os.WriteFile(none, []byte(`{}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	hour := strings.ReplaceAll(strings.Replace(twoPings, "00:00:00.001", "01:00:00.000", 1), `"v2"`, `"v2/a/blobs/x"`)
+	yes, no := true, false
+	for wait, want := range map[*bool]string{nil: "Failed Requests: 2", &no: "Failed Requests: 2", &yes: "Failed Requests: 1"} {
+		// Failed, as this server does not say where to push to.
+		out, err := replayed(t, hour, func(c *replayconfig.Config) {
+			c.Trace.Compat, c.Warmup.Output, c.ClientInfo.Wait = true, none, wait
+			c.Run.For = replayconfig.Duration(time.Minute)
+		})
+		if !errors.Is(err, replayer.ErrFailed) || !strings.Contains(out, want) {
+			t.Errorf("wait %v: %v, want %q in\n%s", wait, err, want, out)
+		}
 	}
 }
 

@@ -102,30 +102,12 @@ func (p *Replayer) simulator(ctx context.Context, t *reading) error {
 		}
 		r = ahead.Through(r)
 	}
-	var mu sync.Mutex
-	done := 0.0 // of the simulations
-	cfg.Progress = func(n, all int) {
-		mu.Lock()
-		defer mu.Unlock()
-		done = max(done, float64(n)/float64(all))
-	}
-	// Reading and simulating take about as long as each other.
-	state := func() replayprogress.State {
-		mu.Lock()
-		defer mu.Unlock()
-		return replayprogress.State{Fraction: (t.fraction() + done) / 2}
-	}
+	var m simulating
+	cfg.Progress = m.ended
 	var report *simulate.Report
 	var advice *simulate.Advice
-	err = replayprogress.During(ctx, p.Log, state, func(ctx context.Context) error {
-		d, err := simulate.Decode(ctx, r, scope)
-		if err != nil {
-			return err
-		}
-		if report, err = simulate.Run(ctx, d, cfg); err != nil || p.Config.Simulate.Advise == 0 {
-			return err
-		}
-		advice, err = simulate.Recommend(ctx, d, simulate.Limits{Disk: int64(p.Config.Simulate.Advise)})
+	err = replayprogress.During(ctx, p.Log, func() replayprogress.State { return m.state(t) }, func(ctx context.Context) (err error) {
+		report, advice, err = p.simulate(ctx, r, scope, cfg, &m)
 		return err
 	})
 	if err != nil {
@@ -145,6 +127,58 @@ func (p *Replayer) simulator(ctx context.Context, t *reading) error {
 		return err
 	}
 	return p.writeSimulation(report, advice.Reasons)
+}
+
+// simulating is how far a simulation is.
+type simulating struct {
+	mu    sync.Mutex
+	whole bool    // the trace is simulated after it was read
+	done  float64 // of the simulations
+}
+
+func (m *simulating) ended(n, all int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.done = max(m.done, float64(n)/float64(all))
+}
+
+func (m *simulating) after() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.whole = true
+}
+
+func (m *simulating) state(t *reading) replayprogress.State {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.whole {
+		return replayprogress.State{Fraction: t.fraction()}
+	}
+	// Reading and simulating take about as long as each other.
+	return replayprogress.State{Fraction: (t.fraction() + m.done) / 2}
+}
+
+// simulate simulates a trace while it is read, without holding it, if what is asked
+// for needs no second look at it.
+func (p *Replayer) simulate(ctx context.Context, r trace.Reader, scope simulate.Scope, cfg simulate.Config, m *simulating) (*simulate.Report, *simulate.Advice, error) {
+	limits := simulate.Limits{Disk: int64(p.Config.Simulate.Advise)}
+	if limits.Disk == 0 {
+		report, err := simulate.Stream(ctx, r, scope, cfg)
+		if !errors.Is(err, simulate.ErrWhole) { // which it returns before it reads
+			return report, nil, err
+		}
+	}
+	m.after()
+	d, err := simulate.Decode(ctx, r, scope)
+	if err != nil {
+		return nil, nil, err
+	}
+	report, err := simulate.Run(ctx, d, cfg)
+	if err != nil || limits.Disk == 0 {
+		return report, nil, err
+	}
+	advice, err := simulate.Recommend(ctx, d, limits)
+	return report, advice, err
 }
 
 // simulation returns what the configuration asks to be simulated.
