@@ -6,7 +6,6 @@ import (
 	"context"
 	"math"
 	"slices"
-	"sync"
 )
 
 // Belady is the name of the bound among policies: MIN (Belady 1966), which gives up
@@ -178,40 +177,7 @@ func (b *oracle) room(size int64, next uint32) bool {
 	return true
 }
 
-// future is what all cells of Belady over a trace share, made when the first needs it.
-// It takes 4 bytes an access, and for a while 8 more of one that can hit.
-type future struct {
-	capacities []int64 // that bounds are for
-
-	once   sync.Once
-	next   []uint32
-	bounds map[int64]Tally // by capacity; with Unit there are none
-}
-
-// futureOf returns the future of cells that are not simulated yet.
-func futureOf(cells []Cell) *future {
-	f := new(future)
-	for _, c := range cells {
-		if c.Policy == Belady && !slices.Contains(f.capacities, c.Capacity) {
-			f.capacities = append(f.capacities, c.Capacity)
-		}
-	}
-	return f
-}
-
-func (f *future) of(d *Decoded) {
-	f.once.Do(func() {
-		f.next = nextUses(d)
-		if !d.Unit {
-			f.bounds = bounds(d, f.next, f.capacities)
-		}
-	})
-}
-
-// reuse is an access to an object that was asked for before.
-type reuse struct{ id, gap uint32 } // gap is the accesses since then
-
-// bounds returns what no cache of a capacity can exceed, in hits and, separately, in
+// bound returns what no cache of a capacity can exceed, in hits and, separately, in
 // hit bytes: PFOO-U (Berger, Beckmann, Harchol-Balter: Practical Bounds on Optimal
 // Caching with Variable Object Sizes, 2018). To have an object from one access to
 // the next costs its size times the accesses between; all accesses together can

@@ -25,8 +25,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	for _, c := range r.Cells {
 		if c.Error != "" {
-			fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\t\t\t\n", c.Policy, c.Size)
-			continue
+			continue // below, where there is room
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%.4f\t%.4f\t%s\t%s\t%d\t%d\t\n", c.Policy, c.Size, r.amount(c.Capacity),
 			c.All.Ratio(), c.All.ByteRatio(), part(c.Kinds["blob"]), part(c.Kinds["manifest"]), c.Evicted, c.Expired)
@@ -112,7 +111,7 @@ func (r *Report) amount(n int64) string {
 func (r *Report) WriteCSV(w io.Writer) error {
 	rows := [][]string{{"policy", "size", "capacity", "kind", "requests", "hits", "hit_ratio", "bytes", "hit_bytes", "byte_hit_ratio"}}
 	for _, cell := range r.Cells {
-		for _, kind := range []string{"all", "blob", "manifest"} {
+		for _, kind := range slices.Insert(slices.Sorted(maps.Keys(cell.Kinds)), 0, "all") {
 			t := cell.Kinds[kind]
 			if kind == "all" {
 				t = cell.All
