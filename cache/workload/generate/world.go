@@ -66,7 +66,7 @@ func newWorld(rng *rand.Rand, seed uint64) world {
 	for i := range n {
 		p := w.fresh(rng)
 		w.blobs += perHot - uint64(p.count)
-		p.count = perHot
+		p.count, p.lists = perHot, perHot
 		// The few that everyone looks at decide how often the common tag is asked for.
 		p.tag = uint32(w.made)
 		if sum <= latest*before {
@@ -197,6 +197,7 @@ func (w *world) count(rng *rand.Rand) uint16 {
 // fresh returns an image that was never seen.
 func (w *world) fresh(rng *rand.Rand) pull {
 	p := pull{first: w.blobs, count: w.count(rng)}
+	p.lists = p.count
 	w.blobs += uint64(p.count)
 	if rng.Float64() >= latest {
 		p.tag = uint32(w.made) + 1
