@@ -27,14 +27,15 @@ build: ## static binaries into bin/
 
 test: tools unit e2e ## every test; those with containerd and runc need root
 
+# What takes longest begins first.
 unit:
-	$(GO) test $(UNITPKGS)
+	$(GO) test ./snapshot ./backstore/fusedev ./cache $(UNITPKGS)
 
-# One package at a time: each starts a containerd, and their time limits
-# assume that they have the machine for themselves. The first run builds images
-# of Debian packages for some ten minutes.
+# Two packages at a time: integration/e2e, which takes longest and begins first, and
+# one of the others. The first run builds images of Debian packages, which takes
+# minutes. With E2E=full the largest of them is more than 1 GB.
 e2e:
-	$(GO) test -p 1 -count 1 -timeout 45m ./integration/...
+	$(GO) test -p 2 -count 1 -timeout 45m ./integration/e2e ./integration/...
 
 race: ## unit tests with the race detector
 	CGO_ENABLED=1 $(GO) test -race $(UNITPKGS)

@@ -90,9 +90,7 @@ func (b *cached) hit(p []byte, off int64) bool {
 // is busy it is not told: one of many touches may be lost, a read may not wait.
 func (e *entry) read(off, n int64) {
 	c := e.c
-	if now := c.clock.Load(); e.lastUsed.Load() != now {
-		e.lastUsed.Store(now)
-	}
+	e.served()
 	if !c.policyMu.TryLock() {
 		return
 	}
@@ -101,6 +99,13 @@ func (e *entry) read(off, n int64) {
 		k := min(n, presence.Run-off%presence.Run)
 		c.policy.Touch(e.unit(off), k)
 		off, n = off+k, n-k
+	}
+}
+
+// served notes when the entry was last served from, to about a second.
+func (e *entry) served() {
+	if now := e.c.clock.Load(); e.lastUsed.Load() != now {
+		e.lastUsed.Store(now)
 	}
 }
 

@@ -195,7 +195,14 @@ func (x *Content) Extent(off, end int64) (held bool, until int64) { return x.o.h
 
 // ReadAt implements io.ReaderAt for bytes that are there, and counts as a use of
 // them. If some are not, or the disk does not return them, it fails with ErrNotHeld.
-func (x *Content) ReadAt(p []byte, off int64) (int, error) {
+func (x *Content) ReadAt(p []byte, off int64) (int, error) { return x.readAt(p, off, true) }
+
+// ReadNew is ReadAt of bytes that were fetched for who reads them now. That is no use
+// of them again: policies would take everything for wanted twice that was asked for
+// once.
+func (x *Content) ReadNew(p []byte, off int64) (int, error) { return x.readAt(p, off, false) }
+
+func (x *Content) readAt(p []byte, off int64, again bool) (int, error) {
 	o := x.o
 	if off < 0 {
 		return 0, fmt.Errorf("reading blob %s: negative offset %d", o.e.desc.Digest, off)
@@ -211,10 +218,16 @@ func (x *Content) ReadAt(p []byte, off int64) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	if !o.held.Has(off, int64(len(p))) || !o.readSegment(p, off, extent{off, off + int64(len(p))}) {
+	seg := extent{off, off + int64(len(p))}
+	if !o.held.Has(off, int64(len(p))) || !o.loadSegment(p, off, seg) {
 		return 0, fmt.Errorf("reading blob %s: %d bytes at %d: %w", o.e.desc.Digest, len(p), off, ErrNotHeld)
 	}
 	o.e.c.count.bytesServed.Add(int64(len(p)))
+	if again {
+		o.e.read(off, int64(len(p)))
+	} else {
+		o.e.served()
+	}
 	return len(p), end
 }
 
@@ -253,6 +266,14 @@ func (x *Content) Used(n int64) {
 	if n > 0 {
 		x.o.e.c.count.bytesServed.Add(n)
 		x.o.e.read(0, min(n, x.o.e.desc.Size))
+	}
+}
+
+// UsedNew is Used of bytes that ReadNew is for.
+func (x *Content) UsedNew(n int64) {
+	if n > 0 {
+		x.o.e.c.count.bytesServed.Add(n)
+		x.o.e.served()
 	}
 }
 

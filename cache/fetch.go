@@ -77,9 +77,18 @@ func (o *opened) fillOnce(p []byte, off int64, all extent) (gaps []extent) {
 	return gaps
 }
 
-// readSegment reads seg, which is within p, from the file. Bytes the disk can't
-// return any more are dropped.
+// readSegment is loadSegment, and counts as a use.
 func (o *opened) readSegment(p []byte, off int64, seg extent) bool {
+	if !o.loadSegment(p, off, seg) {
+		return false
+	}
+	o.e.read(seg.off, seg.end-seg.off)
+	return true
+}
+
+// loadSegment reads seg, which is within p, from the file. Bytes the disk can't
+// return any more are dropped.
+func (o *opened) loadSegment(p []byte, off int64, seg extent) bool {
 	n := seg.end - seg.off
 	_, err := o.file.ReadAt(p[seg.off-off:][:n], seg.off)
 	if errors.Is(err, fs.ErrClosed) {
@@ -94,7 +103,6 @@ func (o *opened) readSegment(p []byte, off int64, seg extent) bool {
 		}
 		return false
 	}
-	o.e.read(seg.off, n)
 	return true
 }
 

@@ -123,7 +123,7 @@ func (d *direct) begin() error {
 	buf := pieces.Get().(*[piece]byte)
 	defer pieces.Put(buf)
 	for off := int64(0); off < r.pos; {
-		n, err := r.x.ReadAt(buf[:min(piece, r.pos-off)], off)
+		n, err := r.x.ReadNew(buf[:min(piece, r.pos-off)], off)
 		if err != nil && err != io.EOF { //nolint:errorlint // as io.ReaderAt has it
 			return err
 		}

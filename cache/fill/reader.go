@@ -41,6 +41,7 @@ type Reader struct {
 
 	start    int64
 	pos, end int64
+	had      int64  // up to here it was there when the reader began
 	whole    bool   // the last bytes wait for the verdict
 	quiet    bool   // nobody waits for it
 	distrust bool   // its file can't be sent from
@@ -67,11 +68,21 @@ func (g *Group) Reader(ctx context.Context, x *cache.Content, src Source, off, n
 	g.count.readers.Add(1)
 	size := x.Descriptor().Size
 	end := min(off+n, size)
+	had := off
+	if off < end {
+		if held, until := x.Extent(off, end); held {
+			had = until
+		}
+	}
 	return &Reader{
 		g: g, f: g.open(x), x: x, src: src, ctx: ctx,
-		start: off, pos: off, end: end, whole: off == 0 && end == size,
+		start: off, pos: off, end: end, had: had, whole: off == 0 && end == size,
 	}
 }
+
+// again reports whether what is read now counts as a use: it was there before, or
+// others have it fetched.
+func (r *Reader) again() bool { return r.pos < r.had || r.asked == 0 }
 
 // Close ends the reader. What is being fetched for it goes on.
 func (r *Reader) Close() error {
@@ -128,7 +139,11 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if r.straight != nil {
 		return r.readStraight(p)
 	}
-	got, err := r.x.ReadAt(p[:n], r.pos)
+	read := r.x.ReadNew
+	if r.again() {
+		read = r.x.ReadAt
+	}
+	got, err := read(p[:n], r.pos)
 	if got == int(n) {
 		r.pos += n
 		return got, nil
@@ -195,8 +210,12 @@ func (r *Reader) send(w io.ReaderFrom, n int64) (int64, error) {
 		return 0, nil
 	}
 	sent, err := w.ReadFrom(io.LimitReader(r.file, n))
+	if r.again() {
+		r.x.Used(sent)
+	} else {
+		r.x.UsedNew(sent)
+	}
 	r.pos += sent
-	r.x.Used(sent)
 	if sent == n {
 		return sent, nil
 	}

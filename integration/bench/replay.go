@@ -34,6 +34,7 @@ const (
 type asked struct {
 	rate float64       // requests a second
 	cpu  time.Duration // of the client, a request
+	both time.Duration // of client and server, a request
 }
 
 // player is trace-replayer, and a bare handler that it replays against.
@@ -65,33 +66,66 @@ func (b bench) replays(ctx context.Context) error {
 	}
 	clients := []struct {
 		name string
-		ask  func(context.Context) (asked, error)
+		ask  func(context.Context) (asked, int, error)
 	}{{"trace-replayer", p.replay}, {"bare net/http client", p.bare}, {"wrk", p.wrk}}
 	results := make([][]asked, len(clients))
 	for round := range replayRounds {
 		for k := range clients {
 			i := (k + round) % len(clients) // none is always the first
-			r, err := clients[i].ask(ctx)
+			r, err := p.measured(ctx, clients[i].ask)
 			if err != nil {
 				return fmt.Errorf("%s: %w", clients[i].name, err)
 			}
 			results[i] = append(results[i], r)
 		}
 	}
-	fmt.Printf("\nA closed loop on a blob of %d bytes, %d connections, medians of %d rounds\n%-24s %12s %14s %10s %10s\n",
-		replaySize, replayConnections, replayRounds, "", "requests/s", "CPU us/request", "ours/its", "least")
+	names := make([]string, len(clients))
 	for i, c := range clients {
-		var rates, cpus, ratios []float64
-		for round, r := range results[i] {
-			rates, cpus = append(rates, r.rate), append(cpus, float64(r.cpu)/1e3)
-			ratios = append(ratios, results[0][round].rate/r.rate)
-		}
-		for _, l := range [][]float64{rates, cpus, ratios} {
-			slices.Sort(l)
-		}
-		fmt.Printf("%-24s %12.0f %14.1f %10.2f %10.2f\n", c.name, rates[len(rates)/2], cpus[len(cpus)/2], ratios[len(ratios)/2], ratios[0])
+		names[i] = c.name
 	}
+	printReplays(names, results)
 	return nil
+}
+
+// measured adds what the server took, of whose requests the client tells the rate and
+// its own share.
+func (p player) measured(ctx context.Context, ask func(context.Context) (asked, int, error)) (asked, error) {
+	before, err := p.server.cpu()
+	if err != nil {
+		return asked{}, err
+	}
+	r, n, err := ask(ctx)
+	if err != nil {
+		return asked{}, err
+	}
+	after, err := p.server.cpu()
+	r.both = r.cpu + (after-before)/time.Duration(n)
+	return r, err
+}
+
+// printReplays prints a line a client. Ratios are of one round; what is shown is their
+// median. Rates say little on a machine that others use too: what of them is left
+// there is by processor time, of client and server, which is what bounds the rate
+// where both have the same processors.
+func printReplays(names []string, results [][]asked) {
+	fmt.Printf("\nA closed loop on a blob of %d bytes, %d connections, medians of %d rounds\n%-24s %12s %12s %12s %12s %12s\n",
+		replaySize, replayConnections, replayRounds, "", "requests/s", "CPU us", "with server", "ours/its", "its CPU/ours")
+	middle := func(i int, f func(round int, r asked) float64) float64 {
+		var all []float64
+		for round, r := range results[i] {
+			all = append(all, f(round, r))
+		}
+		slices.Sort(all)
+		return all[len(all)/2]
+	}
+	for i, name := range names {
+		fmt.Printf("%-24s %12.0f %12.1f %12.1f %12.2f %12.2f\n", name,
+			middle(i, func(_ int, r asked) float64 { return r.rate }),
+			middle(i, func(_ int, r asked) float64 { return float64(r.cpu) / 1e3 }),
+			middle(i, func(_ int, r asked) float64 { return float64(r.both) / 1e3 }),
+			middle(i, func(round int, r asked) float64 { return results[0][round].rate / r.rate }),
+			middle(i, func(round int, r asked) float64 { return float64(r.both) / float64(results[0][round].both) }))
+	}
 }
 
 func (b bench) buildReplayer(ctx context.Context, dir string) (string, error) {
@@ -117,7 +151,7 @@ func writeReads(path, uri string, n int) error {
 	return w.Close()
 }
 
-// run runs trace-replayer in a mode, and returns the processor time it took.
+// run runs trace-replayer in a mode, and returns its process, which has ended.
 func (p player) run(ctx context.Context, mode string, config instance.Values, stdin io.Reader) (*exec.Cmd, error) {
 	text, err := json.Marshal(config) // what is JSON is YAML
 	if err != nil {
@@ -136,7 +170,7 @@ func (p player) run(ctx context.Context, mode string, config instance.Values, st
 	return cmd, nil
 }
 
-func (p player) replay(ctx context.Context) (asked, error) {
+func (p player) replay(ctx context.Context) (asked, int, error) {
 	file := filepath.Join(p.dir, "report.json")
 	cmd, err := p.run(ctx, "run", instance.Values{
 		"client_info": instance.Values{"wait": false, "threads": replayConnections},
@@ -145,22 +179,22 @@ func (p player) replay(ctx context.Context) (asked, error) {
 		"report":      instance.Values{"json": file},
 	}, nil)
 	if err != nil {
-		return asked{}, err
+		return asked{}, 0, err
 	}
 	f, err := os.Open(file)
 	if err != nil {
-		return asked{}, err
+		return asked{}, 0, err
 	}
 	defer f.Close()
 	s, err := report.Read(f)
 	if err != nil {
-		return asked{}, err
+		return asked{}, 0, err
 	}
 	n := s.Succeeded().Count
 	if n != replayRequests {
-		return asked{}, fmt.Errorf("%d of %d requests succeeded", n, replayRequests)
+		return asked{}, 0, fmt.Errorf("%d of %d requests succeeded", n, replayRequests)
 	}
-	return asked{float64(n) / s.Elapsed.Seconds(), processorTime(cmd) / replayRequests}, nil
+	return asked{rate: float64(n) / s.Elapsed.Seconds(), cpu: processorTime(cmd) / replayRequests}, replayRequests, nil
 }
 
 func processorTime(cmd *exec.Cmd) time.Duration {
@@ -171,18 +205,18 @@ func processorTime(cmd *exec.Cmd) time.Duration {
 const bareClient = "ask-for-the-same-bytes"
 
 // bare runs the bare client, as a process of its own like the others.
-func (p player) bare(ctx context.Context) (asked, error) {
+func (p player) bare(ctx context.Context) (asked, int, error) {
 	self, err := os.Executable()
 	if err != nil {
-		return asked{}, err
+		return asked{}, 0, err
 	}
 	cmd := exec.CommandContext(ctx, self, bareClient, "http://"+p.server.address+"/v2/bench/blobs/blobs/x")
 	out, err := cmd.Output()
 	if err != nil {
-		return asked{}, err
+		return asked{}, 0, err
 	}
 	took, err := time.ParseDuration(string(out))
-	return asked{replayRequests / took.Seconds(), processorTime(cmd) / replayRequests}, err
+	return asked{rate: replayRequests / took.Seconds(), cpu: processorTime(cmd) / replayRequests}, replayRequests, err
 }
 
 // askBare asks and throws away what comes, and returns how long it took.
@@ -222,17 +256,17 @@ var (
 )
 
 // wrk runs wrk with two threads.
-func (p player) wrk(ctx context.Context) (asked, error) {
+func (p player) wrk(ctx context.Context) (asked, int, error) {
 	cmd := exec.CommandContext(ctx, "wrk", "-t", "2", "-c", strconv.Itoa(replayConnections), "-d", wrkFor.String(), "http://"+p.server.address+"/v2/bench/blobs/blobs/x")
 	out, err := cmd.CombinedOutput()
 	rate, count := wrkRate.FindSubmatch(out), wrkCount.FindSubmatch(out)
 	if err != nil || rate == nil || count == nil || wrkErrors.Match(out) {
-		return asked{}, errors.Join(err, fmt.Errorf("it said: %s", out))
+		return asked{}, 0, errors.Join(err, fmt.Errorf("it said: %s", out))
 	}
 	n, err := strconv.Atoi(string(count[1]))
 	if err != nil || n == 0 {
-		return asked{}, errors.Join(err, fmt.Errorf("%d requests", n))
+		return asked{}, 0, errors.Join(err, fmt.Errorf("%d requests", n))
 	}
 	r, err := strconv.ParseFloat(string(rate[1]), 64)
-	return asked{r, processorTime(cmd) / time.Duration(n)}, err
+	return asked{rate: r, cpu: processorTime(cmd) / time.Duration(n)}, n, err
 }

@@ -30,6 +30,7 @@ import (
 // attached, read and detached. It speaks to the daemon itself: containerd takes
 // up to seconds to connect again.
 func TestKillWhileAttaching(t *testing.T) {
+	t.Parallel()
 	n := ownNode(t, node.Options{})
 	names := []string{"small:1", "numpy:1", "numpy:2"}
 	n.push(t, built(t, small), names[0])
@@ -104,9 +105,7 @@ func (n machine) runAll(ctx context.Context, t *testing.T, names []string, want 
 	if err := n.Containerd.Empty(ctx); err != nil {
 		t.Error(err)
 	}
-	if stuck := n.Stuck(); len(stuck) > 0 {
-		t.Errorf("processes hang: %v", stuck)
-	}
+	n.nothingHangs(t)
 }
 
 // busyboxSum returns the sum of a file that all images have.

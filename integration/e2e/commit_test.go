@@ -64,6 +64,7 @@ func TestWritableContainers(t *testing.T) {
 	for mode, fsType := range map[string]string{"overlayfs": "overlay", "dir": "ext4", "dev": "ext4"} {
 		for _, differ := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s differ=%t", mode, differ), func(t *testing.T) {
+				t.Parallel()
 				n := ownNode(t, node.Options{Differ: differ, Config: map[string]string{"writable": fmt.Sprintf("rw_mode = %q\n", mode)}})
 				n.push(t, built(t, small), "small:1")
 				n.writeAndCommit(t, n.rpull(t, "small:1"), writes, fsType, differ)
@@ -74,6 +75,7 @@ func TestWritableContainers(t *testing.T) {
 
 // TestCommitErofs commits a container on an image that only overlayfs can lie on.
 func TestCommitErofs(t *testing.T) {
+	t.Parallel()
 	n := ownNode(t, node.Options{Differ: true, Config: map[string]string{"writable": "rw_mode = \"dir\"\n"}})
 	n.push(t, layered(t, image.Middle()), "middle:1")
 	n.convert(t, "middle:1", "erofs:1")

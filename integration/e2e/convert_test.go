@@ -34,6 +34,7 @@ func TestConvert(t *testing.T) {
 		{image: largest(), stdout: "scipy 1.10.1 x0 = 0.5\n", config: eager},
 	} {
 		t.Run(c.image.Name, func(t *testing.T) {
+			t.Parallel()
 			n := ownNode(t, node.Options{Config: c.config})
 			source, target := "originals/"+c.image.Name+":1", "converted/"+c.image.Name+":1"
 			n.push(t, layered(t, c.image), source)

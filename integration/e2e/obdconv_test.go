@@ -40,6 +40,7 @@ func TestObdconv(t *testing.T) {
 		{image: largest(), fsType: "ext4", stdout: "scipy 1.10.1 x0 = 0.5\n", config: eager},
 	} {
 		t.Run(c.image.Name+"-"+c.fsType, func(t *testing.T) {
+			t.Parallel()
 			builder := ownNode(t, node.Options{})
 			source, target := "originals/"+c.image.Name+":1", "obdconv/"+c.image.Name+":1"
 			builder.push(t, layered(t, c.image), source)
@@ -154,6 +155,7 @@ func (n machine) checkedDevice(t *testing.T, name, fsType string) []tree.Record 
 // TestObdconvOnBase converts the ordinary layer that committing a container of an
 // image that was converted before has put on top: its layers stay.
 func TestObdconvOnBase(t *testing.T) {
+	t.Parallel()
 	n := ownNode(t, node.Options{})
 	n.push(t, layered(t, image.Middle()), "originals/middle:1")
 	n.obdconv(t, "originals/middle:1", "obdconv/middle:1", "--vsize", "10")
@@ -196,6 +198,7 @@ func TestObdconvOnBase(t *testing.T) {
 // TestObdconvInterrupted interrupts a conversion, and has one fail at its last
 // layer.
 func TestObdconvInterrupted(t *testing.T) {
+	t.Parallel()
 	n := ownNode(t, node.Options{})
 	n.push(t, layered(t, image.Middle()), "originals/middle:1")
 	n.ctr(t, "image", "pull", "--plain-http", "--snapshotter", "overlayfs", n.Ref("originals/middle:1"))

@@ -67,6 +67,7 @@ func TestTraceFlow(t *testing.T) {
 // TestTraceEnds ends recordings in every way: each is a usable trace, and the new
 // image runs at once.
 func TestTraceEnds(t *testing.T) {
+	t.Parallel()
 	n := ownNode(t, node.Options{})
 	n.push(t, built(t, small), "ends:1")
 	n.rpull(t, "ends:1")
@@ -112,6 +113,7 @@ func TestTraceEnds(t *testing.T) {
 
 // TestTraceFails records what does not start.
 func TestTraceFails(t *testing.T) {
+	t.Parallel()
 	n := ownNode(t, node.Options{})
 	n.push(t, built(t, small), "fails:1")
 	n.rpull(t, "fails:1")
@@ -152,6 +154,7 @@ func TestTraceFails(t *testing.T) {
 // TestTraceCrash kills the daemon below a recording: that can't be gone on with, and
 // is told when the daemon is back.
 func TestTraceCrash(t *testing.T) {
+	t.Parallel()
 	n := ownNode(t, node.Options{})
 	n.push(t, built(t, small), "crash:1")
 	n.rpull(t, "crash:1")
@@ -178,6 +181,7 @@ func TestTraceCrash(t *testing.T) {
 
 // TestTraceReplaced records an image that has a trace.
 func TestTraceReplaced(t *testing.T) {
+	t.Parallel()
 	n := ownNode(t, node.Options{})
 	n.push(t, built(t, small), "replaced:1")
 	n.rpull(t, "replaced:1")
@@ -261,6 +265,7 @@ func TestTraceExt4(t *testing.T) {
 // TestTraceDownloaded records an image whose layers are here as files: the trace is
 // for nodes where they are not.
 func TestTraceDownloaded(t *testing.T) {
+	t.Parallel()
 	n := ownNode(t, node.Options{})
 	n.push(t, layered(t, image.Layered{Name: "downloaded", Args: small.Args, Steps: []image.Step{
 		{Rootfs: image.Small()}, {Write: image.OneFile("etc/layers", "layer 1\nlayer 2\n")},
@@ -335,6 +340,7 @@ func TestTraceNetwork(t *testing.T) {
 // the same registry, where they are mounted, and to another registry, over a line
 // that breaks.
 func TestPushLazy(t *testing.T) {
+	t.Parallel()
 	n := ownNode(t, node.Options{})
 	n.push(t, built(t, small), "lazy:1")
 	ref := n.rpull(t, "lazy:1")

@@ -214,7 +214,7 @@ var labels = []string{
 	`Successful Requests: (\d+)`,
 	`Failed Requests: (\d+)`,
 	`Duration: [0-9.]+`,
-	`Data Transfered: (\d+) bytes`,
+	`Data Transfered: (\d+) bytes`, //nolint:misspell // as the original has it
 	`Average Latency: [0-9.]+`,
 	`% requests on time: [01](?:\.\d+)?`,
 	`Throughput: [0-9.]+ requests/second`,

@@ -143,11 +143,18 @@ func TestGenerated(t *testing.T) {
 	d.configure(config)
 	ran := d.run(0, "run", "-i", "config.yaml")
 	well, failed, _ := statistics(t, ran.out.String())
-	refused := 2 * strings.Count(stream, `"http.response.status":401`)
+	refused := 0 // a ping is sent whatever came of it
+	for line := range strings.Lines(stream) {
+		if strings.Contains(line, `"http.response.status":401`) && !strings.Contains(line, `"http.request.uri":"v2",`) {
+			refused += 2
+		}
+	}
 	if well != 240-refused || failed != 0 {
 		t.Errorf("%d went well, %d failed, %d were refused when recorded, of 240", well, failed, refused)
 	}
-	says(t, &ran.out, fmt.Sprintf("%d requests of the trace were not sent: the recorded registry refused them", refused))
+	if refused > 0 {
+		says(t, &ran.out, fmt.Sprintf("%d requests of the trace were not sent: the recorded registry refused them", refused))
+	}
 
 	spoilt := ""
 	for uri, digest := range known {

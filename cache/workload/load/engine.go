@@ -61,7 +61,9 @@ type Config struct {
 	Unchecked bool `json:"unchecked,omitempty"`
 	// Compressible pushes zeros as the original did.
 	Compressible bool `json:"compressible,omitempty"`
-	// Duration ends the run: nothing is sent after so long. 0: the source ends it.
+	// Duration ends the run: nothing is sent that is due later, in a closed loop
+	// nothing after so long. What is late is still sent: to leave it out would hide
+	// that the registry, or the sender, could not keep up. 0: the source ends it.
 	Duration time.Duration `json:"duration,omitempty"`
 
 	dial func(ctx context.Context, network, address string) (net.Conn, error) // of tests

@@ -355,6 +355,31 @@ func TestDueAndDuration(t *testing.T) {
 	}
 }
 
+// TestLateIsSent ends a run while requests that were due wait for their turn: they are
+// sent, and those that would be due later are not.
+func TestLateIsSent(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { time.Sleep(60 * time.Millisecond) }))
+	defer s.Close()
+	cfg := to(s)
+	cfg.MaxInFlight, cfg.Duration = 1, 50*time.Millisecond
+	var all []load.Item
+	for _, due := range []time.Duration{0, 1, 2, 49, 50, 60} {
+		all = append(all, load.Item{Op: load.Get, Kind: trace.Ping, Path: "/v2/", Due: due * time.Millisecond})
+	}
+	e, err := load.New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	var got []load.Result
+	if _, err := e.Run(t.Context(), of(all...), func(r load.Result) { got = append(got, r) }); err != nil {
+		t.Fatal(err)
+	}
+	if len(got) != 4 || got[3].Late == 0 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // TestNothingLeft counts the goroutines before and after.
 func TestNothingLeft(t *testing.T) {
 	g := newRegistry(t)

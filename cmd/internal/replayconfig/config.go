@@ -90,7 +90,7 @@ type Run struct {
 	Poisson     bool     `yaml:"poisson" comment:"With rate: at random intervals, not equal ones."`
 	Ramp        Duration `yaml:"ramp" comment:"How long until the full speed or rate is reached."`
 	Loop        int      `yaml:"loop" comment:"How often the trace is replayed; 0: until for is over, or the program is stopped."`
-	For         Duration `yaml:"for" comment:"Send nothing after that time. 0s: no limit."`
+	For         Duration `yaml:"for" comment:"Send nothing that is due after that time; in a closed loop, nothing after it. What was due before and is late is still sent. 0s: no limit."`
 	MaxInFlight int      `yaml:"max_inflight" comment:"Requests under way in a client of an open loop. More than that wait, and the report says so."`
 	Timeout     Duration `yaml:"timeout" comment:"How long a request may make no progress."`
 	Pick        string   `yaml:"pick" comment:"Which of several registries gets a request: \"random\", as the original, \"round-robin\", \"host\": by who answered in the trace, \"client\": by who asked."`

@@ -42,7 +42,7 @@ const lookEvery = time.Second
 
 // withLosses runs work and tells meanwhile of clients that are lost in mid-run, which
 // a run may go on without for hours.
-func (p *Replayer) withLosses(m *cluster.Master, work func() error) error {
+func (r *run) withLosses(m *cluster.Master, work func() error) error {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -55,10 +55,13 @@ func (p *Replayer) withLosses(m *cluster.Master, work func() error) error {
 				return
 			case <-tick.C:
 			}
+			if r.rec.Totals().Requests == 0 {
+				continue // it has not begun: why is what it ends with
+			}
 			for _, c := range m.Clients() {
 				if c.State == cluster.Lost && c.Items > 0 && !told[c.Client] {
 					told[c.Client] = true
-					p.logf("client %s is lost: %s", c.Client, c.Err)
+					r.p.logf("client %s is lost: %s", c.Client, c.Err)
 				}
 			}
 		}

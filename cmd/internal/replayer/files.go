@@ -53,3 +53,23 @@ func write(c replayconfig.Files, asJSON, asCSV func(io.Writer) error, page repla
 	}
 	return nil
 }
+
+// writable reports why files could not be made, before hours are spent on what is to be
+// in them. Paths may be "".
+func writable(paths ...string) error {
+	for _, path := range paths {
+		if path == "" {
+			continue
+		}
+		if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+			return fmt.Errorf("%s is there, and is not a regular file", path)
+		}
+		f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+		if err != nil {
+			return fmt.Errorf("nothing can be written to %s: %w", path, err)
+		}
+		f.Close()
+		os.Remove(f.Name())
+	}
+	return nil
+}

@@ -75,7 +75,7 @@ func (p *Replayer) Run(ctx context.Context) (err error) {
 	work := func(ctx context.Context) error { return r.send(ctx, runner, r.items) }
 	during := func() error { return replayprogress.During(ctx, p.Log, r.state, work) }
 	if m, ok := runner.(*cluster.Master); ok {
-		err = p.withLosses(m, during)
+		err = r.withLosses(m, during)
 	} else {
 		err = during()
 	}
@@ -128,11 +128,14 @@ func (p *Replayer) newRun() (*run, error) {
 		return nil, err
 	}
 	r := &run{p: p}
-	var err error
+	c := p.Config
+	err := writable(c.Report.JSON, c.Report.CSV, c.Report.HTML)
+	if err != nil {
+		return nil, err
+	}
 	if r.known, err = p.known(); err != nil {
 		return nil, err
 	}
-	c := p.Config
 	r.sending = load.Config{
 		Closed: c.Closed(), Threads: c.ClientInfo.Threads, MaxInFlight: c.Run.MaxInFlight, Timeout: c.Run.Timeout.Std(),
 		Seed: c.Warmup.Seed, Unchecked: !c.Run.Check, Compressible: p.zeros(), Duration: c.Run.For.Std(),
@@ -241,10 +244,7 @@ func (r *run) finish(err error, left schedule.Stats) error {
 	s := r.rec.Snapshot()
 	s.Title = "Replay of " + list(c.Trace.Traces)
 	s.Settings = r.settings()
-	for _, why := range sorted(left.LeftOut) {
-		s.Notes = append(s.Notes, fmt.Sprintf("%d requests of the trace were not sent: %s", left.LeftOut[why], leftOut[why]))
-	}
-	s.Notes = append(s.Notes, r.first.notes()...)
+	s.Notes = r.notes(left)
 	if errors.Is(err, schedule.ErrUntimed) {
 		err = fmt.Errorf("%w (run.rate, or client_info.wait: false)", err)
 	}
@@ -268,6 +268,18 @@ func (r *run) finish(err error, left schedule.Stats) error {
 		return fmt.Errorf("%d of %d %w", n, s.Ended().Count, ErrFailed)
 	}
 	return err
+}
+
+// notes says what of the trace and of the configuration had no effect.
+func (r *run) notes(left schedule.Stats) (out []string) {
+	for _, why := range sorted(left.LeftOut) {
+		out = append(out, fmt.Sprintf("%d requests of the trace were not sent: %s", left.LeftOut[why], leftOut[why]))
+	}
+	out = append(out, r.first.notes()...)
+	if x := r.p.Config.Run; r.sending.Closed && !r.sending.Paced && (x.Rate > 0 || x.Speed != 1 || x.Ramp > 0) {
+		out = append(out, "run.speed, run.rate and run.ramp have no effect in a closed loop (client_info.wait: false)")
+	}
+	return out
 }
 
 // leftOut says in words why requests are left out.

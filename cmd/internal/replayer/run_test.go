@@ -59,6 +59,7 @@ func TestNothingIsLeftOutInSilence(t *testing.T) {
 		{"bad records are skipped", twoPings + "{bad}\n", func(c *replayconfig.Config) { c.Trace.SkipBad = true }, "", "1 records of the trace were skipped"},
 		{"no times", "v2\nv2\n", func(*replayconfig.Config) {}, "run.rate", ""},
 		{"no times, but a rate", "v2\nv2\n", func(c *replayconfig.Config) { c.Run.Rate = 1000 }, "", "Successful Requests: 2"},
+		{"a rate in a closed loop", twoPings, func(c *replayconfig.Config) { c.ClientInfo.Wait, c.Run.Rate = new(bool), 5 }, "", "run.rate and run.ramp have no effect"},
 		{"what the original took", twoPings + `{"http.request.method":"GET","http.request.uri":"v2/a/manifests/x","timestamp":"2017-06-20T00:00:00.002Z","http.response.written":2}`,
 			func(c *replayconfig.Config) { c.Trace.Compat, c.Warmup.Output = true, nowhere }, "", "2 requests of the trace are not of those that the original took"},
 	} {
@@ -116,6 +117,52 @@ func TestEmptySecrets(t *testing.T) {
 		if _, err := replayed(t, twoPings, change); err == nil || !strings.Contains(err.Error(), "nothing in "+empty) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What cannot be written at the end is an error before anything is done.
+func TestUnwritable(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "file")
+	if err := os.WriteFile(file, []byte("{}"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	asked := false
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { asked = true }))
+	defer server.Close()
+	for _, path := range []string{filepath.Join(dir, "none", "file"), filepath.Join(file, "file"), dir} {
+		for name, try := range map[string]func(*replayconfig.Config, *replayer.Replayer) error{
+			"run": func(c *replayconfig.Config, p *replayer.Replayer) error {
+				c.Report.HTML = path
+				p.Config = *c
+				return p.Run(t.Context())
+			},
+			"warmup": func(c *replayconfig.Config, p *replayer.Replayer) error {
+				c.Warmup.Output = path
+				p.Config = *c
+				return p.Warmup(t.Context())
+			},
+			"simulate": func(c *replayconfig.Config, p *replayer.Replayer) error {
+				c.Simulate.Report.JSON = path
+				p.Config = *c
+				return p.Simulate(t.Context())
+			},
+		} {
+			c := replayconfig.Default()
+			trace := filepath.Join(dir, "trace")
+			if err := os.WriteFile(trace, []byte(twoPings), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			c.Trace.Traces, c.Trace.Output, c.Registry = []string{trace}, filepath.Join(dir, "results"), []string{server.URL}
+			var out bytes.Buffer
+			err := try(&c, &replayer.Replayer{Out: &out})
+			if err == nil || !strings.Contains(err.Error(), path) || asked || out.Len() > 0 {
+				t.Errorf("%s to %s: %v, the registry was asked: %t, printed: %s", name, path, err, asked, &out)
+			}
+		}
+	}
+	if all, _ := os.ReadDir(dir); len(all) > 3 { // file, trace, and perhaps results
+		t.Errorf("there are %v", all)
 	}
 }
 

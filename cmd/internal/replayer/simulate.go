@@ -91,6 +91,10 @@ func (p *Replayer) simulator(ctx context.Context, t *reading) error {
 	if err != nil {
 		return err
 	}
+	to := p.Config.Simulate.Report
+	if err := writable(to.JSON, to.CSV, to.HTML); err != nil {
+		return err
+	}
 	var r trace.Reader = t
 	var ahead *simulate.Prefetcher
 	if f := p.Config.Simulate.Prefetch; f != nil {

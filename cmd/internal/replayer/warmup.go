@@ -47,6 +47,9 @@ func (p *Replayer) Warmup(ctx context.Context) error {
 		return err
 	}
 	cfg := p.Config.Warmup
+	if err := writable(cfg.Output); err != nil {
+		return err
+	}
 	registries, err := p.registries()
 	if err != nil {
 		return err
