@@ -102,9 +102,26 @@ func killWhileWriting(t *testing.T, mode, layer string) {
 		t.Fatal(err)
 	}
 	n.stop(t, "box")
+	n.awaitConnection(ctx, t)
 	n.commitSnapshot(t, "box", want)
 	n.ctr(t, "container", "rm", "box")
 	n.nothingHangs(t)
+}
+
+// awaitConnection waits until containerd has connected to the snapshotter again: after
+// a kill that it noticed, it fails calls for up to seconds before it tries.
+func (n machine) awaitConnection(ctx context.Context, t *testing.T) {
+	t.Helper()
+	for {
+		_, err := n.Containerd.Snapshots(ctx, "overlaybd")
+		if err == nil {
+			return
+		}
+		if ctx.Err() != nil {
+			t.Fatal(err)
+		}
+		pause(20, 50)
+	}
 }
 
 // sumsAreGood compares the files in a container with their sums.

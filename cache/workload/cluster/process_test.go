@@ -252,7 +252,7 @@ func TestClientEnds(t *testing.T) {
 		r.await(t, func(held, _ int) bool { return held > 10 })
 		end()
 	}()
-	_, err := m.Run(t.Context(), &items{n: 1 << 30, every: time.Millisecond}, got.add)
+	_, err := m.Run(t.Context(), &items{n: 200, every: time.Millisecond}, got.add)
 	<-ended
 	if err == nil || !strings.Contains(err.Error(), "was told to end") {
 		t.Error(err)

@@ -201,7 +201,7 @@ func TestAbort(t *testing.T) {
 			r.await(t, func(held, _ int) bool { return held > 10 })
 			cancel(enough)
 		})
-		stats, err := m.Run(ctx, &items{n: 1 << 30, every: time.Millisecond}, got.add)
+		stats, err := m.Run(ctx, &items{n: 200, every: time.Millisecond}, got.add)
 		waiting.Wait()
 		r.await(t, func(held, _ int) bool { return held == 0 })
 		if !errors.Is(err, enough) {
