@@ -87,7 +87,7 @@ func feed(ctx context.Context, in io.Writer, args []byte, r trace.Reader) error 
 	e.SetEscapeHTML(false)
 	for ctx.Err() == nil {
 		x, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

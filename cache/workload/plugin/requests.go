@@ -31,7 +31,7 @@ func collect(ctx context.Context, r trace.Reader) (*requests, error) {
 			return nil, context.Cause(ctx)
 		}
 		x, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return all, nil
 		}
 		if err != nil {

@@ -118,38 +118,49 @@ func value(v any) (starlark.Value, error) {
 	case string:
 		return starlark.String(v), nil
 	case []any:
-		var list []starlark.Value
-		for _, x := range v {
-			e, err := value(x)
-			if err != nil {
-				return nil, err
-			}
-			list = append(list, e)
-		}
-		return starlark.NewList(list), nil
+		return list(v)
 	case map[string]any:
-		d := starlark.NewDict(len(v))
-		for _, k := range slices.Sorted(maps.Keys(v)) { // as in Python; a map has no order
-			e, err := value(v[k])
-			if err != nil {
-				return nil, err
-			}
-			if err := d.SetKey(starlark.String(k), e); err != nil {
-				return nil, err
-			}
-		}
-		return d, nil
+		return dictionary(v)
 	}
-	// As Python is given it.
+	return plain(v)
+}
+
+func list(all []any) (starlark.Value, error) {
+	out := make([]starlark.Value, len(all))
+	for i, x := range all {
+		var err error
+		if out[i], err = value(x); err != nil {
+			return nil, err
+		}
+	}
+	return starlark.NewList(out), nil
+}
+
+func dictionary(all map[string]any) (starlark.Value, error) {
+	d := starlark.NewDict(len(all))
+	for _, k := range slices.Sorted(maps.Keys(all)) { // as in Python; a map has no order
+		e, err := value(all[k])
+		if err != nil {
+			return nil, err
+		}
+		if err := d.SetKey(starlark.String(k), e); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// plain returns what has no type of Starlark as what its JSON is, as Python is given it.
+func plain(v any) (starlark.Value, error) {
 	text, err := stdjson.Marshal(v)
 	if err != nil {
 		return nil, err
 	}
-	var plain any
+	var parsed any
 	d := stdjson.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
-	if err := d.Decode(&plain); err != nil {
+	if err := d.Decode(&parsed); err != nil {
 		return nil, err
 	}
-	return value(plain)
+	return value(parsed)
 }

@@ -232,14 +232,6 @@ func (a *adviser) unused(ctx context.Context) error {
 	return nil
 }
 
-// rounded returns d without what nobody reads.
-func rounded(d time.Duration) time.Duration {
-	if d < time.Hour {
-		return d.Round(time.Second)
-	}
-	return d.Round(time.Minute)
-}
-
 func bytesOf(n int64) string { return units.BytesSize(float64(n)) }
 
 // WriteText writes the advice for people.

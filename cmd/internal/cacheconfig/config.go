@@ -14,9 +14,10 @@ import (
 	"github.com/reprise-containers/reprise/cmd/internal/yamlfile"
 )
 
-// Size is a number of bytes, Duration a span of time, as in all configuration files.
 type (
-	Size     = yamlfile.Size
+	// Size is a number of bytes, as in all configuration files.
+	Size = yamlfile.Size
+	// Duration is a span of time, as in all configuration files.
 	Duration = yamlfile.Duration
 )
 

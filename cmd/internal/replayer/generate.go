@@ -3,6 +3,7 @@ package replayer
 import (
 	"compress/gzip"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -67,7 +68,7 @@ func copyTrace(ctx context.Context, to io.Writer, name string, r trace.Reader) (
 			return context.Cause(ctx)
 		}
 		x, err := r.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {
