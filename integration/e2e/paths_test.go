@@ -94,6 +94,9 @@ func TestWholeImage(t *testing.T) {
 			l := built(t, numpy(fs))
 			n.push(t, l, "numpy:"+string(fs))
 			ref := n.rpull(t, "numpy:"+string(fs))
+			// A full queue to a busy disk drops a store, see package cache: then some
+			// bytes come again.
+			var again int64
 			for _, id := range []string{"cold", "warm"} {
 				n.Proxy.Reset()
 				out, err := n.Containerd.RunContainer(t.Context(), "overlaybd", ref, id+"-"+string(fs), "/bin/sh", "-c", sumScript)
@@ -103,9 +106,10 @@ func TestWholeImage(t *testing.T) {
 				compareTrees(t, sorted(out), want)
 				got := n.Proxy.Stats()
 				t.Logf("%s: %d requests, %d bytes, at most %d in flight", id, got.Requests, got.Bytes, got.MaxInFlight)
-				if id == "warm" && got.BlobBytes > ownReads[fs] {
+				if id == "warm" && got.BlobBytes > ownReads[fs]+again {
 					t.Errorf("reading what is cached fetched %d bytes", got.BlobBytes)
 				}
+				again = got.BlobBytes / 1000
 			}
 		})
 	}

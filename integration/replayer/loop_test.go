@@ -254,7 +254,7 @@ func metered(t *testing.T, i *instance.Instance) float64 {
 // memory before the disk is off: the simulation knows of the disk only, and a tier as
 // large as the disk would keep what the disk gives up.
 func TestClosedLoop(t *testing.T) {
-	size := recordedLoop{requests: 3500, by: 35, disk: 64 << 20, others: []string{policy.NameS3FIFO}}
+	size := recordedLoop{requests: 3500, by: 22, disk: 64 << 20, others: []string{policy.NameS3FIFO}}
 	if full() {
 		size = recordedLoop{requests: 30_000, by: 60, disk: 256 << 20, others: []string{
 			policy.NameLRU, policy.NameFIFO, policy.NameS3FIFO, policy.NameSIEVE, policy.NameARC,
