@@ -44,7 +44,9 @@ func (r *recording) observe(ctx context.Context) (ended string, err error) {
 		}
 		defer func() { err = errors.Join(err, n.remove(ctx)) }()
 	}
-	if err := task.Start(ctx); err != nil {
+	// An interrupt while it starts is one of a container that runs: what it has read
+	// until then is its recording.
+	if err := task.Start(context.WithoutCancel(ctx)); err != nil {
 		return "", fmt.Errorf("starting the container: %w", err)
 	}
 	r.cfg.Started()
