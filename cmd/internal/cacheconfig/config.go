@@ -8,9 +8,6 @@
 package cacheconfig
 
 import (
-	"fmt"
-	"os"
-
 	"github.com/reprise-containers/reprise/cmd/internal/yamlfile"
 )
 
@@ -182,20 +179,7 @@ func Default() Cache {
 }
 
 // Load reads the file at path over the defaults and validates the result.
-func Load(path string) (Cache, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return Cache{}, fmt.Errorf("reading configuration: %w", err)
-	}
-	c, err := Parse(text)
-	if err != nil {
-		return Cache{}, fmt.Errorf("parsing %s: %w", path, err)
-	}
-	if err := c.Validate(); err != nil {
-		return Cache{}, fmt.Errorf("checking %s: %w", path, err)
-	}
-	return c, nil
-}
+func Load(path string) (Cache, error) { return yamlfile.Load(path, Default()) }
 
 // Parse reads text over the defaults. Errors name lines, and keys in full.
 func Parse(text []byte) (Cache, error) {

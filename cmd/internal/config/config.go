@@ -15,6 +15,7 @@ import (
 	"github.com/distribution/reference"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/reprise-containers/reprise/cmd/internal/verdict"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
 
@@ -188,47 +189,39 @@ func (c Snapshotter) CacheDir() string {
 
 // Validate reports every value that cannot work, each with its key.
 func (c Snapshotter) Validate() error {
-	var errs []error
-	check := func(ok bool, format string, args ...any) {
-		if !ok {
-			errs = append(errs, fmt.Errorf(format, args...))
-		}
-	}
+	var v verdict.Verdict
 	paths := []struct{ key, path string }{{"root", c.Root}, {"address", c.Address}, {"runtime_dir", c.RuntimeDir}, {"cache.dir", c.CacheDir()}}
 	for _, p := range paths {
-		check(filepath.IsAbs(p.path), "%s = %q: must be an absolute path", p.key, p.path)
+		v.Check(filepath.IsAbs(p.path), "%s = %q: must be an absolute path", p.key, p.path)
 	}
-	oneOf := func(key, value string, legal ...string) {
-		check(slices.Contains(legal, value), "%s = %q: must be one of %s", key, value, strings.Join(legal, ", "))
-	}
-	oneOf("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
-	oneOf("log.format", c.Log.Format, "text", "json")
-	oneOf("cache.policy", c.Cache.Policy, "s3fifo", "lru")
+	v.OneOf("log.level", c.Log.Level, "trace", "debug", "info", "warn", "error")
+	v.OneOf("log.format", c.Log.Format, "text", "json")
+	v.OneOf("cache.policy", c.Cache.Policy, "s3fifo", "lru")
 	verify := []string{"when-possible", "required", "off"}
-	oneOf("registry.verify", c.Registry.Verify, verify...)
+	v.OneOf("registry.verify", c.Registry.Verify, verify...)
 	for _, host := range slices.Sorted(maps.Keys(c.Registry.Hosts)) {
 		if err := checkHost(host); err != nil {
-			errs = append(errs, fmt.Errorf("registry.hosts.%q: %w", host, err))
+			v.Check(false, "registry.hosts.%q: %w", host, err)
 		}
-		oneOf(fmt.Sprintf("registry.hosts.%q.verify", host), c.Registry.Hosts[host].Verify, verify...)
+		v.OneOf(fmt.Sprintf("registry.hosts.%q.verify", host), c.Registry.Hosts[host].Verify, verify...)
 	}
-	oneOf("read.on_deadline", c.Read.OnDeadline, "hold", "error")
-	check(c.Cache.Max >= 64<<20, "cache.max_size: must be at least 64MiB")
-	check(c.Registry.Requests > 0, "registry.max_requests: must be positive")
-	check(c.Registry.Background > 0 && c.Registry.Background < c.Registry.Requests,
+	v.OneOf("read.on_deadline", c.Read.OnDeadline, "hold", "error")
+	v.Check(c.Cache.Max >= 64<<20, "cache.max_size: must be at least 64MiB")
+	v.Check(c.Registry.Requests > 0, "registry.max_requests: must be positive")
+	v.Check(c.Registry.Background > 0 && c.Registry.Background < c.Registry.Requests,
 		"registry.max_background_requests: must be positive and below max_requests, or need would wait behind readahead")
-	check(c.Read.OnDeadline != "error" || c.Read.Deadline > 0, "read.read_deadline: must be positive with on_deadline = \"error\"")
-	check(c.Read.RetryBase > 0 && c.Read.RetryMax >= c.Read.RetryBase, "read.retry_base, read.retry_max: must be positive and in order")
-	check(c.Device.MaxInFlight > 0, "device.max_in_flight: must be positive")
-	oneOf("device.readahead_policy", c.Device.ReadaheadPolicy, "expand", "sequential", "off")
-	check(c.Device.ReadaheadBlock > 0, "device.readahead_block: must be positive")
-	check(c.Download.Idle > 0, "download.idle: must be positive")
-	check(c.Download.Images > 0, "download.images: must be positive")
-	c.Trace.validate(check)
-	c.Writable.validate(check, oneOf)
-	c.Diff.validate(check)
-	check(filepath.IsAbs(c.RecordDir()), "trace.record_dir = %q: must be an absolute path", c.RecordDir())
-	return errors.Join(errs...)
+	v.Check(c.Read.OnDeadline != "error" || c.Read.Deadline > 0, "read.read_deadline: must be positive with on_deadline = \"error\"")
+	v.Check(c.Read.RetryBase > 0 && c.Read.RetryMax >= c.Read.RetryBase, "read.retry_base, read.retry_max: must be positive and in order")
+	v.Check(c.Device.MaxInFlight > 0, "device.max_in_flight: must be positive")
+	v.OneOf("device.readahead_policy", c.Device.ReadaheadPolicy, "expand", "sequential", "off")
+	v.Check(c.Device.ReadaheadBlock > 0, "device.readahead_block: must be positive")
+	v.Check(c.Download.Idle > 0, "download.idle: must be positive")
+	v.Check(c.Download.Images > 0, "download.images: must be positive")
+	c.Trace.validate(&v)
+	c.Writable.validate(&v)
+	c.Diff.validate(&v)
+	v.Check(filepath.IsAbs(c.RecordDir()), "trace.record_dir = %q: must be an absolute path", c.RecordDir())
+	return v.Err()
 }
 
 // checkHost returns an error unless host is what stands before the first slash

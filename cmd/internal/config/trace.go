@@ -3,6 +3,7 @@ package config
 import (
 	"path/filepath"
 
+	"github.com/reprise-containers/reprise/cmd/internal/verdict"
 	"github.com/reprise-containers/reprise/tracelayer"
 )
 
@@ -33,18 +34,18 @@ func (c Snapshotter) RecordDir() string {
 	return filepath.Join(c.Root, "traces")
 }
 
-func (t Trace) validate(check func(ok bool, format string, args ...any)) {
-	check(t.Images > 0, "trace.images: must be positive")
-	check(t.Workload == "" || t.Referrers, "trace.workload: chooses among referrers, and trace.referrers is off")
-	check(t.RecordTime > 0, "trace.record_time: must be positive")
-	check(t.RecordLabelTime > 0, "trace.record_label_time: must be positive")
+func (t Trace) validate(v *verdict.Verdict) {
+	v.Check(t.Images > 0, "trace.images: must be positive")
+	v.Check(t.Workload == "" || t.Referrers, "trace.workload: chooses among referrers, and trace.referrers is off")
+	v.Check(t.RecordTime > 0, "trace.record_time: must be positive")
+	v.Check(t.RecordLabelTime > 0, "trace.record_label_time: must be positive")
 	for _, p := range t.RecordPaths {
-		check(filepath.IsAbs(p), "trace.record_paths: %q: must be an absolute path", p)
+		v.Check(filepath.IsAbs(p), "trace.record_paths: %q: must be an absolute path", p)
 	}
-	check(t.RecordKeep > 0, "trace.record_keep: must be positive")
-	check(t.MaxRecords > 0 && t.MaxRecords <= tracelayer.MaxRecords, "trace.max_records: must be 1 to %d", tracelayer.MaxRecords)
-	check(t.MaxRecordings > 0, "trace.max_recordings: must be positive")
+	v.Check(t.RecordKeep > 0, "trace.record_keep: must be positive")
+	v.Check(t.MaxRecords > 0 && t.MaxRecords <= tracelayer.MaxRecords, "trace.max_records: must be 1 to %d", tracelayer.MaxRecords)
+	v.Check(t.MaxRecordings > 0, "trace.max_recordings: must be positive")
 	for _, p := range t.Record {
-		check(p != "", "trace.record: an empty pattern means no image")
+		v.Check(p != "", "trace.record: an empty pattern means no image")
 	}
 }

@@ -2,6 +2,7 @@ package config
 
 import (
 	"github.com/reprise-containers/reprise/backstore/fusedev"
+	"github.com/reprise-containers/reprise/cmd/internal/verdict"
 	"github.com/reprise-containers/reprise/snapshot"
 )
 
@@ -13,12 +14,12 @@ type Writable struct {
 	FS    string `toml:"fs_type" comment:"File system made in such a device: type[;mount options[;mkfs options]]."`
 }
 
-func (w Writable) validate(check func(ok bool, format string, args ...any), oneOf func(key, value string, legal ...string)) {
-	oneOf("writable.rw_mode", w.Mode, "overlayfs", "dir", "dev")
-	oneOf("writable.layer", w.Layer, "append", "sparse")
-	check(w.Size >= 16<<20 && w.Size%4096 == 0, "writable.size: must be a multiple of 4KiB and at least 16MiB")
+func (w Writable) validate(v *verdict.Verdict) {
+	v.OneOf("writable.rw_mode", w.Mode, "overlayfs", "dir", "dev")
+	v.OneOf("writable.layer", w.Layer, "append", "sparse")
+	v.Check(w.Size >= 16<<20 && w.Size%4096 == 0, "writable.size: must be a multiple of 4KiB and at least 16MiB")
 	_, err := fusedev.ParseFileSystem(w.FS)
-	check(err == nil, "writable.fs_type: %v", err)
+	v.Check(err == nil, "writable.fs_type: %v", err)
 }
 
 func defaultWritable() Writable {

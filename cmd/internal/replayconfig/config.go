@@ -5,9 +5,6 @@
 package replayconfig
 
 import (
-	"fmt"
-	"os"
-
 	"github.com/reprise-containers/reprise/cmd/internal/yamlfile"
 )
 
@@ -220,20 +217,7 @@ func (c Config) Closed() bool { return c.ClientInfo.Wait != nil && !*c.ClientInf
 func (c Config) Paced() bool { return c.ClientInfo.Wait != nil && *c.ClientInfo.Wait }
 
 // Load reads the file at path over the defaults and validates the result.
-func Load(path string) (Config, error) {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return Config{}, fmt.Errorf("reading configuration: %w", err)
-	}
-	c, err := Parse(text)
-	if err != nil {
-		return Config{}, fmt.Errorf("parsing %s: %w", path, err)
-	}
-	if err := c.Validate(); err != nil {
-		return Config{}, fmt.Errorf("checking %s: %w", path, err)
-	}
-	return c, nil
-}
+func Load(path string) (Config, error) { return yamlfile.Load(path, Default()) }
 
 // Parse reads text over the defaults. Errors name lines, and keys in full.
 func Parse(text []byte) (Config, error) {

@@ -8,11 +8,28 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"reflect"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
+
+// Load reads the file at path over the defaults and validates the result.
+func Load[T interface{ Validate() error }](path string, defaults T) (T, error) {
+	var none T
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return none, fmt.Errorf("reading configuration: %w", err)
+	}
+	if err := Parse(text, &defaults); err != nil {
+		return none, fmt.Errorf("parsing %s: %w", path, err)
+	}
+	if err := defaults.Validate(); err != nil {
+		return none, fmt.Errorf("checking %s: %w", path, err)
+	}
+	return defaults, nil
+}
 
 // Parse reads text into c, a pointer to a struct that has the defaults. Errors name
 // lines, and keys in full.
