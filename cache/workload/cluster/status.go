@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/workload/load"
@@ -53,18 +54,11 @@ func (m *Master) Stats() load.Stats {
 		if c.State == Lost {
 			s.InFlight = 0
 		}
-		all.Sent += s.Sent
-		all.Ended += s.Ended
-		all.InFlight += s.InFlight
-		all.MaxInFlight += s.MaxInFlight
-		all.Capped += s.Capped
-		all.LagP99 = max(all.LagP99, s.LagP99)
-		all.LagMax = max(all.LagMax, s.LagMax)
-		all.Tokens += s.Tokens
-		all.Renewed += s.Renewed
-		for _, why := range s.Saturated {
-			all.Saturated = append(all.Saturated, c.Client+": "+why)
+		s.Saturated = slices.Clone(s.Saturated)
+		for i, why := range s.Saturated {
+			s.Saturated[i] = c.Client + ": " + why
 		}
+		all = all.With(s)
 	}
 	return all
 }

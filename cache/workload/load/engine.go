@@ -3,6 +3,7 @@ package load
 import (
 	"context"
 	"net"
+	"slices"
 	"time"
 )
 
@@ -96,6 +97,26 @@ type Stats struct {
 	// Saturated has the reasons why the figures may be the generator's and not the
 	// registry's; it is empty when there are none.
 	Saturated []string `json:"saturated,omitempty"`
+}
+
+// With returns the stats of two senders that send at the same time as if they were one:
+// sums, and the worse of their lags.
+func (s Stats) With(o Stats) Stats {
+	s.Sent += o.Sent
+	s.Ended += o.Ended
+	s.InFlight += o.InFlight
+	s.MaxInFlight += o.MaxInFlight
+	s.Capped += o.Capped
+	s.LagP99 = max(s.LagP99, o.LagP99)
+	s.LagMax = max(s.LagMax, o.LagMax)
+	s.Tokens += o.Tokens
+	s.Renewed += o.Renewed
+	for _, why := range o.Saturated {
+		if !slices.Contains(s.Saturated, why) {
+			s.Saturated = append(slices.Clip(s.Saturated), why)
+		}
+	}
+	return s
 }
 
 // Runner sends items. *Engine is one; a master with its clients is another.

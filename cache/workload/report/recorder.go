@@ -58,7 +58,7 @@ func (t *Totals) add(x load.Result) {
 func (r *Recorder) Generator(s load.Stats) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.t.generator = worse(r.t.generator, s)
+	r.t.generator = r.t.generator.With(s)
 }
 
 // Merge adds all that o has seen at the same time, exactly. Histograms and counts are

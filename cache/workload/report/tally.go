@@ -224,31 +224,12 @@ func (t *tally) absorb(s *Summary) {
 		}
 	}
 	t.onTime += s.OnTime
-	t.generator = worse(t.generator, s.Generator)
+	t.generator = t.generator.With(s.Generator)
 	if !s.Start.IsZero() {
 		t.extend(s.Start, s.Start.Add(s.Elapsed))
 	}
 	t.lag.merge(s.Lag)
 	t.series.merge(&s.Series)
-}
-
-// worse returns the stats of two senders as if they were one.
-func worse(a, b load.Stats) load.Stats {
-	a.Sent += b.Sent
-	a.Ended += b.Ended
-	a.InFlight += b.InFlight
-	a.Tokens += b.Tokens
-	a.Renewed += b.Renewed
-	a.MaxInFlight += b.MaxInFlight
-	a.Capped += b.Capped
-	a.LagP99 = max(a.LagP99, b.LagP99)
-	a.LagMax = max(a.LagMax, b.LagMax)
-	for _, why := range b.Saturated {
-		if !slices.Contains(a.Saturated, why) {
-			a.Saturated = append(slices.Clip(a.Saturated), why)
-		}
-	}
-	return a
 }
 
 // summary returns what was counted; it shares nothing with t.
