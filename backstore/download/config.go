@@ -69,8 +69,8 @@ const (
 	longestPause = time.Hour
 )
 
-// pause returns how long to leave a layer alone that failed so many times.
-func pause(failures int) time.Duration {
+// backOff returns how long to leave a layer alone that failed so many times.
+func backOff(failures int) time.Duration {
 	span := longestPause
 	if shift := failures - 1; shift < 16 {
 		span = min(span, firstPause<<shift)

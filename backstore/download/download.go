@@ -13,6 +13,7 @@ import (
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
 
 // ErrMismatch says that a registry delivered something else than a digest says.
@@ -195,7 +196,7 @@ func (d *Downloader) forget(images map[string]backstore.Image) {
 
 // work downloads image id until nothing of it is missing or ctx ends.
 func (d *Downloader) work(ctx context.Context, id string) {
-	if !sleep(ctx, d.cfg.delay()) {
+	if !pause.For(ctx, d.cfg.delay()) {
 		return
 	}
 	limit := newRate(d.cfg.ImageRate)
@@ -277,7 +278,7 @@ func (d *Downloader) release(dgst digest.Digest, err error) {
 		delete(d.failed, dgst)
 	} else {
 		times := d.failed[dgst].times + 1
-		d.failed[dgst] = failure{times, time.Now().Add(pause(times))}
+		d.failed[dgst] = failure{times, time.Now().Add(backOff(times))}
 	}
 	close(d.freed)
 	d.freed = make(chan struct{})
@@ -301,16 +302,4 @@ func (d *Downloader) soonest(layers []backstore.Layer) time.Duration {
 		}
 	}
 	return wait
-}
-
-// sleep waits for t and reports whether ctx was still alive at its end.
-func sleep(ctx context.Context, t time.Duration) bool {
-	timer := time.NewTimer(t)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return ctx.Err() == nil
-	case <-ctx.Done():
-		return false
-	}
 }

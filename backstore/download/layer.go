@@ -13,6 +13,7 @@ import (
 
 	"github.com/reprise-containers/reprise/backstore"
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
 
 const (
@@ -174,7 +175,7 @@ func (j *job) awaitQuiet(ctx context.Context) error {
 			return j.enter(ctx)
 		}
 		j.leave()
-		if !sleep(ctx, rest) {
+		if !pause.For(ctx, rest) {
 			return context.Cause(ctx)
 		}
 	}

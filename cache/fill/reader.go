@@ -7,10 +7,10 @@ import (
 	"io"
 	"os"
 	"sync"
-	"time"
 
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
 
 // tail is what a reader of a whole blob gets only when the blob is verified, in
@@ -430,12 +430,8 @@ func (r *Reader) patience() (failed bool, err error) {
 
 // backOff waits after so many failures in a row.
 func (r *Reader) backOff(times int) error {
-	timer := time.NewTimer(r.g.cfg.Backoff << (times - 1))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-r.ctx.Done():
+	if !pause.For(r.ctx, r.g.cfg.Backoff<<(times-1)) {
 		return r.ctx.Err()
 	}
+	return nil
 }

@@ -7,6 +7,8 @@ import (
 	"io"
 	"math/rand/v2"
 	"time"
+
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
 
 // longestRetryAfter bounds what a source may ask for: a read somebody waits
@@ -94,7 +96,7 @@ func (c RetryConfig) run(ctx context.Context, op func(context.Context) (progress
 		if c.Attempts > 0 && try >= c.Attempts {
 			return fmt.Errorf("giving up after %d attempts: %w", try, err)
 		}
-		if !sleep(opctx, c.wait(try, err)) {
+		if !pause.For(opctx, c.wait(try, err)) {
 			if ctx.Err() != nil {
 				return interrupted(ctx, err)
 			}
@@ -137,18 +139,6 @@ func (c RetryConfig) wait(try int, err error) time.Duration {
 		d = max(d, min(ra.RetryAfter(), longestRetryAfter))
 	}
 	return d
-}
-
-// sleep waits for d and reports whether ctx was still alive at its end.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }
 
 type retried struct {

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 	"github.com/reprise-containers/reprise/remote/blob/scratch"
 )
 
@@ -66,7 +67,7 @@ func (r *run) stream(ctx context.Context, items []item) {
 		if failures++; errors.Is(err, errUseless) || blob.IsPermanent(err) || failures == tries {
 			break
 		}
-		if pause(ctx, firstPause<<(failures-1)) != nil {
+		if !pause.For(ctx, about(firstPause<<(failures-1))) {
 			return
 		}
 	}
@@ -75,17 +76,8 @@ func (r *run) stream(ctx context.Context, items []item) {
 	}
 }
 
-// pause waits for about d.
-func pause(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d/2 + rand.N(d))
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+// about returns a time from half of d to one and a half.
+func about(d time.Duration) time.Duration { return d/2 + rand.N(d) }
 
 // open fetches items by one request for the data, and returns how many of them
 // need no other one. All is done with them when it returns.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/backstore/device"
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
 
 // Bytes returns a device with the given contents, which it keeps.
@@ -48,14 +49,10 @@ type delayed struct {
 }
 
 func (d *delayed) ReadAt(ctx context.Context, p []byte, off int64) (int, error) {
-	t := time.NewTimer(d.delay)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return d.Device.ReadAt(ctx, p, off)
-	case <-ctx.Done():
+	if !pause.For(ctx, d.delay) {
 		return 0, context.Cause(ctx)
 	}
+	return d.Device.ReadAt(ctx, p, off)
 }
 
 // ErrInjected is the error of failing devices.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cache/workload/load"
 	"github.com/reprise-containers/reprise/cache/workload/trace"
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
 
 // Bounds of items: in a message, of all clients together, of one in a closed loop.
@@ -40,7 +41,7 @@ func (m *Master) deal(ctx context.Context, src load.Source) error {
 		if d := m.cfg.Job.Load.Duration; m.timed() && d > 0 && it.Due >= d {
 			return nil
 		}
-		if m.timed() && !sleep(ctx, time.Until(m.start.Add(it.Due-ahead))) {
+		if m.timed() && !pause.For(ctx, time.Until(m.start.Add(it.Due-ahead))) {
 			return nil
 		}
 		for !m.give(it) {
@@ -50,21 +51,6 @@ func (m *Master) deal(ctx context.Context, src load.Source) error {
 				return nil
 			}
 		}
-	}
-}
-
-// sleep reports false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
 	}
 }
 

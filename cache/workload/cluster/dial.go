@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
 
 // How a clock is read: so many times, of which the quickest answer counts.
@@ -87,7 +89,7 @@ func (l *link) reach(ctx context.Context) error {
 		default:
 			return bare(err)
 		}
-		if !sleep(ctx, retry) {
+		if !pause.For(ctx, retry) {
 			return refused
 		}
 	}

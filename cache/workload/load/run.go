@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/reprise-containers/reprise/cache/workload/content"
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
 
 // Engine sends items from this process. It is made by New.
@@ -84,20 +85,7 @@ func (e *Engine) Run(ctx context.Context, src Source, sink func(Result)) (Stats,
 }
 
 // wait waits for a time and reports whether it came before ctx ended.
-func wait(ctx context.Context, until time.Time) bool {
-	d := time.Until(until)
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
+func wait(ctx context.Context, until time.Time) bool { return pause.For(ctx, time.Until(until)) }
 
 // over reports whether a time is past Config.Duration.
 func (e *Engine) over(start, at time.Time) bool {

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/workload/load"
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
 
 const (
@@ -56,10 +57,8 @@ func (w *worker) attempt(ctx context.Context, f func() (load.Answer, error)) err
 		if !passes || n == w.cfg.Attempts {
 			return err
 		}
-		select {
-		case <-ctx.Done():
+		if !pause.For(ctx, backOff(n, a.Header)) {
 			return ctx.Err()
-		case <-time.After(pause(n, a.Header)):
 		}
 	}
 }
@@ -74,9 +73,9 @@ func (w *worker) strike(weight int) int {
 	return w.strikes
 }
 
-// pause returns how long to wait after the nth attempt: what the registry asks for,
+// backOff returns how long to wait after the nth attempt: what the registry asks for,
 // and else about twice as long as before, not the same for all.
-func pause(n int, answer http.Header) time.Duration {
+func backOff(n int, answer http.Header) time.Duration {
 	mean := min(firstPause<<min(n-1, 16), longestPause)
 	d := mean/2 + rand.N(mean)
 	if seconds, err := strconv.Atoi(answer.Get("Retry-After")); err == nil && seconds > 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
 
 // ErrInjected is the error of reads that a Fault without an error of its own
@@ -135,14 +136,8 @@ func (f *Faulty) pick(ctx context.Context, n int, off int64) (Fault, bool) {
 
 // pause waits as the fault says, or until ctx is done.
 func (f Fault) pause(ctx context.Context) error {
-	if f.Delay > 0 {
-		t := time.NewTimer(f.Delay)
-		defer t.Stop()
-		select {
-		case <-t.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
+	if f.Delay > 0 && !pause.For(ctx, f.Delay) {
+		return ctx.Err()
 	}
 	if f.Hang {
 		<-ctx.Done()
