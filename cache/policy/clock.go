@@ -5,40 +5,14 @@ package policy
 // used since it came or last went round. An entry costs as much as in LRU, a hit only
 // adds to a counter.
 type CLOCK[K comparable] struct {
-	nodes map[K]*node[K]
-	order *list[K] // as a queue: the hand is at the back
+	queue[K] // the hand is at its back
 }
 
 // NewCLOCK returns an empty CLOCK.
-func NewCLOCK[K comparable]() *CLOCK[K] {
-	return &CLOCK[K]{nodes: make(map[K]*node[K]), order: newList[K]()}
-}
-
-// Add implements Policy.
-func (c *CLOCK[K]) Add(key K, n int64) {
-	if e := c.nodes[key]; e != nil {
-		e.grow(n)
-		return
-	}
-	e := &node[K]{key: key, size: max(n, 0)}
-	c.nodes[key] = e
-	c.order.pushFront(e)
-}
+func NewCLOCK[K comparable]() *CLOCK[K] { return &CLOCK[K]{newQueue[K]()} }
 
 // Touch implements Policy.
-func (c *CLOCK[K]) Touch(key K, n int64) {
-	if e := c.nodes[key]; e != nil {
-		e.read = min(e.read+n, max(e.size, 1))
-	}
-}
-
-// Remove implements Policy.
-func (c *CLOCK[K]) Remove(key K) {
-	if e := c.nodes[key]; e != nil {
-		e.remove()
-		delete(c.nodes, key)
-	}
-}
+func (c *CLOCK[K]) Touch(key K, n int64) { c.mark(key, n) }
 
 // Victim implements Policy. It ends because an entry that goes round counts as not
 // used then.
@@ -54,9 +28,3 @@ func (c *CLOCK[K]) Victim() (key K, size int64, ok bool) {
 	}
 	return key, 0, false
 }
-
-// Len implements Policy.
-func (c *CLOCK[K]) Len() int { return c.order.len }
-
-// Bytes implements Policy.
-func (c *CLOCK[K]) Bytes() int64 { return c.order.bytes }

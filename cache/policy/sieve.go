@@ -6,33 +6,15 @@ package policy
 // spared stays where it is, so that new entries that nobody uses again are found
 // soon. It does not withstand scans.
 type SIEVE[K comparable] struct {
-	nodes map[K]*node[K]
-	order *list[K]
-	hand  *node[K] // where to look next; nil: at the oldest
+	queue[K]
+	hand *node[K] // where to look next; nil: at the oldest
 }
 
 // NewSIEVE returns an empty SIEVE.
-func NewSIEVE[K comparable]() *SIEVE[K] {
-	return &SIEVE[K]{nodes: make(map[K]*node[K]), order: newList[K]()}
-}
-
-// Add implements Policy.
-func (s *SIEVE[K]) Add(key K, n int64) {
-	if e := s.nodes[key]; e != nil {
-		e.grow(n)
-		return
-	}
-	e := &node[K]{key: key, size: max(n, 0)}
-	s.nodes[key] = e
-	s.order.pushFront(e)
-}
+func NewSIEVE[K comparable]() *SIEVE[K] { return &SIEVE[K]{queue: newQueue[K]()} }
 
 // Touch implements Policy.
-func (s *SIEVE[K]) Touch(key K, n int64) {
-	if e := s.nodes[key]; e != nil {
-		e.read = min(e.read+n, max(e.size, 1))
-	}
-}
+func (s *SIEVE[K]) Touch(key K, n int64) { s.mark(key, n) }
 
 // Remove implements Policy.
 func (s *SIEVE[K]) Remove(key K) {
@@ -46,8 +28,7 @@ func (s *SIEVE[K]) drop(e *node[K]) {
 	if s.hand == e {
 		s.hand = s.newer(e)
 	}
-	e.remove()
-	delete(s.nodes, e.key)
+	s.queue.drop(e)
 }
 
 // newer returns the entry that came after e, nil at the newest.
@@ -78,9 +59,3 @@ func (s *SIEVE[K]) Victim() (key K, size int64, ok bool) {
 	s.drop(e)
 	return e.key, e.size, true
 }
-
-// Len implements Policy.
-func (s *SIEVE[K]) Len() int { return s.order.len }
-
-// Bytes implements Policy.
-func (s *SIEVE[K]) Bytes() int64 { return s.order.bytes }
