@@ -2,7 +2,6 @@ package replayer_test
 
 import (
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -34,12 +33,7 @@ const mostPulls = 400
 func warmed(t *testing.T, n int, every time.Duration) *ready {
 	t.Helper()
 	registry, err := common()
-	if errors.Is(err, errNoTools) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	needed(t, err)
 	w := newReady(t, registry, n, every)
 	known, err := commonMap()
 	if err != nil {

@@ -5,9 +5,13 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/reprise-containers/reprise/integration/sandbox"
 )
@@ -72,21 +76,39 @@ func TestAbsentClient(t *testing.T) {
 	w.nextMaster(a)
 }
 
+// reserved returns a port that refuses connections, and that nobody else gets until
+// release is called: it is bound, and nothing listens on it.
+func reserved(t *testing.T) (port string, release func()) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() { unix.Close(fd) })
+	t.Cleanup(release)
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	at, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strconv.Itoa(at.(*unix.SockaddrInet4).Port), release
+}
+
 // TestLateClient has one of two clients begin to listen when the master waits for it
 // already, for longer than a peer may be silent.
 func TestLateClient(t *testing.T) {
 	t.Parallel()
 	w := warmed(t, 40, time.Millisecond)
 	_, a := w.client()
-	port, err := sandbox.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
+	port, release := reserved(t)
 	w.with("client_info", values{"client_list": []string{a, net.JoinHostPort("127.0.0.1", port)}})
 	p := w.start("run", "-i", "config.yaml")
 	time.Sleep(2 * time.Second)
+	release()
 	if w.clientAt(port) == nil {
-		t.Skip("the port was taken meanwhile")
+		t.Fatal("the late client did not start")
 	}
 	if status := p.wait(); status != 0 {
 		t.Errorf("exit status %d", status)

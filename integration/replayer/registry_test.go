@@ -29,6 +29,7 @@ func realRegistry(t *testing.T, more string) string {
 type server struct {
 	address string // host:port
 	storage string // folder of its content
+	argv    []string
 	said    heard
 	cmd     *exec.Cmd
 	done    chan struct{} // closed when it has ended
@@ -61,12 +62,7 @@ func (s *server) spoil(t *testing.T, digest string) {
 func startRegistry(t *testing.T, more string) *server {
 	t.Helper()
 	s, err := serve(t.TempDir(), more)
-	if errors.Is(err, errNoTools) {
-		t.Skip(err)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	needed(t, err)
 	t.Cleanup(func() {
 		s.kill()
 		if t.Failed() {
@@ -86,6 +82,18 @@ var common = sync.OnceValues(func() (*server, error) {
 var commonUsed atomic.Bool
 
 var errNoTools = errors.New("the tools are not there")
+
+// needed ends the test because of an error. Without tools it is skipped, unless it is
+// root's, who can have them.
+func needed(t *testing.T, err error) {
+	t.Helper()
+	if errors.Is(err, errNoTools) && os.Geteuid() != 0 {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
 
 // serve starts a registry with its files in dir.
 func serve(dir, more string) (*server, error) {
@@ -117,16 +125,23 @@ func tryServe(program, dir, more string) (*server, error) {
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
-	s := &server{address: "127.0.0.1:" + port, storage: storage, cmd: exec.Command(program, "serve", config), done: make(chan struct{})}
+	s := &server{address: "127.0.0.1:" + port, storage: storage, argv: []string{program, "serve", config}}
+	return s, s.start()
+}
+
+// start starts it, again after kill, and waits until it answers.
+func (s *server) start() error {
+	s.cmd, s.done = exec.Command(s.argv[0], s.argv[1:]...), make(chan struct{})
 	s.cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
 	s.cmd.Stdout, s.cmd.Stderr = &s.said, &s.said
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
-		return nil, err
+		return err
 	}
+	cmd, done := s.cmd, s.done
 	go func() {
-		s.cmd.Wait() //nolint:errcheck // it is killed
-		close(s.done)
+		cmd.Wait() //nolint:errcheck // it is killed
+		close(done)
 	}()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -134,14 +149,14 @@ func tryServe(program, dir, more string) (*server, error) {
 		// With a password it is there before it lets anyone in.
 		err := sandbox.Answers(ctx, s.url()+"/v2/")
 		if err == nil || strings.Contains(err.Error(), http.StatusText(http.StatusUnauthorized)) {
-			return s, nil
+			return nil
 		}
 		select {
 		case <-s.done:
-			return nil, fmt.Errorf("the registry ended:\n%.2000s", s.said.String())
+			return fmt.Errorf("the registry ended:\n%.2000s", s.said.String())
 		case <-ctx.Done():
 			s.kill()
-			return nil, fmt.Errorf("the registry does not answer: %w", err)
+			return fmt.Errorf("the registry does not answer: %w", err)
 		case <-time.After(10 * time.Millisecond):
 		}
 	}

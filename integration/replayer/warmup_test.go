@@ -10,8 +10,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -28,34 +26,19 @@ import (
 	"github.com/reprise-containers/reprise/cache/workload/schedule"
 	"github.com/reprise-containers/reprise/cache/workload/trace"
 	"github.com/reprise-containers/reprise/cache/workload/warmup"
-	"github.com/reprise-containers/reprise/integration/sandbox"
 )
 
-// stored is a real registry that can be killed and started again with what it has.
+// stored is a real registry, with a client, whose content is looked at.
 type stored struct {
+	*server
 	t      *testing.T
-	tools  sandbox.Tools
-	dir    string
-	port   string
 	client *load.Client
-	cmd    *exec.Cmd // nil: it does not run
 }
 
 func newStored(t *testing.T) *stored {
 	t.Helper()
-	tools, err := sandbox.FindTools(t.Context())
-	if err != nil {
-		t.Skip(err)
-	}
-	port, err := sandbox.FreePort()
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &stored{t: t, tools: tools, dir: t.TempDir(), port: port}
-	s.client = clientOf(t, load.Registry{Base: s.address()})
-	t.Cleanup(s.kill)
-	s.start()
-	return s
+	s := startRegistry(t, "")
+	return &stored{server: s, t: t, client: clientOf(t, load.Registry{Base: s.url()})}
 }
 
 func clientOf(t *testing.T, r load.Registry) *load.Client {
@@ -68,43 +51,10 @@ func clientOf(t *testing.T, r load.Registry) *load.Client {
 	return c
 }
 
-func (s *stored) address() string { return "http://127.0.0.1:" + s.port }
-
-func (s *stored) start() {
-	s.t.Helper()
-	config := filepath.Join(s.dir, "config.yml")
-	text := fmt.Sprintf("version: 0.1\nlog: {level: error, accesslog: {disabled: true}}\nstorage: {filesystem: {rootdirectory: %s}}\nhttp: {addr: 127.0.0.1:%s}\n",
-		filepath.Join(s.dir, "storage"), s.port)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		s.t.Fatal(err)
-	}
-	s.cmd = exec.Command(s.tools.Debian+"/usr/bin/docker-registry", "serve", config)
-	s.cmd.Env = append(os.Environ(), "OTEL_TRACES_EXPORTER=none")
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	for range 300 {
-		if sandbox.Answers(s.t.Context(), s.address()+"/v2/") == nil {
-			return
-		}
-		time.Sleep(20 * time.Millisecond)
-	}
-	s.t.Fatal("the registry does not answer")
-}
-
-// kill ends the registry without a warning.
-func (s *stored) kill() {
-	if s.cmd != nil {
-		s.cmd.Process.Kill()
-		s.cmd.Wait()
-		s.cmd = nil
-	}
-}
-
 // blobs returns how many blobs are in the registry's storage.
 func (s *stored) blobs() int {
 	s.t.Helper()
-	all, err := filepath.Glob(filepath.Join(s.dir, "storage/docker/registry/v2/blobs/sha256/??/*/data"))
+	all, err := filepath.Glob(filepath.Join(s.storage, "docker/registry/v2/blobs/sha256/??/*/data"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -114,7 +64,7 @@ func (s *stored) blobs() int {
 // get returns what is at a path of the registry.
 func (s *stored) get(path, accept string) []byte {
 	s.t.Helper()
-	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.address()+path, nil)
+	r, err := http.NewRequestWithContext(s.t.Context(), http.MethodGet, s.url()+path, nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -237,7 +187,7 @@ func image(t *testing.T, s *stored, repository string, text []byte, distinct map
 // replay sends the requests and wants no failure and no mismatch.
 func replay(t *testing.T, s *stored, requests []trace.Request, how schedule.Config, cfg load.Config) {
 	t.Helper()
-	cfg.Registries = []load.Registry{{Base: s.address()}}
+	cfg.Registries = []load.Registry{{Base: s.url()}}
 	cfg.Closed, cfg.Threads, how.Untimed = true, 8, true
 	n := 0
 	for uri, rs := range results(t, cfg, how, requests...) {
@@ -330,7 +280,9 @@ func TestWarmupGoesOn(t *testing.T) {
 		t.Errorf("%+v", stats)
 	}
 
-	s.start()
+	if err := s.start(); err != nil {
+		t.Fatal(err)
+	}
 	first := read(t, file)
 	ctx, cancel := context.WithCancel(t.Context())
 	cfg.Progress = func(x warmup.Stats) {

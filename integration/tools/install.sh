@@ -8,9 +8,9 @@
 #   debian/    runc, the registry, CNI plugins, nginx and Debian's own containerd, unpacked,
 #              not installed: no service is started and nothing on the machine changes
 #
-# Small file system tools that are missing, and the browser that tests look at pages
-# with, are installed with apt-get. Nothing is done when everything is there. With --dir
-# only the folder is printed.
+# Small file system tools that are missing, the browser that tests look at pages with, and
+# the python3 that plugins run in, are installed with apt-get. Nothing is done when
+# everything is there. With --dir only the folder is printed.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -24,7 +24,7 @@ purpose=${1:-test}
 # Package names by purpose: commands that must be on PATH, installed if not.
 commands="mkfs.ext4:e2fsprogs dumpe2fs:e2fsprogs mkfs.erofs:erofs-utils ip:iproute2 tc:iproute2 nsenter:util-linux losetup:mount"
 [ "$purpose" = bench ] && commands="$commands fio:fio wrk:wrk"
-[ "$purpose" = test ] && commands="$commands mkfs.xfs:xfsprogs chromium:chromium"
+[ "$purpose" = test ] && commands="$commands mkfs.xfs:xfsprogs chromium:chromium python3:python3"
 # Packages that bring a daemon or a runtime: unpacked into the cache only.
 unpacked="runc docker-registry containerd"
 [ "$purpose" = test ] && unpacked="$unpacked containernetworking-plugins"

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -18,19 +17,6 @@ import (
 	"github.com/reprise-containers/reprise/cache/workload/plugin"
 	"github.com/reprise-containers/reprise/cache/workload/trace"
 )
-
-// written writes a plugin to a file.
-func written(t testing.TB, name, text string) string {
-	t.Helper()
-	if _, err := exec.LookPath("python3"); err != nil && filepath.Ext(name) != ".star" {
-		t.Skip("Python plugins are tested where there is python3: ", err)
-	}
-	path := filepath.Join(t.TempDir(), name)
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // What a trace may have in its texts reaches both languages as it is.
 func TestTexts(t *testing.T) {
