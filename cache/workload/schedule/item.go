@@ -90,19 +90,19 @@ func isDigest(ref string) bool {
 	return true
 }
 
-// below returns where in its repository a blob or a manifest is that has the digest d,
-// "" if that is not known.
-func (s *Source) below(t trace.Target, d string) string {
+// path returns where a blob or a manifest is that has the digest d, "" if that is not
+// known.
+func (s *Source) path(t trace.Target, d string) string {
 	switch {
 	case t.Kind == trace.Blob && d == "":
-		return "/blobs/" + t.Reference
+		return "/v2/" + t.Repository + "/blobs/" + t.Reference
 	case t.Kind == trace.Blob || s.cfg.Blobs && s.cfg.Map != nil:
-		return "/blobs/" + d
+		return "/v2/" + t.Repository + "/blobs/" + d
 	case isDigest(t.Reference), s.cfg.Repository != "" && s.cfg.Map != nil:
 		// Tags of several repositories are one in a repository for all of them.
-		return "/manifests/" + d
+		return "/v2/" + t.Repository + "/manifests/" + d
 	}
-	return "/manifests/" + t.Reference
+	return "/v2/" + t.Repository + "/manifests/" + t.Reference
 }
 
 // read returns the request for a blob or a manifest.
@@ -120,7 +120,7 @@ func (s *Source) read(it load.Item, t trace.Target) (load.Item, Reason) {
 		d = digest.FromString("absent " + it.URI).String()
 	}
 	it.Digest = digest.Digest(d)
-	it.Path = "/v2/" + t.Repository + s.below(t, d)
+	it.Path = s.path(t, d)
 	if s.cfg.Map == nil && it.Len > 0 {
 		// A part can only be compared with what was made to be pushed. To find that
 		// this was not would cost the sender as much as making and hashing the whole.

@@ -100,12 +100,12 @@ type Target struct {
 // "manifests" in their names are not mistaken for those.
 func Parse(uri string) Target {
 	uri, _, _ = strings.Cut(uri, "?")
-	path, ok := strings.CutPrefix(strings.Trim(uri, "/")+"/", "v2/")
-	if !ok {
-		return Target{}
-	}
-	if path = strings.TrimSuffix(path, "/"); path == "" {
+	path, ok := strings.CutPrefix(strings.Trim(uri, "/"), "v2")
+	if ok && path == "" {
 		return Target{Kind: Ping}
+	}
+	if path, ok = strings.CutPrefix(path, "/"); !ok {
+		return Target{}
 	}
 	if i := strings.LastIndex(path, "/blobs/uploads"); i > 0 {
 		if rest := path[i+len("/blobs/uploads"):]; rest == "" || rest[0] == '/' {
