@@ -47,21 +47,17 @@ type player struct {
 // compared and all reports made, beside a loop of a bare net/http client and wrk, all
 // over as many connections to the same bare handler, in turns.
 func (b bench) replays(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "reprise-replay-")
+	p, err := b.newPlayer(ctx)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	p := player{dir: dir}
-	if p.program, err = b.buildReplayer(ctx, dir); err != nil {
-		return err
-	}
-	if p.server, err = b.bare(ctx, dir, replaySize); err != nil {
+	defer os.RemoveAll(p.dir)
+	if p.server, err = b.bare(ctx, p.dir, replaySize); err != nil {
 		return err
 	}
 	defer p.server.stop()
 	blob := origin.Random(1, replaySize) // what the bare handler gives to everybody
-	if err := writeReads(filepath.Join(dir, "trace.jsonl"), blobPath(blob)[1:], replayRequests); err != nil {
+	if err := writeReads(filepath.Join(p.dir, "trace.jsonl"), blobPath(blob)[1:], replayRequests); err != nil {
 		return err
 	}
 	clients := []struct {
@@ -128,9 +124,17 @@ func printReplays(names []string, results [][]asked) {
 	}
 }
 
-func (b bench) buildReplayer(ctx context.Context, dir string) (string, error) {
-	program := filepath.Join(dir, "trace-replayer")
-	return program, b.build(ctx, b.tools.Module, program, "./cmd/trace-replayer")
+// newPlayer builds the program into a folder of its own, which the caller removes.
+func (b bench) newPlayer(ctx context.Context) (player, error) {
+	dir, err := os.MkdirTemp("", "reprise-replay-")
+	if err != nil {
+		return player{}, err
+	}
+	p := player{dir: dir, program: filepath.Join(dir, "trace-replayer")}
+	if err := b.build(ctx, b.tools.Module, p.program, "./cmd/trace-replayer"); err != nil {
+		return player{}, errors.Join(err, os.RemoveAll(dir))
+	}
+	return p, nil
 }
 
 // writeReads writes a trace that reads one URI again and again.

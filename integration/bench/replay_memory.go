@@ -18,15 +18,11 @@ import (
 // replayMemory shows what memory generating and simulating takes as traces grow: the
 // one program writes the trace into a pipe, the other reads it from there.
 func (b bench) replayMemory(ctx context.Context) error {
-	dir, err := os.MkdirTemp("", "reprise-replay-")
+	p, err := b.newPlayer(ctx)
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
-	p := player{dir: dir}
-	if p.program, err = b.buildReplayer(ctx, dir); err != nil {
-		return err
-	}
+	defer os.RemoveAll(p.dir)
 	fmt.Printf("\nGenerating and simulating, peak of resident memory\n%-10s %-22s %10s %10s %12s %12s %10s\n",
 		"requests", "simulated", "accesses", "objects", "generate MB", "simulate MB", "seconds")
 	// The whole trace is in memory for a share of its content, and is not for a size.

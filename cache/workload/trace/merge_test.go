@@ -257,20 +257,25 @@ func TestConstantMemory(t *testing.T) {
 	}
 }
 
+// drain reads a file to its end.
+func drain(b *testing.B, dir, name string) {
+	f, err := trace.Open(trace.Config{Location: dir, Files: []string{name}})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Next()
+	}
+}
+
 // BenchmarkFiles reads compressed records, with their order.
 func BenchmarkFiles(b *testing.B) {
 	dir := b.TempDir()
 	name := million(b, dir, 200_000)
 	b.ReportAllocs()
 	for b.Loop() {
-		f, err := trace.Open(trace.Config{Location: dir, Files: []string{name}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		for err == nil {
-			_, err = f.Next()
-		}
-		f.Close()
+		drain(b, dir, name)
 	}
 	b.ReportMetric(float64(b.N)*200_000/b.Elapsed().Seconds(), "records/s")
 }
@@ -286,14 +291,7 @@ func BenchmarkWrongOrder(b *testing.B) {
 	}
 	name := write(b, dir, "t", []byte(text.String()))
 	for b.Loop() {
-		f, err := trace.Open(trace.Config{Location: dir, Files: []string{name}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		for err == nil {
-			_, err = f.Next()
-		}
-		f.Close()
+		drain(b, dir, name)
 	}
 	b.ReportMetric(float64(b.N)*100_000/b.Elapsed().Seconds(), "records/s")
 }

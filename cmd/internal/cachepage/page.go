@@ -178,23 +178,30 @@ func fetches(s State) table {
 	return t
 }
 
-func permissions(s State) table {
-	x := s.Stats.Permit
-	t := table{ID: "permissions", Title: "Permission checks", Empty: "None was made yet.", Head: []string{"Settled by", "Checks"}}
-	for _, r := range []struct {
-		name string
-		n    int64
-	}{
-		{"asking the upstream", x.Heads}, {"waiting for another's answer", x.Joined}, {"an earlier answer", x.Hits},
-		{"an earlier refusal", x.NegativeHits}, {"the trusted policy", x.Trusted}, {"answers: allowed", x.Allowed}, {"answers: 401", x.Unauthorized},
-		{"answers: 403", x.Forbidden}, {"answers: 404", x.NotFound}, {"answers: 429", x.Limited}, {"answers: failures", x.Failed},
-		{"no answer", x.Unreached}, {"stale, for want of an answer", x.Stale}, {"permissions that were revoked", x.Revoked},
-	} {
+// counts are the rows of what there was any of.
+func counts(rows ...counted) (out [][]string) {
+	for _, r := range rows {
 		if r.n > 0 {
-			t.Rows = append(t.Rows, []string{r.name, strconv.FormatInt(r.n, 10)})
+			out = append(out, []string{r.name, strconv.FormatInt(r.n, 10)})
 		}
 	}
-	return t
+	return out
+}
+
+type counted struct {
+	name string
+	n    int64
+}
+
+func permissions(s State) table {
+	x := s.Stats.Permit
+	return table{ID: "permissions", Title: "Permission checks", Empty: "None was made yet.", Head: []string{"Settled by", "Checks"}, Rows: counts(
+		counted{"asking the upstream", x.Heads}, counted{"waiting for another's answer", x.Joined}, counted{"an earlier answer", x.Hits},
+		counted{"an earlier refusal", x.NegativeHits}, counted{"the trusted policy", x.Trusted},
+		counted{"answers: allowed", x.Allowed}, counted{"answers: 401", x.Unauthorized}, counted{"answers: 403", x.Forbidden},
+		counted{"answers: 404", x.NotFound}, counted{"answers: 429", x.Limited}, counted{"answers: failures", x.Failed},
+		counted{"no answer", x.Unreached}, counted{"stale, for want of an answer", x.Stale}, counted{"permissions that were revoked", x.Revoked},
+	)}
 }
 
 func upstreams(s State) table {
@@ -217,16 +224,10 @@ func upstreams(s State) table {
 
 func collected(s State) table {
 	g := s.Stats.GC
-	t := table{ID: "collected", Title: "Given up", Empty: "Nothing was given up yet.", Head: []string{"Because of", "Blobs and files"}}
-	for _, r := range []struct {
-		name string
-		n    int64
-	}{{"little space", s.Stats.Cache.Evictions}, {"age", g.Age}, {"not used", g.Unused}, {"damage", g.Corrupt}, {"not ours", g.Undesired}, {"without metadata", g.Orphans}, {"without content", g.Empty}} {
-		if r.n > 0 {
-			t.Rows = append(t.Rows, []string{r.name, strconv.FormatInt(r.n, 10)})
-		}
-	}
-	return t
+	return table{ID: "collected", Title: "Given up", Empty: "Nothing was given up yet.", Head: []string{"Because of", "Blobs and files"}, Rows: counts(
+		counted{"little space", s.Stats.Cache.Evictions}, counted{"age", g.Age}, counted{"not used", g.Unused}, counted{"damage", g.Corrupt},
+		counted{"not ours", g.Undesired}, counted{"without metadata", g.Orphans}, counted{"without content", g.Empty},
+	)}
 }
 
 func known(n int64) string {
