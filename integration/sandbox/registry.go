@@ -3,9 +3,11 @@ package sandbox
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
+	"strconv"
 	"time"
 )
 
@@ -84,15 +86,21 @@ func (r *Registry) Start(ctx context.Context) (err error) {
 // Stop ends the registry; its storage stays.
 func (r *Registry) Stop(ctx context.Context) { r.proc.Stop(ctx) }
 
-// FreePort returns a port that was free a moment ago.
-func FreePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
+// firstPort and ports are where FreePort looks: below what Linux gives to outgoing
+// connections, one of which would have the port when a program that was stopped is
+// started at it again.
+const firstPort, ports = 16000, 16000
+
+// FreePort returns a loopback port that was free a moment ago.
+func FreePort() (port string, err error) {
+	for range 100 {
+		var l net.Listener
+		port = strconv.Itoa(firstPort + rand.IntN(ports))
+		if l, err = net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			return port, l.Close()
+		}
 	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
+	return "", fmt.Errorf("finding a free port: %w", err)
 }
 
 // Answers reports an error unless url answers 200.

@@ -63,7 +63,7 @@ func TestPurgeWhileScanning(t *testing.T) {
 
 	hurried, stop := context.WithTimeout(ctx, 200*time.Millisecond)
 	defer stop()
-	if done, err := client.Purge(hurried, cacheadmin.Purge{Images: []string{"hub/team/app"}}); err == nil {
+	if done, err := client.Purge(hurried, cacheadmin.Purge{Images: []string{"hub/team/other"}}); err == nil {
 		t.Errorf("before the index has been read: %+v", done)
 	}
 	go func() { ended <- i.Run(ctx) }()

@@ -75,12 +75,11 @@ func New(c Config) (*Instance, error) {
 		i.Data = filepath.Join(c.Dir, "data")
 	}
 	for _, a := range []*string{&i.Address, &i.Metrics} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		port, err := sandbox.FreePort()
 		if err != nil {
 			return nil, err
 		}
-		*a = l.Addr().String()
-		defer l.Close()
+		*a = net.JoinHostPort("127.0.0.1", port)
 	}
 	return i, i.Configure(c.Values)
 }
