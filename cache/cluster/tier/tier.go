@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -19,10 +18,17 @@ var (
 	ErrDamaged = errors.New("object of the shared tier is damaged")
 	// ErrContent is a blob that has not its digest and was not stored.
 	ErrContent = errors.New("content has not its digest")
+	// ErrSilent is a store that said nothing for the Timeout.
+	ErrSilent = errors.New("store of the shared tier says nothing")
 )
 
-// secretSize is the shortest secret, in bytes.
-const secretSize = 32
+const (
+	// secretSize is the shortest secret, in bytes.
+	secretSize = 32
+	// writeTimeout is the shortest time that a store may take no bytes for: it
+	// takes them in large parts.
+	writeTimeout = time.Minute
+)
 
 // Config is what a Tier is made of beside its Store.
 type Config struct {
@@ -38,9 +44,11 @@ type Object struct {
 
 // Tier keeps blobs in a Store. Its methods may be called concurrently.
 type Tier struct {
-	store   Store
-	key     []byte // that keys of objects are derived from
-	timeout time.Duration
+	store            Store
+	key              []byte // that keys of objects are derived from
+	timeout          time.Duration
+	reading, writing breaker
+	counts           counts
 }
 
 // New returns the tier in store, which need not be reached now.
@@ -59,28 +67,67 @@ func New(store Store, cfg Config) (*Tier, error) {
 	return t, nil
 }
 
-// Find looks for the newest generation of a blob.
-func (t *Tier) Find(ctx context.Context, d digest.Digest) (Object, bool, error) {
-	return Object{}, false, ErrAway
-}
-
-// Open reads n bytes from off of an object, which must be in it. Each byte that is
-// read was verified. Errors, of Open or of reading: fs.ErrNotExist, ErrDamaged (the
-// object is of no use: Remove it), ErrAway, io.ErrUnexpectedEOF if the store's answer
-// was cut, and the store's own. ctx ends reading too. Reader is also an io.WriterTo.
-func (t *Tier) Open(ctx context.Context, d digest.Digest, o Object, off, n int64) (io.ReadCloser, error) {
-	return nil, ErrAway
-}
-
-// Put stores the o.Size bytes of r as a generation, which is nobody else's. Errors:
-// ErrContent if they have not the digest, fs.ErrExist if the generation is there, ErrAway,
-// those of r and of the store. After an error there may be an object all the same, if the
-// store's answer was lost; it is whole then.
-func (t *Tier) Put(ctx context.Context, d digest.Digest, o Object, r io.ReaderAt) error {
-	return ErrAway
+// Find looks for the newest generation of a blob, by listing: it is for those who have
+// not been told by others.
+func (t *Tier) Find(ctx context.Context, d digest.Digest) (newest Object, found bool, err error) {
+	folder, err := folderOf(d)
+	if err != nil {
+		return Object{}, false, err
+	}
+	err = t.ask(ctx, &t.reading, func(ctx context.Context) error {
+		t.counts.finds.Add(1)
+		return t.store.List(ctx, folder, func(e Entry) error {
+			of, generation, ok := parseName(e.Name)
+			size, whole := blobSize(e.Size)
+			if ok && whole && of == d && (!found || generation > newest.Generation) {
+				newest, found = Object{generation, size}, true
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		if !errors.Is(err, ErrAway) {
+			t.counts.findErrors.Add(1)
+		}
+		return Object{}, false, fmt.Errorf("looking for %s in the shared tier: %w", d, err)
+	}
+	return newest, found, nil
 }
 
 // Remove removes a generation, which need not be there.
 func (t *Tier) Remove(ctx context.Context, d digest.Digest, generation uint64) error {
-	return ErrAway
+	name, err := nameOf(d, generation)
+	if err != nil {
+		return err
+	}
+	err = t.ask(ctx, &t.writing, func(ctx context.Context) error { return t.store.Remove(ctx, name) })
+	if err != nil {
+		return fmt.Errorf("removing %s from the shared tier: %w", name, err)
+	}
+	return nil
+}
+
+// ask makes one short call of the store, unless that is away.
+func (t *Tier) ask(ctx context.Context, b *breaker, call func(context.Context) error) error {
+	p, err := b.enter()
+	if err != nil {
+		return err
+	}
+	w := newWatch(ctx, t.timeout)
+	defer w.end()
+	err = w.errorOf(call(w.ctx))
+	p.tell(ctx, err)
+	return err
+}
+
+// tell ends a pass by the error of a call in ctx.
+func (p *pass) tell(ctx context.Context, err error) {
+	switch {
+	case err == nil:
+		p.worked()
+	case ctx.Err() != nil:
+		p.left()
+	default:
+		p.failed(err)
+	}
 }
