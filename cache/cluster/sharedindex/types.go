@@ -3,7 +3,6 @@ package sharedindex
 import (
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 )
@@ -77,45 +76,4 @@ type Place struct {
 	Fetching *Fetching // is being fetched
 	Holders  []string  // replicas that have it, not the caller, most recent first, at most MaxHolders
 	Stored   *Stored   // in the shared tier
-}
-
-// Announcement is one payload that a replica sent to all; or, if Missed, the news that
-// some were lost before Follow could read them, which has neither replica nor payload.
-type Announcement struct {
-	ID      string // where to go on reading: the argument of Follow
-	Replica string // who sent it; the caller's own come too
-	Payload []byte
-	Missed  bool
-}
-
-// Replica is one that is there.
-type Replica struct {
-	Name   string
-	Status []byte    // what it said of itself
-	Seen   time.Time // when it did, by the clock of this machine
-}
-
-// ID names a scope of permissions or an item in it, see Identify.
-type ID [32]byte
-
-// Permission names what one credential may do with one thing, within a scope that is
-// revoked as a whole. The item's name must be made of the credential too.
-type Permission struct{ Scope, Item ID }
-
-// Grant is what is known of one permission.
-type Grant struct {
-	Found bool
-	Value []byte // what was decided, if Found
-	Epoch uint64 // of the scope: what Index.Grant has to be given
-}
-
-// Stats are counters since New and the present state.
-type Stats struct {
-	Up        bool      // no node of Redis is known to be away
-	Since     time.Time // when Up became what it is
-	LastError string    // of the last call that failed, "" if none did
-
-	Ops    map[string]uint64 // commands and scripts that were sent, by kind
-	Errors uint64            // of these, those that failed
-	Away   uint64            // calls that failed at once, because Redis was known to be away
 }
