@@ -17,6 +17,8 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/reprise-containers/reprise/cache/cluster"
+	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
 	"github.com/reprise-containers/reprise/cache/proxy"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheconfig"
 	"github.com/reprise-containers/reprise/cmd/internal/metrics"
@@ -47,6 +49,7 @@ func exported(t *testing.T) map[string]bool {
 	m.Export(func() metrics.CacheSnapshot {
 		var s metrics.CacheSnapshot
 		s.GC.Last = time.Unix(1, 0)
+		s.Cluster = &cluster.Stats{HasIndex: true, HasTier: true, Index: sharedindex.Stats{Ops: map[string]uint64{"locate": 1}}}
 		s.Upstream.Hosts = []upstream.HostStats{{Host: "h", BackoffUntil: time.Unix(1, 0)}}
 		return s
 	})

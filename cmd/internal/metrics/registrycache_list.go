@@ -13,6 +13,7 @@ func cacheMetrics() []cacheMetric {
 	all = append(all, clientMetrics()...)
 	all = append(all, upstreamMetrics()...)
 	all = append(all, diskMetrics()...)
+	all = append(all, clusterMetrics()...)
 	return append(all,
 		counter("warm_bytes_total", "Bytes fetched ahead because of recorded starts.", func(s S) int64 { return s.Warm.Bytes }),
 		each("warm_images_total", "Images with a recorded start, by what came of it.", "outcome", func(s S) map[string]int64 {
