@@ -274,16 +274,33 @@ func (s *service) watching() http.Handler {
 // mostImages is how many images the page lists.
 const mostImages = 20
 
+// askReplicas bounds how long the page waits for the others.
+const askReplicas = 300 * time.Millisecond
+
 // state is what the page shows.
-func (s *service) state() cachepage.State {
+func (s *service) state(ctx context.Context) cachepage.State {
+	replicas := s.replicas(ctx) // first, as what is counted next counts that too
 	now := cachepage.State{
 		Version: version, Address: s.clients.Addr().String(), Started: s.started, Now: time.Now(),
-		Stats: s.snapshot(), Kinds: s.traffic.Kinds(), Fetches: s.chain.Fill.Progress(),
+		Stats: s.snapshot(), Kinds: s.traffic.Kinds(), Fetches: s.chain.Fill.Progress(), Replicas: replicas,
 	}
 	if s.cfg.Metrics.Images {
 		now.Images = s.traffic.Top(mostImages)
 	}
 	return now
+}
+
+// replicas are those that share, as far as Redis says so within a moment.
+func (s *service) replicas(ctx context.Context) (r cachepage.Replicas) {
+	c := s.chain.Cluster
+	if c == nil || c.Self == "" {
+		return r
+	}
+	ctx, cancel := context.WithTimeout(ctx, askReplicas)
+	defer cancel()
+	r.All, r.Err = c.List(ctx)
+	r.Self = cachechain.Replica{Name: c.Self, Seen: time.Now(), Status: c.Status()}
+	return r
 }
 
 // serveMetrics serves who watches the cache.

@@ -71,5 +71,8 @@ func (c *Chain) stat(s cacheadmin.Stat) cacheadmin.Stat {
 		s.Warmed, s.WarmedBytes = w.Warmed, w.Bytes
 	}
 	s.Collected = report(c.GC.Stats().Report)
+	if c.Cluster != nil {
+		s.Cluster = c.Cluster.stat()
+	}
 	return s
 }

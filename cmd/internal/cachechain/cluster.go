@@ -35,8 +35,9 @@ type Cluster struct {
 
 	chain *Chain
 	log   *slog.Logger
-	index *sharedindex.Index // nil: none
-	peers *peer.Client       // nil: none
+	about func() ReplicaStatus // nil: nothing is told
+	index *sharedindex.Index   // nil: none
+	peers *peer.Client         // nil: none
 	purge atomic.Pointer[cacheadmin.Server]
 }
 
@@ -55,10 +56,10 @@ func openCluster(cfg cacheconfig.Cluster, chain *Chain, data *DataPath, watch Wa
 		return nil, fmt.Errorf("secretPath: %w", err)
 	}
 	secret = bytes.TrimSpace(secret)
-	c = &Cluster{chain: chain, log: watch.Log}
+	c = &Cluster{chain: chain, log: watch.Log, about: watch.Status}
 	shared := cluster.Config{
 		LeaseTTL: time.Duration(cfg.LeaseTTL), Writers: cfg.Tier.Writers, Sweep: tier.SweepConfig{MaxBytes: int64(cfg.Tier.MaxSize)},
-		Position: filepath.Join(data.Dir, positionName), Status: func() []byte { return c.status(watch) },
+		Position: filepath.Join(data.Dir, positionName), Status: c.status,
 		OnAnnouncement: c.announced,
 		OnError:        func(err error) { watch.Log.Warn("sharing with other replicas", "error", err) },
 	}
@@ -191,14 +192,19 @@ type ReplicaStatus struct {
 	Upstream int64     `json:"upstream"`
 }
 
-func (c *Cluster) status(watch Watch) []byte {
-	if watch.Status == nil {
-		return nil
+// Status is what this replica tells the others of itself.
+func (c *Cluster) Status() ReplicaStatus {
+	var s ReplicaStatus
+	if c.about != nil {
+		s = c.about()
 	}
-	s := watch.Status()
 	shared := c.Stats()
 	s.FromPeer, s.FromTier, s.Upstream = shared.Peers.Bytes, shared.Tier.Bytes, c.chain.Upstream.Stats().Bytes
-	text, err := json.Marshal(s)
+	return s
+}
+
+func (c *Cluster) status() []byte {
+	text, err := json.Marshal(c.Status())
 	if err != nil {
 		return nil
 	}
