@@ -208,6 +208,8 @@ func (b *body) choose() error {
 		return b.upstream(nil, min(b.end, f.End))
 	case f != nil:
 		return b.join(f)
+	case b.insist: // too much of it is being fetched already
+		return b.upstream(nil, b.end)
 	}
 	b.elsewhere(place)
 	return nil
