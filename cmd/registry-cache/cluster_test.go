@@ -92,6 +92,9 @@ func newSharing(t *testing.T, n int) *sharing {
 	if err := os.WriteFile(secret, []byte(strings.Repeat("not a secret ", 5)), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Mkdir(filepath.Join(dir, "tier"), 0o700); err != nil {
+		t.Fatal(err)
+	}
 	for i := range n {
 		name := free(t)
 		own := filepath.Join(dir, strconv.Itoa(i))
@@ -164,7 +167,7 @@ func shown(own series, rows []series) map[string]string {
 		"#given .value": bytes(own.sum("cluster_given_bytes_total", "")),
 		"#given .more":  fmt.Sprintf("in %.0f requests of theirs", own.sum("cluster_peer_requests_total", "")),
 		"#queue .value": fmt.Sprint(own.sum("cluster_queue", "")),
-		"#queue .more": fmt.Sprintf("%.0f written, %.0f failed", own.sum("cluster_written_total", ""), own.sum("cluster_unwritten_total", "")),
+		"#queue .more":  fmt.Sprintf("%.0f written, %.0f failed", own.sum("cluster_written_total", ""), own.sum("cluster_unwritten_total", "")),
 		"#shared tbody tr:nth-child(1) td:nth-child(4)": fmt.Sprint(own.sum("cluster_index_operations_total", "")),
 		"#shared tbody tr:nth-child(1) td:nth-child(5)": fmt.Sprint(own.sum("cluster_index_errors_total", "")),
 		"#shared tbody tr:nth-child(1) td:nth-child(6)": fmt.Sprint(own.sum("cluster_index_skipped_total", "")),
