@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"os"
@@ -175,6 +176,15 @@ func shown(own series, rows []series) map[string]string {
 		"#shared tbody tr:nth-child(2) td:nth-child(5)": fmt.Sprint(own.sum("cluster_tier_errors_total", "")),
 		"#shared tbody tr:nth-child(2) td:nth-child(6)": fmt.Sprint(own.sum("cluster_tier_skipped_total", "")),
 	}
+	row := 0
+	for _, of := range slices.Sorted(maps.Keys(own)) { // by operation
+		op, ok := strings.CutPrefix(of, `reprise_registry_cache_cluster_index_operations_total{operation="`)
+		if ok && own[of] > 0 {
+			row++
+			want[fmt.Sprintf("#operations tbody tr:nth-child(%d) td:nth-child(1)", row)] = strings.TrimSuffix(op, `"}`)
+			want[fmt.Sprintf("#operations tbody tr:nth-child(%d) td:nth-child(2)", row)] = fmt.Sprint(own[of])
+		}
+	}
 	for i, place := range []string{"peer", "tier", "upstream"} {
 		row := fmt.Sprintf("#origins tbody tr:nth-child(%d) ", i+1)
 		want[row+"td:nth-child(2)"], want[row+"td:nth-child(3)"] = bytes(from(place)), percent(from(place), all)
@@ -186,9 +196,9 @@ func shown(own series, rows []series) map[string]string {
 		requests := m.sum("requests_total", "")
 		for cell, is := range map[int]string{
 			5: fmt.Sprint(requests), 6: percent(m.sum("requests_total", `outcome="hit"`), requests),
-			7: bytes(m.sum("disk_bytes", "")), 8: bytes(m.sum("disk_max_bytes", "")),
-			9:  bytes(m.sum("cluster_bytes_total", `place="peer"`)),
-			10: bytes(m.sum("cluster_bytes_total", `place="tier"`)), 11: bytes(m.sum("upstream_bytes_total", "")),
+			7: bytes(m.sum("disk_bytes", "")) + " of " + bytes(m.sum("disk_max_bytes", "")),
+			8: bytes(m.sum("cluster_bytes_total", `place="peer"`)),
+			9: bytes(m.sum("cluster_bytes_total", `place="tier"`)), 10: bytes(m.sum("upstream_bytes_total", "")),
 		} {
 			want[row+strconv.Itoa(cell)+")"] = is
 		}
@@ -206,7 +216,7 @@ func (s *sharing) agrees(t *testing.T, b *browsertest.Browser, of *running, rows
 		said := browsertest.Eval[map[string]string](b, `(() => {
 			const out = {};
 			for (const e of document.querySelectorAll('#peers *, #tier *, #given *, #queue *')) if (e.className) out['#' + e.closest('[id]').id + ' .' + e.className] = e.textContent;
-			for (const id of ['replicas', 'origins', 'shared'])
+			for (const id of ['replicas', 'origins', 'shared', 'operations'])
 				for (const tr of document.querySelectorAll('#' + id + ' tbody tr'))
 					[...tr.children].forEach((e, i) => {
 						const row = [...tr.parentElement.children].indexOf(tr) + 1;

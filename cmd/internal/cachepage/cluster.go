@@ -9,8 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/docker/go-units"
-
 	"github.com/reprise-containers/reprise/cache/cluster"
 	"github.com/reprise-containers/reprise/cmd/internal/cachechain"
 )
@@ -32,7 +30,7 @@ const (
 	mostText = 200
 )
 
-// list returns the replicas to be shown, by name; Self is what it is now.
+// list returns the replicas, by name; Self is what it is now.
 func (r Replicas) list() []cachechain.Replica {
 	out := []cachechain.Replica{r.Self}
 	for _, one := range r.All {
@@ -62,9 +60,6 @@ func (p *page) cluster(s State) {
 		p.Tables = append(p.Tables, replicas(s))
 	}
 	p.Tables = append(p.Tables, origins(x), shared(s))
-	if x.HasIndex {
-		p.Tables = append(p.Tables, operations(x))
-	}
 }
 
 func came(f cluster.From) string { return fmt.Sprintf("in %d parts, %d failed", f.Segments, f.Failed) }
@@ -83,7 +78,10 @@ func (p *page) warnCluster(s State) {
 	away := x.HasIndex && !x.Index.Up
 	add(away, "Redis has been away for %s, so this replica works alone. The last error: %s", since(s.Now, x.Index.Since), cut(x.Index.LastError))
 	add(!away && s.Replicas.Err != nil, "Redis did not say which replicas there are: %s", cut(fmt.Sprint(s.Replicas.Err)))
-	for _, r := range s.Replicas.list() {
+	for i, r := range s.Replicas.list() {
+		if i == mostReplicas {
+			break
+		}
 		add(s.Now.Sub(r.Seen) > silentFor, "Replica %s was not heard of for %s.", cut(r.Name), since(s.Now, r.Seen))
 	}
 	if x.HasTier {
@@ -97,22 +95,23 @@ func (p *page) warnCluster(s State) {
 
 func replicas(s State) table {
 	t := table{ID: "replicas", Title: "Replicas", Cards: true, Head: []string{
-		"Replica", "Version", "Up for", "Seen", "Requests", "Hits", "Disk", "Of", "From replicas", "From the tier", "From upstreams",
+		"Replica", "Version", "Up for", "Seen", "Requests", "Hits", "Disk", "From replicas", "From the tier", "From upstreams",
 	}}
-	for i, r := range s.Replicas.list() {
+	all := s.Replicas.list()
+	for i, r := range all {
 		if i == mostReplicas {
-			t.add(fmt.Sprintf("and %d more", len(s.Replicas.All)-i))
+			t.add(fmt.Sprintf("and %d more", len(all)-i))
 			break
 		}
 		x, seen := r.Status, since(s.Now, r.Seen)+" ago"
 		cells := []string{cut(r.Name), x.Version, since(s.Now, x.Started), seen, strconv.FormatUint(x.Requests, 10), share(x.Hits, x.Requests),
-			size(x.Bytes), size(x.MaxBytes), size(x.FromPeer), size(x.FromTier), size(x.Upstream)}
+			size(x.Bytes) + " of " + size(x.MaxBytes), size(x.FromPeer), size(x.FromTier), size(x.Upstream)}
 		note := ""
 		switch {
 		case r.Name == s.Replicas.Self.Name:
 			note, cells[3] = "this one", "now"
 		case r.Err != nil:
-			note, cells = "What it says of itself makes no sense.", []string{cells[0], "?", "?", seen, "?", "?", "?", "?", "?", "?", "?"}
+			note, cells = "What it says of itself makes no sense.", []string{cells[0], "?", "?", seen, "?", "?", "?", "?", "?", "?"}
 		case s.Now.Sub(r.Seen) > silentFor:
 			note = "silent"
 		}
@@ -139,7 +138,7 @@ func origins(x *cluster.Stats) table {
 
 // shared is how that is that replicas share.
 func shared(s State) table {
-	t := table{ID: "shared", Title: "Redis and the shared tier", Head: []string{"What", "State", "Since", "Asked", "Failed", "Not asked while away"}}
+	t := table{ID: "shared", Title: "Redis and the shared tier", Cards: true, Head: []string{"What", "State", "Since", "Asked", "Failed", "Not asked"}}
 	x := s.Stats.Cluster
 	add := func(name string, up bool, at time.Time, last string, counts ...uint64) {
 		cells := []string{name, "up", ""}
@@ -188,10 +187,18 @@ func operations(x *cluster.Stats) table {
 
 // since says how long ago at was, in a unit that says enough.
 func since(now, at time.Time) string {
-	if at.IsZero() {
+	d := max(0, now.Sub(at))
+	switch {
+	case at.IsZero():
 		return "?"
+	case d < 2*time.Minute:
+		return strconv.Itoa(int(d.Seconds())) + " s"
+	case d < 2*time.Hour:
+		return strconv.Itoa(int(d.Minutes())) + " min"
+	case d < 48*time.Hour:
+		return strconv.Itoa(int(d.Hours())) + " h"
 	}
-	return units.HumanDuration(max(0, now.Sub(at)))
+	return strconv.Itoa(int(d.Hours()/24)) + " days"
 }
 
 // cut bounds a text of somebody else.

@@ -105,6 +105,9 @@ func newPage(s State) page {
 		p.cluster(s)
 	}
 	p.Tables = append(p.Tables, kinds(s), images(s), fetches(s), permissions(s), upstreams(s), collected(s))
+	if s.Stats.Cluster != nil && s.Stats.Cluster.HasIndex {
+		p.Tables = append(p.Tables, operations(s.Stats.Cluster))
+	}
 	return p
 }
 
