@@ -2,9 +2,14 @@ package tier_test
 
 import (
 	"bytes"
+	"crypto/x509"
 	"errors"
 	"io"
 	"io/fs"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"strings"
 	"testing"
 	"time"
 
@@ -178,5 +183,39 @@ func TestNoBucket(t *testing.T) {
 	}
 	if _, err := drain(t, newTier(t, store), b, b.object(1)); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("with a wrong key: %v", err)
+	}
+}
+
+// With TLS the server's certificate counts, credentials may come from the environment,
+// and the region from the server.
+func TestS3OverTLS(t *testing.T) {
+	server := s3test.Start(t)
+	front := httptest.NewTLSServer(&httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(&url.URL{Scheme: "http", Host: server.Endpoint})
+		r.Out.Host = r.In.Host
+	}})
+	defer front.Close()
+	t.Setenv("AWS_ACCESS_KEY_ID", s3test.AccessKey)
+	t.Setenv("AWS_SECRET_ACCESS_KEY", s3test.SecretKey)
+	cfg := tier.S3Config{Endpoint: strings.TrimPrefix(front.URL, "https://"), Bucket: s3test.Bucket, PathStyle: true}
+	b := newBlob(20<<20, 1)
+	for _, trusted := range []bool{false, true} {
+		if trusted {
+			cfg.CA = x509.NewCertPool()
+			cfg.CA.AddCert(front.Certificate())
+		}
+		store, err := tier.NewS3(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := newTier(t, store)
+		err = l.Put(t.Context(), b.digest, b.object(1), bytes.NewReader(b.data))
+		if (err == nil) != trusted {
+			t.Fatalf("trusted is %v: %v", trusted, err)
+		}
+		got, err := drain(t, l, b, b.object(1))
+		if (err == nil) != trusted || trusted && !bytes.Equal(got, b.data) {
+			t.Errorf("trusted is %v: %d bytes: %v", trusted, len(got), err)
+		}
 	}
 }
