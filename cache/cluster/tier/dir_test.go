@@ -138,8 +138,13 @@ func TestDirIgnoresWhatIsNoFile(t *testing.T) {
 
 // strange is a file system that has no hard links, and that hangs when it is told to.
 type strange struct {
-	fuse.LoopbackNode
+	*fuse.LoopbackNode
 	hang *atomic.Pointer[chan struct{}]
+}
+
+// WrapChild makes what is below strange too.
+func (n *strange) WrapChild(_ context.Context, child fuse.InodeEmbedder) fuse.InodeEmbedder {
+	return &strange{child.(*fuse.LoopbackNode), n.hang}
 }
 
 func (n *strange) Link(context.Context, fuse.InodeEmbedder, string, *fuseproto.EntryOut) (*fuse.Inode, syscall.Errno) {
@@ -160,12 +165,11 @@ func strangeDir(t *testing.T) (dir string, hang *atomic.Pointer[chan struct{}]) 
 		t.Skip("mounting needs root")
 	}
 	dir, hang = t.TempDir(), &atomic.Pointer[chan struct{}]{}
-	data := &fuse.LoopbackRoot{Path: t.TempDir()}
-	data.NewNode = func(data *fuse.LoopbackRoot, _ *fuse.Inode, _ string, _ *syscall.Stat_t) fuse.InodeEmbedder {
-		return &strange{fuse.LoopbackNode{RootData: data}, hang}
+	loopback, err := fuse.NewLoopbackRoot(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
-	root := &strange{fuse.LoopbackNode{RootData: data}, hang}
-	data.RootNode = root
+	root := &strange{loopback.(*fuse.LoopbackNode), hang}
 	server, err := fuse.Mount(dir, root, &fuse.Options{MountOptions: fuseproto.MountOptions{DirectMount: true}})
 	if err != nil {
 		t.Skipf("mounting FUSE: %v", err)
