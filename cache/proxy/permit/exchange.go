@@ -124,8 +124,7 @@ func (c *Checker) revokeShared(ctx context.Context, scope *[32]byte) {
 	c.mu.Unlock()
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), sharedWait)
 	defer cancel()
-	// Who was asked before the refusal has an answer that counts so long.
-	err := c.share.with.Revoke(bounded, *scope, c.longest()+time.Minute)
+	err := c.share.with.Revoke(bounded, *scope)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {

@@ -19,10 +19,10 @@ type Shared interface {
 	// Grant keeps a value for ttl. If the scope's epoch is not the one given any
 	// more, it keeps nothing and returns false.
 	Grant(ctx context.Context, n Name, epoch uint64, value []byte, ttl time.Duration) (bool, error)
-	// Revoke makes the scope's epoch another, larger one, and remembers that for
-	// ttl at least: nothing that was kept in it, and nothing that is granted under
-	// an earlier epoch, is returned again.
-	Revoke(ctx context.Context, scope [32]byte, ttl time.Duration) error
+	// Revoke makes the scope's epoch another one, that it never had: nothing that
+	// was kept in it, and nothing that is granted under an earlier epoch, is
+	// returned again. That holds also for an epoch that the place forgets.
+	Revoke(ctx context.Context, scope [32]byte) error
 }
 
 // Name names a permission in a Shared. Scope is of a credential and a repository of an
