@@ -28,7 +28,7 @@ func TestSharedTampered(t *testing.T) {
 	manifest.Kind = "manifests"
 	callers := map[string]caller{
 		"manifest": {manifest, "x"},
-		"mine": {blobOf("a"), "x"}, "another caller's": {blobOf("a"), "y"}, "another repository's": {blobOf("b"), "x"},
+		"mine":     {blobOf("a"), "x"}, "another caller's": {blobOf("a"), "y"}, "another repository's": {blobOf("b"), "x"},
 		"another tag's": {tagOf("a", "v1"), "x"},
 	}
 	for what, w := range callers {
