@@ -77,7 +77,7 @@ func (c *Checker) Check(ctx context.Context, r Resource, auth Secret, class Clas
 		f := c.flights[k]
 		if f == nil {
 			q := c.question(k, r, auth, class)
-			c.flights[k] = q.flight
+			c.flights[k] = &q.flight
 			if !q.shared {
 				c.stats.Heads++
 			}

@@ -12,7 +12,7 @@ type question struct {
 	r      Resource
 	auth   Secret
 	class  Class
-	flight *flight
+	flight flight
 
 	// shared says that another replica's answer counts, and name what it is by.
 	shared bool
@@ -26,7 +26,7 @@ type question struct {
 
 func (c *Checker) question(k id, r Resource, auth Secret, class Class) *question {
 	return &question{
-		k: k, r: r, auth: auth, class: class, flight: &flight{done: make(chan struct{})},
+		k: k, r: r, auth: auth, class: class, flight: flight{done: make(chan struct{})},
 		shared: c.share != nil && c.ttl(k.item.kind, class) > 0,
 	}
 }
@@ -53,7 +53,7 @@ func (c *Checker) ask(ctx context.Context, q *question) (Decision, error) {
 // fly is ask as far as all wait for it. The answer is the upstream's, and nil if that
 // was not asked or the caller has left.
 func (c *Checker) fly(ctx context.Context, q *question) (*answer, error) {
-	f := q.flight
+	f := &q.flight
 	f.gone = true // also if head panics
 	defer func() {
 		c.mu.Lock()
@@ -114,7 +114,7 @@ func (c *Checker) learn(a *answer, q *question, v verdict, err error) (Decision,
 		}
 		return a.d, err
 	case denied:
-		c.revoke(&a.id, a.d.Status, q.flight)
+		c.revoke(&a.id, a.d.Status, &q.flight)
 	case refused:
 		if old != nil {
 			c.kept.drop(old)
