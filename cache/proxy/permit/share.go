@@ -77,7 +77,7 @@ func (c *Checker) Share(with Shared, secret []byte) error {
 	for _, k := range []struct {
 		key *[]byte
 		of  string
-	}{{&s.names, "reprise permissions v1"}, {&s.values, "reprise permission values v1"}} {
+	}{{&s.names, "reprise permissions v1"}, {&s.values, "reprise shared answers v1"}} {
 		key, err := hkdf.Key(sha256.New, secret, nil, k.of, sha256.Size)
 		if err != nil {
 			return fmt.Errorf("deriving the key of %s: %w", k.of, err)
