@@ -1,0 +1,397 @@
+package simulate
+
+import (
+	"container/heap"
+	"context"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/reprise-containers/reprise/cache/policy"
+)
+
+// clusterRunning is a cluster in the middle of a trace.
+type clusterRunning struct {
+	d       *Decoded
+	c       Cluster
+	cell    *ClusterCell
+	l1      []*nodeStore
+	l2      *nodeStore // nil: there is none
+	index   *sharedIndex
+	permits *permits           // nil: not simulated
+	filling map[fetching]int64 // when it ends
+	agenda  agenda
+	seq     uint64
+	n       int   // requests
+	first   int64 // time of the first
+	last    int64
+	now     int64
+	redis   busiest
+	asked   []uint64  // requests of each replica
+	sent    []int64   // bytes of each replica to others
+	took    []int64   // of each from others
+	sending []busiest // of each
+}
+
+// fetching is what a replica is fetching.
+type fetching struct {
+	replica int32
+	id      uint32
+}
+
+func beginCluster(d *Decoded, c Cluster, cell *ClusterCell) (*clusterRunning, error) {
+	c = c.withDefaults()
+	c.NoRedis = c.NoRedis || !cell.Shared
+	c.NoPeers = c.NoPeers || c.NoRedis
+	n := cell.Replicas
+	r := &clusterRunning{
+		d: d, c: c, cell: cell, filling: make(map[fetching]int64), index: newSharedIndex(&cell.Redis),
+		redis: busiest{window: int64(time.Second)}, asked: make([]uint64, n), sent: make([]int64, n), took: make([]int64, n), sending: make([]busiest, n),
+	}
+	for i := range n {
+		s, err := newNodeStore(cell.Policy, cell.L1)
+		if err != nil {
+			return nil, err
+		}
+		if c.DropEvicted && !c.NoPeers {
+			s.onEvict = func(id uint32) { r.dropped(id, int32(i)) } //nolint:gosec // no more than MaxReplicas
+		}
+		r.l1 = append(r.l1, s)
+		r.sending[i].window = int64(time.Minute)
+	}
+	if c.PermissionTTL > 0 {
+		r.permits = newPermits(int64(c.PermissionTTL), !c.NoRedis, r)
+	}
+	if cell.L2 == 0 {
+		return r, nil
+	}
+	var err error
+	if r.l2, err = newNodeStore(policy.NameFIFO, cell.L2); err != nil { // the tier's sweep takes the oldest
+		return nil, err
+	}
+	r.l2.onEvict = r.swept
+	return r, nil
+}
+
+// clusterOver runs a cluster over the trace.
+func clusterOver(ctx context.Context, d *Decoded, c Cluster, cell *ClusterCell) error {
+	r, err := beginCluster(d, c, cell)
+	if err != nil {
+		return err
+	}
+	for _, a := range d.Accesses.during(ctx) {
+		r.access(a)
+	}
+	r.end()
+	return ctx.Err()
+}
+
+// access is a request.
+func (r *clusterRunning) access(a Access) {
+	at := max(r.now, a.Time)
+	if r.c.Rate > 0 {
+		at = int64(float64(r.n) / r.c.Rate * 1e9)
+	}
+	if r.n == 0 {
+		r.first = at
+	}
+	r.until(at)
+	r.now, r.last = at, at
+	k := r.pick(a)
+	r.n++
+	size := r.d.Sizes[a.ID]
+	r.asked[k]++
+	r.cell.All.add(size)
+	if r.permits != nil {
+		r.permits.ask(k, a, at)
+	}
+	_, filling := r.filling[fetching{k, a.ID}]
+	hit := r.l1[k].get(a.ID, size)
+	switch {
+	case filling:
+		r.cell.Joined.add(size)
+	case hit:
+		r.cell.Hits.add(size)
+	default:
+		r.miss(k, a.ID, size)
+	}
+}
+
+// pick returns the replica that is asked.
+func (r *clusterRunning) pick(a Access) int32 {
+	n := uint64(len(r.l1))
+	switch r.c.Spread {
+	case ByTurn:
+		return int32(uint64(r.n) % n) //nolint:gosec // both are small
+	case ByHash:
+		return int32(scatter(uint64(a.ID)) % n) //nolint:gosec // n is small
+	default:
+		return int32(scatter(uint64(a.Node)) % n) //nolint:gosec // n is small
+	}
+}
+
+// scatter is the last step of SplitMix64: numbers in a row become as good as random.
+func scatter(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
+}
+
+// miss gets the replica what it does not have.
+func (r *clusterRunning) miss(k int32, id uint32, size int64) {
+	if r.c.NoRedis {
+		if r.l2 != nil {
+			r.cell.Tier.Lists++
+			if r.l2.has(id) {
+				r.fromTier(k, id, size)
+				return
+			}
+		}
+		r.fromUpstream(k, id, size, unleased)
+		return
+	}
+	r.op(&r.cell.Redis.Ops.Locate)
+	e := r.index.blobs[id]
+	if e != nil {
+		r.heard(id, e)
+	}
+	if e != nil && e.lease {
+		if r.c.NoPeers {
+			r.fromUpstream(k, id, size, unleased)
+			return
+		}
+		r.cell.Followed.add(size)
+		r.between(e.fetcher, k, size)
+		r.fetch(k, id, taken, max(e.ends, r.now+r.c.Peer.takes(size)))
+		return
+	}
+	named := r.index.newest(id, k)
+	for _, h := range named {
+		if r.ready(h, id) {
+			r.cell.Peers.add(size)
+			r.l1[h].policy.Touch(id, size)
+			r.between(h, k, size)
+			r.fetch(k, id, taken, r.now+r.c.Peer.takes(size))
+			return
+		}
+		r.cell.Redis.Stale++
+		r.dropped(id, h)
+	}
+	if e != nil && e.stored {
+		r.fromTier(k, id, size)
+		return
+	}
+	if len(named) > 0 { // they were tried: once more, for a lease
+		r.op(&r.cell.Redis.Ops.Locate)
+	}
+	r.fromUpstream(k, id, size, leased)
+}
+
+// ready reports whether the replica has all of the object.
+func (r *clusterRunning) ready(k int32, id uint32) bool {
+	_, filling := r.filling[fetching{k, id}]
+	return !filling && r.l1[k].has(id)
+}
+
+func (r *clusterRunning) fromTier(k int32, id uint32, size int64) {
+	r.cell.Stored.add(size)
+	r.cell.Tier.Gets++
+	r.fetch(k, id, taken, r.now+r.c.Tier.takes(size))
+}
+
+func (r *clusterRunning) fromUpstream(k int32, id uint32, size int64, how ending) {
+	r.cell.Fetched.add(size)
+	ends := r.now + r.c.Upstream.takes(size)
+	if how == leased {
+		e := r.index.of(id)
+		e.lease, e.fetcher, e.ends = true, k, ends
+		r.cell.Redis.Ops.Renew += r.renewals(ends - r.now)
+	}
+	r.fetch(k, id, how, ends)
+}
+
+// renewals returns how often a lease is renewed that is held so long.
+func (r *clusterRunning) renewals(took int64) uint64 {
+	third := int64(r.c.LeaseTTL / 3)
+	return uint64(max(0, (took-1)/third)) //nolint:gosec // positive
+}
+
+// fetch has the replica fetch the object until a time.
+func (r *clusterRunning) fetch(k int32, id uint32, what ending, ends int64) {
+	r.filling[fetching{k, id}] = ends
+	r.later(k, id, what, ends)
+}
+
+// later puts something on the agenda, and returns its number.
+func (r *clusterRunning) later(k int32, id uint32, what ending, at int64) uint64 {
+	r.seq++
+	heap.Push(&r.agenda, due{at: at, seq: r.seq, replica: k, id: id, what: what})
+	return r.seq
+}
+
+// between counts what one replica sends to another.
+func (r *clusterRunning) between(from, to int32, size int64) {
+	r.cell.Between.Bytes += size
+	r.sent[from] += size
+	r.took[to] += size
+	r.sending[from].add(r.now, size)
+}
+
+// op counts one on the index.
+func (r *clusterRunning) op(of *uint64) {
+	*of++
+	r.redis.add(r.now, 1)
+}
+
+// dropped tells the index that a replica has not what it was thought to have.
+func (r *clusterRunning) dropped(id uint32, k int32) {
+	if r.index.drop(id, k) {
+		r.op(&r.cell.Redis.Ops.Drop)
+	}
+}
+
+// until has happen what ends until a time.
+func (r *clusterRunning) until(at int64) {
+	for {
+		e, ok := r.agenda.next(at)
+		if !ok {
+			break
+		}
+		r.now = e.at
+		r.ended(e)
+	}
+}
+
+// heard says that the index was told of an object, or asked for it.
+func (r *clusterRunning) heard(id uint32, e *indexed) {
+	if r.c.Keep <= 0 {
+		return
+	}
+	e.heard = r.now
+	if e.forget == 0 {
+		e.forget = r.later(0, id, unheard, r.now+int64(r.c.Keep))
+	}
+}
+
+// unheard has the index forget an object that it did not hear of for too long.
+func (r *clusterRunning) unheard(d due) {
+	e := r.index.blobs[d.id]
+	if e == nil || e.forget != d.seq {
+		return
+	}
+	e.forget = 0
+	if until := e.heard + int64(r.c.Keep); until > r.now {
+		e.forget = r.later(0, d.id, unheard, until)
+		return
+	}
+	r.index.lose(d.id)
+}
+
+// ended does what comes after a fetch, or after what was written to L2.
+func (r *clusterRunning) ended(e due) {
+	switch e.what {
+	case written:
+		r.published(e.id)
+		return
+	case unheard:
+		r.unheard(e)
+		return
+	}
+	delete(r.filling, fetching{e.replica, e.id})
+	if e.what == leased {
+		r.op(&r.cell.Redis.Ops.Release)
+		r.index.blobs[e.id].lease = false
+		r.index.tidy(e.id)
+	}
+	if !r.c.NoPeers && r.l1[e.replica].has(e.id) {
+		r.op(&r.cell.Redis.Ops.Hold)
+		r.heard(e.id, r.index.hold(e.id, e.replica))
+	}
+	if e.what != taken && r.l2 != nil {
+		r.writeBack(e.replica, e.id)
+	}
+}
+
+// writeBack writes to L2 what a replica fetched from the upstream.
+func (r *clusterRunning) writeBack(k int32, id uint32) {
+	size := r.d.Sizes[id]
+	if size > r.l2.capacity {
+		return
+	}
+	took := r.c.Tier.takes(size)
+	if !r.c.NoRedis {
+		r.op(&r.cell.Redis.Ops.Claim)
+		e := r.index.of(id)
+		if e.claimed || e.stored {
+			return
+		}
+		e.claimed = true
+		r.cell.Redis.Ops.RenewClaim += r.renewals(took)
+	}
+	r.later(k, id, written, r.now+took)
+}
+
+// published is told of what was written to L2.
+func (r *clusterRunning) published(id uint32) {
+	size := r.d.Sizes[id]
+	r.cell.Tier.Puts++
+	r.cell.Tier.Written += size
+	if !r.c.NoRedis {
+		r.op(&r.cell.Redis.Ops.Publish)
+		e := r.index.of(id)
+		e.claimed, e.stored = false, true
+		r.heard(id, e)
+	}
+	r.l2.get(id, size) // without claims, it may be there
+	r.cell.Redis.Objects = max(r.cell.Redis.Objects, int64(r.l2.policy.Len()))
+}
+
+// swept is told of what L2 gave up.
+func (r *clusterRunning) swept(id uint32) {
+	r.cell.Tier.Removes++
+	if r.c.NoRedis {
+		return
+	}
+	r.op(&r.cell.Redis.Ops.Unpublish)
+	if e := r.index.blobs[id]; e != nil {
+		e.stored = false
+		r.index.tidy(id)
+	}
+}
+
+// fit is of streamed.
+func (r *clusterRunning) fit(grown []growth) {
+	for _, g := range grown {
+		for _, s := range r.l1 {
+			s.grow(g.id, g.from, g.to)
+		}
+		if r.l2 != nil {
+			r.l2.grow(g.id, g.from, g.to)
+		}
+	}
+}
+
+// end lets what is under way end, and sums up.
+func (r *clusterRunning) end() {
+	c := r.cell
+	c.Span = time.Duration(r.last - r.first)
+	r.until(math.MaxInt64)
+	for _, s := range r.l1 {
+		c.Evicted += s.evicted
+	}
+	c.Unique = r.d.Bytes()
+	c.Busiest = slices.Max(r.asked)
+	c.Redis.Busiest = r.redis.max
+	c.Between.Sent, c.Between.Taken = slices.Max(r.sent), slices.Max(r.took)
+	for _, b := range r.sending {
+		c.Between.Peak = max(c.Between.Peak, b.max/60)
+	}
+	if r.c.NoRedis {
+		c.Redis.Objects = 0
+		return
+	}
+	c.Redis.Beats = float64(c.Replicas) / r.c.Beat.Seconds()
+	m := r.c.Memory
+	c.Redis.Memory = (c.Redis.Blobs*m.Blob + max(0, c.Redis.Holders-c.Redis.Blobs)*m.Holder) + c.Redis.Objects*m.Stored
+}
