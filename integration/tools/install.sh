@@ -5,8 +5,9 @@
 # outside the source tree and prints the folder's name:
 #
 #   bin/       containerd, ctr and the runc shim, built from the versions in go.mod
-#   debian/    runc, the registry, CNI plugins, nginx and Debian's own containerd, unpacked,
-#              not installed: no service is started and nothing on the machine changes
+#   debian/    runc, the registry, CNI plugins, nginx, Redis with the libraries it needs, and
+#              Debian's own containerd, unpacked, not installed: no service is started and
+#              nothing on the machine changes
 #
 # Small file system tools that are missing, the browser that tests look at pages with, and
 # the python3 that plugins run in, are installed with apt-get. Nothing is done when
@@ -29,6 +30,10 @@ commands="mkfs.ext4:e2fsprogs dumpe2fs:e2fsprogs mkfs.erofs:erofs-utils ip:iprou
 unpacked="runc docker-registry containerd"
 [ "$purpose" = test ] && unpacked="$unpacked containernetworking-plugins"
 [ "$purpose" = bench ] && unpacked="$unpacked nginx"
+# redis-server is a link into redis-tools; the others are its libraries.
+case $purpose in test | bench)
+	unpacked="$unpacked redis-server redis-tools libjemalloc2 liblzf1 libatomic1" ;;
+esac
 built="containerd ctr containerd-shim-runc-v2"
 
 say() { echo "tools: $*" >&2; }

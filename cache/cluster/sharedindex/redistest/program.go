@@ -1,0 +1,56 @@
+// Package redistest starts real Redis servers and clusters for tests and benchmarks.
+package redistest
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// Program is a Redis server that can be started.
+type Program struct {
+	Path string
+	libs string // folders of its libraries, if they are not installed
+}
+
+// Find returns the server that is installed, or the one that `make tools` unpacks. It
+// installs nothing.
+func Find() (Program, error) {
+	if path, err := exec.LookPath("redis-server"); err == nil {
+		return Program{Path: path}, nil
+	}
+	root, err := os.Getwd()
+	for err == nil {
+		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
+			break
+		}
+		if root == filepath.Dir(root) {
+			return Program{}, errors.New("finding redis-server: no go.mod above the working directory")
+		}
+		root = filepath.Dir(root)
+	}
+	out, err := exec.Command(filepath.Join(root, "integration/tools/install.sh"), "--dir").Output()
+	if err != nil {
+		return Program{}, fmt.Errorf("asking for the tools: %w", err)
+	}
+	debian := filepath.Join(strings.TrimSpace(string(out)), "debian")
+	p := Program{Path: filepath.Join(debian, "usr/bin/redis-server")}
+	if _, err := os.Stat(p.Path); err != nil {
+		return Program{}, fmt.Errorf("finding redis-server: %w (run `make tools`)", err)
+	}
+	// One folder for each architecture, of which there is one.
+	libs, err := filepath.Glob(filepath.Join(debian, "usr/lib/*-linux-gnu*"))
+	p.libs = strings.Join(libs, ":")
+	return p, err
+}
+
+// environment is that of the server's process.
+func (p Program) environment() []string {
+	if p.libs == "" {
+		return os.Environ()
+	}
+	return append(os.Environ(), "LD_LIBRARY_PATH="+p.libs)
+}
