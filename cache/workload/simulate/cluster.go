@@ -71,11 +71,13 @@ type Cluster struct {
 type RedisMemory struct {
 	Blob   int64 `json:"blob"`   // of a blob that has one holder
 	Holder int64 `json:"holder"` // more for each further one
-	Stored int64 `json:"stored"` // of a blob in L2
+	Stored int64 `json:"stored"` // more if it is in L2
+	Token  int64 `json:"token"`  // of a lease or a claim, for an hour
+	Permit int64 `json:"permit"` // of a permission
 }
 
 // MeasuredMemory is the default of RedisMemory.
-var MeasuredMemory = RedisMemory{Blob: 400, Holder: 80, Stored: 200}
+var MeasuredMemory = RedisMemory{Blob: 300, Holder: 40, Stored: 50, Token: 250, Permit: 300}
 
 // Line is what objects are fetched over. Fetches do not slow each other down.
 type Line struct {
@@ -138,7 +140,7 @@ func (c Cluster) check() error {
 	}
 	for _, n := range []int64{
 		int64(c.Keep), int64(c.PermissionTTL), int64(c.Upstream.Latency), c.Upstream.Rate, int64(c.Peer.Latency), c.Peer.Rate,
-		int64(c.Tier.Latency), c.Tier.Rate, c.Memory.Blob, c.Memory.Holder, c.Memory.Stored,
+		int64(c.Tier.Latency), c.Tier.Rate, c.Memory.Blob, c.Memory.Holder, c.Memory.Stored, c.Memory.Token, c.Memory.Permit,
 	} {
 		if n < 0 {
 			return errors.New("a time, rate or size of a cluster is negative")

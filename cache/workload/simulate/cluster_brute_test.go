@@ -30,12 +30,13 @@ type slowCluster struct {
 	leases  []slowFetch
 	claims  []uint32
 	stored  []uint32
-	heard   map[uint32]int64
+	expires map[uint32]int64
 	permits []slowPermit
 	asked   []uint64
 	sent    []int64
 	taken   []int64
 	ops     map[int64]int64    // by second
+	hours   map[int64]int64 // leases and claims
 	minutes map[[2]int64]int64 // by replica and minute
 }
 
@@ -51,7 +52,10 @@ type slowFetch struct {
 type slowKnown struct {
 	replica int
 	id      uint32
+	at      int64
 }
+
+func (k slowKnown) of(replica int, id uint32) bool { return k.replica == replica && k.id == id }
 
 type slowPermit struct {
 	replica int
@@ -63,7 +67,7 @@ type slowPermit struct {
 func newSlowCluster(c simulate.Cluster, cell simulate.ClusterCell, sizes []int64) *slowCluster {
 	n := cell.Replicas
 	s := &slowCluster{
-		c: c, sizes: sizes, shared: cell.Shared, heard: map[uint32]int64{}, ops: map[int64]int64{}, minutes: map[[2]int64]int64{},
+		c: c, sizes: sizes, shared: cell.Shared, expires: map[uint32]int64{}, ops: map[int64]int64{}, hours: map[int64]int64{}, minutes: map[[2]int64]int64{},
 		asked: make([]uint64, n), sent: make([]int64, n), taken: make([]int64, n),
 		cell: simulate.ClusterCell{Replicas: n, Shared: cell.Shared, Spread: cell.Spread, Policy: cell.Policy, L1: cell.L1, L2: cell.L2},
 	}
@@ -172,7 +176,9 @@ func (s *slowCluster) miss(k int, id uint32) {
 		return
 	}
 	s.op(&s.cell.Redis.Ops.Locate)
-	s.heard[id] = s.now
+	if at, ok := s.expires[id]; ok && at-s.now < int64(s.c.Keep)/2 {
+		s.expires[id] = s.now + int64(s.c.Keep)
+	}
 	for _, l := range s.leases {
 		if l.id != id {
 			continue
@@ -188,7 +194,7 @@ func (s *slowCluster) miss(k int, id uint32) {
 	}
 	named := 0
 	for _, h := range slices.Backward(slices.Clone(s.known)) {
-		if h.id != id || h.replica == k || named == 4 {
+		if h.id != id || h.replica == k || named == 4 || s.c.Keep > 0 && h.at+int64(s.c.Keep) <= s.now {
 			continue
 		}
 		named++
@@ -233,6 +239,7 @@ func (s *slowCluster) fromUpstream(k int, id uint32, lease bool) {
 	if lease {
 		kind = "lease"
 		s.leases = append(s.leases, slowFetch{replica: k, id: id, ends: s.now + took})
+		s.hours[s.now/3600e9]++
 		s.cell.Redis.Ops.Renew += s.renewals(took)
 	}
 	s.start(kind, k, id, s.now+took)
@@ -260,7 +267,7 @@ func (s *slowCluster) between(from, to int, id uint32) {
 }
 
 func (s *slowCluster) drop(id uint32, k int) {
-	if i := slices.Index(s.known, slowKnown{k, id}); i >= 0 {
+	if i := slices.IndexFunc(s.known, func(x slowKnown) bool { return x.of(k, id) }); i >= 0 {
 		s.known = slices.Delete(s.known, i, i+1)
 		s.op(&s.cell.Redis.Ops.Drop)
 	}
@@ -291,13 +298,13 @@ func (s *slowCluster) until(at int64) {
 
 // forget has the index forget what it did not hear of for too long.
 func (s *slowCluster) forget() {
-	for id, at := range s.heard {
-		if s.c.Keep == 0 || s.now < at+int64(s.c.Keep) {
+	for id, at := range s.expires {
+		if s.c.Keep == 0 || s.now < at {
 			continue
 		}
 		s.known = slices.DeleteFunc(s.known, func(k slowKnown) bool { return k.id == id })
 		s.stored = slices.DeleteFunc(s.stored, func(x uint32) bool { return x == id })
-		delete(s.heard, id)
+		delete(s.expires, id)
 	}
 }
 
@@ -310,7 +317,7 @@ func (s *slowCluster) ended(f slowFetch) {
 			s.op(&s.cell.Redis.Ops.Publish)
 			s.claims = slices.DeleteFunc(s.claims, func(x uint32) bool { return x == f.id })
 			s.stored = append(s.stored, f.id)
-			s.heard[f.id] = s.now
+			s.expires[f.id] = s.now + int64(s.c.Keep)
 		}
 		s.intoTier(f.id)
 		return
@@ -333,15 +340,16 @@ func (s *slowCluster) ended(f slowFetch) {
 			return
 		}
 		s.claims = append(s.claims, f.id)
+		s.hours[s.now/3600e9]++
 		s.cell.Redis.Ops.RenewClaim += s.renewals(took)
 	}
 	s.start("write", f.replica, f.id, s.now+took)
 }
 
 func (s *slowCluster) hold(id uint32, k int) {
-	s.heard[id] = s.now
-	s.known = slices.DeleteFunc(s.known, func(x slowKnown) bool { return x == slowKnown{k, id} })
-	s.known = append(s.known, slowKnown{k, id})
+	s.expires[id] = s.now + int64(s.c.Keep)
+	s.known = slices.DeleteFunc(s.known, func(x slowKnown) bool { return x.of(k, id) })
+	s.known = append(s.known, slowKnown{k, id, s.now})
 	n := 0
 	for _, x := range slices.Backward(slices.Clone(s.known)) {
 		if x.id != id {
@@ -394,6 +402,13 @@ func (s *slowCluster) measure() {
 	x.Blobs = max(x.Blobs, int64(len(blobs)))
 	x.Holders = max(x.Holders, int64(len(s.known)))
 	x.Objects = max(x.Objects, int64(len(s.tier)))
+	permits := 0
+	for _, p := range s.permits {
+		if p.replica < 0 && p.until > s.now {
+			permits++
+		}
+	}
+	x.Permits = max(x.Permits, int64(permits))
 }
 
 func (s *slowCluster) end(evicted uint64) simulate.ClusterCell {
@@ -418,9 +433,13 @@ func (s *slowCluster) end(evicted uint64) simulate.ClusterCell {
 		c.Redis.Busiest = max(c.Redis.Busiest, n)
 	}
 	if s.redis() {
-		c.Redis.Beats = float64(c.Replicas) / s.c.Beat.Seconds()
+		c.Redis.Idle = float64(c.Replicas) * (1/s.c.Beat.Seconds() + 0.5)
 		m := s.c.Memory
-		c.Redis.Memory = c.Redis.Blobs*m.Blob + max(0, c.Redis.Holders-c.Redis.Blobs)*m.Holder + c.Redis.Objects*m.Stored
+		x := &c.Redis
+		for _, n := range s.hours {
+			x.Tokens = max(x.Tokens, n)
+		}
+		x.Memory = x.Blobs*m.Blob + max(0, x.Holders-x.Blobs)*m.Holder + x.Objects*m.Stored + x.Tokens*m.Token + x.Permits*m.Permit
 	}
 	return *c
 }
@@ -437,7 +456,7 @@ func anyCluster(rng *rand.Rand) simulate.Cluster {
 	c := simulate.Cluster{
 		Replicas: []int{1, 2, 5, 25}, Spread: simulate.Spreads[rng.IntN(3)], Policy: policy.NameLRU, L1: simulate.Size{Share: 0.02 + 0.3*rng.Float64()},
 		Divide: yes(), NoRedis: rng.IntN(5) == 0, NoPeers: rng.IntN(4) == 0, Upstream: line(), Peer: line(), Tier: line(), DropEvicted: yes(),
-		LeaseTTL: 30 * time.Second, Beat: 5 * time.Second, Memory: simulate.RedisMemory{Blob: 1000, Holder: 10, Stored: 100},
+		LeaseTTL: 30 * time.Second, Beat: 5 * time.Second, Memory: simulate.RedisMemory{Blob: 1000, Holder: 10, Stored: 100, Token: 7, Permit: 3},
 	}
 	if yes() {
 		c.L2 = simulate.Size{Share: 0.02 + 0.5*rng.Float64()}

@@ -45,17 +45,17 @@ type ClusterCell struct {
 // Times returns how many times the distinct content was fetched from the upstream.
 func (c ClusterCell) Times() float64 { return per(float64(c.Fetched.Bytes), float64(c.Unique)) }
 
-// PerRequest returns Redis' operations a request, without beats.
+// PerRequest returns Redis' operations a request, beside the idle ones.
 func (c ClusterCell) PerRequest() float64 {
 	return per(float64(c.Redis.Ops.sum()), float64(c.All.Requests))
 }
 
-// PerSecond returns Redis' operations a second, with beats; 0 of a trace without times.
+// PerSecond returns Redis' operations a second, with the idle ones; 0 of a trace without times.
 func (c ClusterCell) PerSecond() float64 {
 	if c.Span <= 0 {
 		return 0
 	}
-	return float64(c.Redis.Ops.sum())/c.Span.Seconds() + c.Redis.Beats
+	return float64(c.Redis.Ops.sum())/c.Span.Seconds() + c.Redis.Idle
 }
 
 // per returns a divided by b, of nothing 0.
@@ -69,15 +69,20 @@ func per(a, b float64) float64 {
 // RedisUse is what the index was asked, and holds.
 type RedisUse struct {
 	Ops RedisOps `json:"ops"`
-	// Beats are those of all replicas in a second. They are not in Ops.
-	Beats float64 `json:"beats"`
-	// Busiest is the most operations of one second of virtual time, without beats.
+	// Idle are those of all replicas in a second, whatever they are asked: beats, and looks
+	// at the stream of announcements. They are not in Ops.
+	Idle float64 `json:"idle"`
+	// Busiest is the most operations of one second of virtual time, beside the idle ones.
 	Busiest int64 `json:"busiest"`
 	// Blobs and Holders are the most that were known at a time; Objects those in L2.
 	Blobs   int64 `json:"blobs"`
 	Holders int64 `json:"holders"`
 	Objects int64 `json:"objects"`
-	Memory  int64 `json:"memory"` // bytes, for those
+	// Tokens are the leases and claims of the busiest hour: the last token of each is kept
+	// for an hour. Permits are the most permissions that were known at a time.
+	Tokens  int64 `json:"tokens"`
+	Permits int64 `json:"permits"`
+	Memory  int64 `json:"memory"` // bytes, for all of those
 	// Stale are holders that were named and did not have it.
 	Stale uint64 `json:"stale"`
 }

@@ -3,6 +3,7 @@ package simulate
 import (
 	"container/heap"
 	"slices"
+	"time"
 )
 
 // sharedIndex is what Redis knows.
@@ -14,15 +15,20 @@ type sharedIndex struct {
 
 // indexed is what it knows of an object.
 type indexed struct {
-	holders []int32 // the one who said it last at the end
+	holders []holder // the one who said it last at the end
 	lease   bool
 	fetcher int32 // with lease
 	ends    int64 // the fetch, with lease
 	claimed bool  // somebody writes it to L2
 	stored  bool
 
-	heard  int64  // when somebody told of it or asked for it
-	forget uint64 // seq of the due that looks whether it is to be forgotten; 0: none
+	expires int64  // who has it, and that it is stored, is forgotten
+	forget  uint64 // seq of the due that looks whether it is time for that; 0: none
+}
+
+type holder struct {
+	replica int32
+	at      int64 // when it said so
 }
 
 // What package sharedindex names, and remembers, of the holders of a blob.
@@ -30,6 +36,10 @@ const (
 	mostNamed = 4
 	mostKept  = 16
 )
+
+// followed is how often a replica looks at the stream of announcements when there are
+// none.
+const followed = 2 * time.Second
 
 func newSharedIndex(use *RedisUse) *sharedIndex {
 	return &sharedIndex{blobs: make(map[uint32]*indexed), use: use}
@@ -54,14 +64,14 @@ func (x *sharedIndex) tidy(id uint32) {
 }
 
 // hold says that the replica has the object.
-func (x *sharedIndex) hold(id uint32, replica int32) *indexed {
+func (x *sharedIndex) hold(id uint32, replica int32, now int64) *indexed {
 	x.drop(id, replica)
 	e := x.of(id)
 	if len(e.holders) == mostKept {
 		e.holders = slices.Delete(e.holders, 0, 1)
 		x.holders--
 	}
-	e.holders = append(e.holders, replica)
+	e.holders = append(e.holders, holder{replica, now})
 	x.holders++
 	x.use.Holders = max(x.use.Holders, x.holders)
 	return e
@@ -73,7 +83,7 @@ func (x *sharedIndex) drop(id uint32, replica int32) bool {
 	if e == nil {
 		return false
 	}
-	i := slices.Index(e.holders, replica)
+	i := slices.IndexFunc(e.holders, func(h holder) bool { return h.replica == replica })
 	if i < 0 {
 		return false
 	}
@@ -83,15 +93,15 @@ func (x *sharedIndex) drop(id uint32, replica int32) bool {
 	return true
 }
 
-// newest returns holders beside the replica, who said it last first.
-func (x *sharedIndex) newest(id uint32, replica int32) (out []int32) {
+// newest returns holders beside the replica, who said it last first, and after a time.
+func (x *sharedIndex) newest(id uint32, replica int32, after int64) (out []int32) {
 	e := x.blobs[id]
 	if e == nil {
 		return nil
 	}
 	for _, h := range slices.Backward(e.holders) {
-		if h != replica && len(out) < mostNamed {
-			out = append(out, h)
+		if h.replica != replica && h.at > after && len(out) < mostNamed {
+			out = append(out, h.replica)
 		}
 	}
 	return out

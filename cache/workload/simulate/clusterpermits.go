@@ -8,6 +8,7 @@ type permits struct {
 	r      *clusterRunning
 	known  map[permit]int64 // until when
 	oldest []permitted
+	all    []int64 // when those in Redis end
 }
 
 type permit struct {
@@ -52,6 +53,9 @@ func (p *permits) ask(k int32, a Access, now int64) {
 	p.r.op(&ops.Grant)
 	p.grant(own, now+p.ttl)
 	p.grant(all, now+p.ttl)
+	p.all = append(p.all, now+p.ttl)
+	x := &p.r.cell.Redis
+	x.Permits = max(x.Permits, int64(len(p.all)))
 }
 
 func (p *permits) grant(x permit, until int64) {
@@ -69,4 +73,7 @@ func (p *permits) expire(now int64) {
 		}
 	}
 	p.oldest = p.oldest[n:]
+	for n = 0; n < len(p.all) && p.all[n] <= now; n++ {
+	}
+	p.all = p.all[n:]
 }

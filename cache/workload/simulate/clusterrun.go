@@ -27,6 +27,7 @@ type clusterRunning struct {
 	last    int64
 	now     int64
 	redis   busiest
+	tokens  busiest
 	asked   []uint64  // requests of each replica
 	sent    []int64   // bytes of each replica to others
 	took    []int64   // of each from others
@@ -46,7 +47,7 @@ func beginCluster(d *Decoded, c Cluster, cell *ClusterCell) (*clusterRunning, er
 	n := cell.Replicas
 	r := &clusterRunning{
 		d: d, c: c, cell: cell, filling: make(map[fetching]int64), index: newSharedIndex(&cell.Redis),
-		redis: busiest{window: int64(time.Second)}, asked: make([]uint64, n), sent: make([]int64, n), took: make([]int64, n), sending: make([]busiest, n),
+		redis: busiest{window: int64(time.Second)}, tokens: busiest{window: int64(time.Hour)}, asked: make([]uint64, n), sent: make([]int64, n), took: make([]int64, n), sending: make([]busiest, n),
 	}
 	for i := range n {
 		s, err := newNodeStore(cell.Policy, cell.L1)
@@ -153,8 +154,8 @@ func (r *clusterRunning) miss(k int32, id uint32, size int64) {
 	}
 	r.op(&r.cell.Redis.Ops.Locate)
 	e := r.index.blobs[id]
-	if e != nil {
-		r.heard(id, e)
+	if e != nil && (len(e.holders) > 0 || e.stored) && e.expires-r.now < int64(r.c.Keep)/2 {
+		r.remember(id, e) // that is not written at each question
 	}
 	if e != nil && e.lease {
 		if r.c.NoPeers {
@@ -166,7 +167,11 @@ func (r *clusterRunning) miss(k int32, id uint32, size int64) {
 		r.fetch(k, id, taken, max(e.ends, r.now+r.c.Peer.takes(size)))
 		return
 	}
-	named := r.index.newest(id, k)
+	after := int64(math.MinInt64)
+	if r.c.Keep > 0 {
+		after = r.now - int64(r.c.Keep)
+	}
+	named := r.index.newest(id, k, after)
 	for _, h := range named {
 		if r.ready(h, id) {
 			r.cell.Peers.add(size)
@@ -206,6 +211,7 @@ func (r *clusterRunning) fromUpstream(k int32, id uint32, size int64, how ending
 	if how == leased {
 		e := r.index.of(id)
 		e.lease, e.fetcher, e.ends = true, k, ends
+		r.tokens.add(r.now, 1)
 		r.cell.Redis.Ops.Renew += r.renewals(ends - r.now)
 	}
 	r.fetch(k, id, how, ends)
@@ -263,14 +269,14 @@ func (r *clusterRunning) until(at int64) {
 	}
 }
 
-// heard says that the index was told of an object, or asked for it.
-func (r *clusterRunning) heard(id uint32, e *indexed) {
+// remember has the index know of an object from now on, for as long as it keeps that.
+func (r *clusterRunning) remember(id uint32, e *indexed) {
 	if r.c.Keep <= 0 {
 		return
 	}
-	e.heard = r.now
+	e.expires = r.now + int64(r.c.Keep)
 	if e.forget == 0 {
-		e.forget = r.later(0, id, unheard, r.now+int64(r.c.Keep))
+		e.forget = r.later(0, id, unheard, e.expires)
 	}
 }
 
@@ -281,8 +287,8 @@ func (r *clusterRunning) unheard(d due) {
 		return
 	}
 	e.forget = 0
-	if until := e.heard + int64(r.c.Keep); until > r.now {
-		e.forget = r.later(0, d.id, unheard, until)
+	if e.expires > r.now {
+		e.forget = r.later(0, d.id, unheard, e.expires)
 		return
 	}
 	r.index.lose(d.id)
@@ -306,7 +312,7 @@ func (r *clusterRunning) ended(e due) {
 	}
 	if !r.c.NoPeers && r.l1[e.replica].has(e.id) {
 		r.op(&r.cell.Redis.Ops.Hold)
-		r.heard(e.id, r.index.hold(e.id, e.replica))
+		r.remember(e.id, r.index.hold(e.id, e.replica, r.now))
 	}
 	if e.what != taken && r.l2 != nil {
 		r.writeBack(e.replica, e.id)
@@ -327,6 +333,7 @@ func (r *clusterRunning) writeBack(k int32, id uint32) {
 			return
 		}
 		e.claimed = true
+		r.tokens.add(r.now, 1)
 		r.cell.Redis.Ops.RenewClaim += r.renewals(took)
 	}
 	r.later(k, id, written, r.now+took)
@@ -341,7 +348,7 @@ func (r *clusterRunning) published(id uint32) {
 		r.op(&r.cell.Redis.Ops.Publish)
 		e := r.index.of(id)
 		e.claimed, e.stored = false, true
-		r.heard(id, e)
+		r.remember(id, e)
 	}
 	r.l2.get(id, size) // without claims, it may be there
 	r.cell.Redis.Objects = max(r.cell.Redis.Objects, int64(r.l2.policy.Len()))
@@ -382,7 +389,7 @@ func (r *clusterRunning) end() {
 	}
 	c.Unique = r.d.Bytes()
 	c.Busiest = slices.Max(r.asked)
-	c.Redis.Busiest = r.redis.max
+	c.Redis.Busiest, c.Redis.Tokens = r.redis.max, r.tokens.max
 	c.Between.Sent, c.Between.Taken = slices.Max(r.sent), slices.Max(r.took)
 	for _, b := range r.sending {
 		c.Between.Peak = max(c.Between.Peak, b.max/60)
@@ -391,7 +398,8 @@ func (r *clusterRunning) end() {
 		c.Redis.Objects = 0
 		return
 	}
-	c.Redis.Beats = float64(c.Replicas) / r.c.Beat.Seconds()
+	c.Redis.Idle = float64(c.Replicas) * (1/r.c.Beat.Seconds() + 1/followed.Seconds())
 	m := r.c.Memory
-	c.Redis.Memory = (c.Redis.Blobs*m.Blob + max(0, c.Redis.Holders-c.Redis.Blobs)*m.Holder) + c.Redis.Objects*m.Stored
+	x := &c.Redis
+	x.Memory = x.Blobs*m.Blob + max(0, x.Holders-x.Blobs)*m.Holder + x.Objects*m.Stored + x.Tokens*m.Token + x.Permits*m.Permit
 }

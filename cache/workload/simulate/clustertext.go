@@ -47,11 +47,11 @@ func (r *Report) writeIndex(t io.Writer) {
 		}
 		fmt.Fprint(t, "\t\n")
 	}
-	fmt.Fprint(t, "\nREDIS\tOPS/S\tOF BEATS\tBUSIEST SECOND\tBLOBS\tHOLDERS\tIN L2\tMEMORY\t\n")
+	fmt.Fprint(t, "\nREDIS\tOPS/S\tIDLE\tBUSIEST SECOND\tBLOBS\tHOLDERS\tIN L2\tTOKENS\tPERMITS\tMEMORY\t\n")
 	for _, c := range r.Cluster {
 		if c.indexed() {
-			fmt.Fprintf(t, "%d\t%.2f\t%.2f\t%d\t%d\t%d\t%d\t%s\t\n", c.Replicas, c.PerSecond(), c.Redis.Beats, c.Redis.Busiest,
-				c.Redis.Blobs, c.Redis.Holders, c.Redis.Objects, units.BytesSize(float64(c.Redis.Memory)))
+			fmt.Fprintf(t, "%d\t%.2f\t%.2f\t%d\t%d\t%d\t%d\t%d\t%d\t%s\t\n", c.Replicas, c.PerSecond(), c.Redis.Idle, c.Redis.Busiest,
+				c.Redis.Blobs, c.Redis.Holders, c.Redis.Objects, c.Redis.Tokens, c.Redis.Permits, units.BytesSize(float64(c.Redis.Memory)))
 		}
 	}
 }
@@ -79,7 +79,7 @@ func (c ClusterCell) how() string {
 }
 
 // indexed reports whether there was Redis.
-func (c ClusterCell) indexed() bool { return c.Redis.Beats > 0 }
+func (c ClusterCell) indexed() bool { return c.Redis.Idle > 0 }
 
 // Skew returns the requests of the replica that got most, by the mean.
 func (c ClusterCell) Skew() float64 {
@@ -107,8 +107,8 @@ func (r *Report) WriteClusterCSV(w io.Writer) error {
 	for _, k := range redisOps {
 		head = append(head, "redis_"+k.name)
 	}
-	head = append(head, "redis_stale", "redis_per_request", "redis_beats_per_second", "redis_per_second", "redis_busiest_second",
-		"redis_blobs", "redis_holders", "redis_objects", "redis_memory", "peer_bytes", "peer_most_sent", "peer_most_taken", "peer_peak_per_second",
+	head = append(head, "redis_stale", "redis_per_request", "redis_idle_per_second", "redis_per_second", "redis_busiest_second",
+		"redis_blobs", "redis_holders", "redis_objects", "redis_tokens", "redis_permits", "redis_memory", "peer_bytes", "peer_most_sent", "peer_most_taken", "peer_peak_per_second",
 		"l2_gets", "l2_puts", "l2_lists", "l2_removes", "l2_written", "permissions_known", "permissions_granted", "permissions_checked")
 	rows := [][]string{head}
 	for _, c := range r.Cluster {
@@ -127,7 +127,7 @@ func (r *Report) WriteClusterCSV(w io.Writer) error {
 			add(*k.of(&c.Redis.Ops))
 		}
 		x, b, l, p := c.Redis, c.Between, c.Tier, c.Permits
-		add(x.Stale, c.PerRequest(), x.Beats, c.PerSecond(), x.Busiest, x.Blobs, x.Holders, x.Objects, x.Memory,
+		add(x.Stale, c.PerRequest(), x.Idle, c.PerSecond(), x.Busiest, x.Blobs, x.Holders, x.Objects, x.Tokens, x.Permits, x.Memory,
 			b.Bytes, b.Sent, b.Taken, b.Peak, l.Gets, l.Puts, l.Lists, l.Removes, l.Written, p.Known, p.Granted, p.Checked)
 		rows = append(rows, row)
 	}

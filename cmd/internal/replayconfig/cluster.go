@@ -39,7 +39,9 @@ type SimulatedLine struct {
 type SimulatedMemory struct {
 	Blob   Size `yaml:"blob" comment:"Of a blob with one holder."`
 	Holder Size `yaml:"holder" comment:"Of each further holder."`
-	Stored Size `yaml:"stored" comment:"Of a blob in the tier."`
+	Stored Size `yaml:"stored" comment:"More if it is in the tier."`
+	Token  Size `yaml:"token" comment:"Of a lease or a claim: the last token of each is kept for an hour."`
+	Permit Size `yaml:"permit" comment:"Of a permission."`
 }
 
 func defaultCluster() SimulatedCluster {
@@ -47,7 +49,7 @@ func defaultCluster() SimulatedCluster {
 	return SimulatedCluster{
 		Replicas: []int{}, Spread: string(simulate.ByClient), Policy: policy.NameLRU, L1: "10%", Peers: true, Redis: true,
 		Upstream: SimulatedLine{Duration(100e6), 100e6}, Peer: SimulatedLine{Duration(5e6), 1e9}, L2: SimulatedLine{Duration(20e6), 500e6},
-		LeaseTTL: Duration(10e9), Keep: Duration(7 * 24 * 3600e9), Beat: Duration(5e9), Memory: SimulatedMemory{Size(m.Blob), Size(m.Holder), Size(m.Stored)},
+		LeaseTTL: Duration(10e9), Keep: Duration(7 * 24 * 3600e9), Beat: Duration(5e9), Memory: SimulatedMemory{Size(m.Blob), Size(m.Holder), Size(m.Stored), Size(m.Token), Size(m.Permit)},
 	}
 }
 

@@ -242,7 +242,7 @@ func replicas(c replayconfig.SimulatedCluster) simulate.Cluster {
 		Replicas: c.Replicas, Spread: simulate.Spread(c.Spread), Policy: c.Policy, Divide: c.Divide,
 		NoRedis: !c.Redis, NoPeers: !c.Peers, Rate: c.Rate, Upstream: line(c.Upstream), Peer: line(c.Peer), Tier: line(c.L2),
 		DropEvicted: c.DropEvicted, Keep: c.Keep.Std(), LeaseTTL: c.LeaseTTL.Std(), Beat: c.Beat.Std(), PermissionTTL: c.Permissions.Std(),
-		Memory: simulate.RedisMemory{Blob: int64(c.Memory.Blob), Holder: int64(c.Memory.Holder), Stored: int64(c.Memory.Stored)},
+		Memory: simulate.RedisMemory{Blob: int64(c.Memory.Blob), Holder: int64(c.Memory.Holder), Stored: int64(c.Memory.Stored), Token: int64(c.Memory.Token), Permit: int64(c.Memory.Permit)},
 	}
 }
 
