@@ -36,7 +36,7 @@ type slowCluster struct {
 	sent    []int64
 	taken   []int64
 	ops     map[int64]int64    // by second
-	hours   map[int64]int64 // leases and claims
+	hours   map[int64]int64    // leases and claims
 	minutes map[[2]int64]int64 // by replica and minute
 }
 
@@ -48,6 +48,8 @@ type slowFetch struct {
 	begun   int
 	kind    string
 }
+
+func (f slowFetch) fetches() bool { return f.kind != "write" && f.kind != "again" }
 
 type slowKnown struct {
 	replica int
@@ -111,7 +113,7 @@ func (s *slowCluster) access(a simulate.Access) {
 	s.asked[k]++
 	count(&s.cell.All, s.sizes[a.ID])
 	s.permit(k, a)
-	joins := slices.ContainsFunc(s.under, func(f slowFetch) bool { return f.replica == k && f.id == a.ID && f.kind != "write" })
+	joins := slices.ContainsFunc(s.under, func(f slowFetch) bool { return f.replica == k && f.id == a.ID && f.fetches() })
 	hit := s.disks[k].take(a.ID)
 	for _, gone := range s.disks[k].put(a.ID) {
 		if s.c.DropEvicted && s.peers() {
@@ -168,7 +170,7 @@ func (s *slowCluster) miss(k int, id uint32) {
 		if s.cell.L2 > 0 {
 			s.cell.Tier.Lists++
 			if slices.Contains(s.tier, id) {
-				s.fromTier(k, id)
+				s.fromTier(k, id, "take")
 				return
 			}
 		}
@@ -198,23 +200,42 @@ func (s *slowCluster) miss(k int, id uint32) {
 			continue
 		}
 		named++
-		busy := slices.ContainsFunc(s.under, func(f slowFetch) bool { return f.replica == h.replica && f.id == id && f.kind != "write" })
-		if !busy && s.disks[h.replica].take(id) {
+		busy := slices.ContainsFunc(s.under, func(f slowFetch) bool { return f.replica == h.replica && f.id == id && f.fetches() })
+		has := s.disks[h.replica].take(id)
+		if has {
 			s.disks[h.replica].put(id)
+		}
+		if has && !busy {
 			count(&s.cell.Peers, s.sizes[id])
 			s.between(h.replica, k, id)
 			s.start("take", k, id, s.now+slowTakes(s.c.Peer, s.sizes[id]))
 			return
 		}
 		s.cell.Redis.Stale++
-		s.drop(id, h.replica)
+		if !has {
+			s.drop(id, h.replica)
+		}
 	}
+	lost := false
 	if slices.Contains(s.stored, id) {
-		s.fromTier(k, id)
-		return
+		if slices.Contains(s.tier, id) {
+			s.fromTier(k, id, "take")
+			return
+		}
+		lost = true
+		s.cell.Tier.Missed++
+		s.op(&s.cell.Redis.Ops.Unpublish)
+		s.stored = slices.DeleteFunc(s.stored, func(x uint32) bool { return x == id })
 	}
-	if named > 0 {
+	if named > 0 || lost {
 		s.op(&s.cell.Redis.Ops.Locate)
+	}
+	if s.cell.L2 > 0 && !lost && s.sizes[id] >= 1<<20 {
+		s.cell.Tier.Lists++
+		if slices.Contains(s.tier, id) {
+			s.fromTier(k, id, "lease")
+			return
+		}
 	}
 	s.fromUpstream(k, id, true)
 }
@@ -226,23 +247,19 @@ func slowTakes(l simulate.Line, size int64) int64 {
 	return int64(l.Latency) + int64(float64(size)/float64(l.Rate)*1e9)
 }
 
-func (s *slowCluster) fromTier(k int, id uint32) {
+func (s *slowCluster) fromTier(k int, id uint32, kind string) {
 	count(&s.cell.Stored, s.sizes[id])
 	s.cell.Tier.Gets++
-	s.start("take", k, id, s.now+slowTakes(s.c.Tier, s.sizes[id]))
+	s.start(kind, k, id, s.now+slowTakes(s.c.Tier, s.sizes[id]))
 }
 
 func (s *slowCluster) fromUpstream(k int, id uint32, lease bool) {
 	count(&s.cell.Fetched, s.sizes[id])
-	took := slowTakes(s.c.Upstream, s.sizes[id])
 	kind := "fetch"
 	if lease {
 		kind = "lease"
-		s.leases = append(s.leases, slowFetch{replica: k, id: id, ends: s.now + took})
-		s.hours[s.now/3600e9]++
-		s.cell.Redis.Ops.Renew += s.renewals(took)
 	}
-	s.start(kind, k, id, s.now+took)
+	s.start(kind, k, id, s.now+slowTakes(s.c.Upstream, s.sizes[id]))
 }
 
 // renewals counts the thirds of the lease's life that are over before the fetch is.
@@ -255,6 +272,11 @@ func (s *slowCluster) renewals(took int64) (n uint64) {
 }
 
 func (s *slowCluster) start(kind string, k int, id uint32, ends int64) {
+	if kind == "lease" {
+		s.leases = append(s.leases, slowFetch{replica: k, id: id, ends: ends})
+		s.hours[s.now/3600e9]++
+		s.cell.Redis.Ops.Renew += s.renewals(ends - s.now)
+	}
 	s.begun++
 	s.under = append(s.under, slowFetch{k, id, ends, s.begun, kind})
 }
@@ -309,41 +331,64 @@ func (s *slowCluster) forget() {
 }
 
 func (s *slowCluster) ended(f slowFetch) {
-	size := s.sizes[f.id]
 	if f.kind == "write" {
 		s.cell.Tier.Puts++
-		s.cell.Tier.Written += size
+		s.cell.Tier.Written += s.sizes[f.id]
 		if s.redis() {
 			s.op(&s.cell.Redis.Ops.Publish)
 			s.claims = slices.DeleteFunc(s.claims, func(x uint32) bool { return x == f.id })
+			s.stored = slices.DeleteFunc(s.stored, func(x uint32) bool { return x == f.id })
 			s.stored = append(s.stored, f.id)
 			s.expires[f.id] = s.now + int64(s.c.Keep)
 		}
 		s.intoTier(f.id)
 		return
 	}
+	if f.kind == "again" {
+		s.share(f.replica, f.id)
+		return
+	}
 	if f.kind == "lease" {
 		s.op(&s.cell.Redis.Ops.Release)
 		s.leases = slices.DeleteFunc(s.leases, func(l slowFetch) bool { return l.id == f.id })
 	}
-	if s.peers() && slices.Contains(s.disks[f.replica].order, f.id) {
-		s.op(&s.cell.Redis.Ops.Hold)
-		s.hold(f.id, f.replica)
+	s.share(f.replica, f.id)
+}
+
+func (s *slowCluster) share(k int, id uint32) {
+	if !slices.Contains(s.disks[k].order, id) {
+		return
 	}
-	if f.kind == "take" || size > s.cell.L2 || s.cell.L2 == 0 {
+	if s.peers() {
+		s.op(&s.cell.Redis.Ops.Hold)
+		s.hold(id, k)
+	}
+	size := s.sizes[id]
+	if size > s.cell.L2 || s.cell.L2 == 0 {
 		return
 	}
 	took := slowTakes(s.c.Tier, size)
-	if s.redis() {
-		s.op(&s.cell.Redis.Ops.Claim)
-		if slices.Contains(s.claims, f.id) || slices.Contains(s.stored, f.id) {
+	if !s.redis() {
+		s.cell.Tier.Lists++
+		if slices.Contains(s.tier, id) {
 			return
 		}
-		s.claims = append(s.claims, f.id)
+		s.start("write", k, id, s.now+took)
+		return
+	}
+	s.op(&s.cell.Redis.Ops.Claim)
+	switch {
+	case slices.Contains(s.stored, id):
+		s.op(&s.cell.Redis.Ops.Look)
+	case slices.Contains(s.claims, id):
+		s.op(&s.cell.Redis.Ops.Look)
+		s.start("again", k, id, s.now+int64(s.c.LeaseTTL)+int64(s.c.LeaseTTL)/2)
+	default:
+		s.claims = append(s.claims, id)
 		s.hours[s.now/3600e9]++
 		s.cell.Redis.Ops.RenewClaim += s.renewals(took)
+		s.start("write", k, id, s.now+took)
 	}
-	s.start("write", f.replica, f.id, s.now+took)
 }
 
 func (s *slowCluster) hold(id uint32, k int) {
@@ -372,13 +417,8 @@ func (s *slowCluster) intoTier(id uint32) {
 		return n
 	}
 	for used()+s.sizes[id] > s.cell.L2 {
-		gone := s.tier[0]
 		s.tier = s.tier[1:]
 		s.cell.Tier.Removes++
-		if s.redis() {
-			s.op(&s.cell.Redis.Ops.Unpublish)
-			s.stored = slices.DeleteFunc(s.stored, func(x uint32) bool { return x == gone })
-		}
 	}
 	s.tier = append(s.tier, id)
 }
@@ -484,6 +524,14 @@ func TestClusterAgainstPaper(t *testing.T) {
 		rng := rand.New(rand.NewPCG(seed, 11))
 		d := stream(seed, 500+rng.IntN(700), 20+rng.IntN(100), false)
 		c := anyCluster(rng)
+		if seed%2 == 0 { // some larger than what the tier is looked through for
+			for i := range d.Sizes {
+				d.Sizes[i] <<= 14
+			}
+			for _, l := range []*simulate.Line{&c.Upstream, &c.Peer, &c.Tier} {
+				l.Rate <<= 14
+			}
+		}
 		for _, got := range run(t, d, simulate.Config{Cluster: c}).Cluster {
 			slow := newSlowCluster(c, got, d.Sizes)
 			for _, a := range d.Accesses.All() {

@@ -96,6 +96,7 @@ type RedisOps struct {
 	Drop       uint64 `json:"drop"`
 	Claim      uint64 `json:"claim"`
 	RenewClaim uint64 `json:"renewClaim"`
+	Look       uint64 `json:"look"`
 	Publish    uint64 `json:"publish"`
 	Unpublish  uint64 `json:"unpublish"`
 	Granted    uint64 `json:"granted"`
@@ -114,6 +115,7 @@ var redisOps = []struct {
 	{"drop", func(o *RedisOps) *uint64 { return &o.Drop }},
 	{"claim", func(o *RedisOps) *uint64 { return &o.Claim }},
 	{"renew_claim", func(o *RedisOps) *uint64 { return &o.RenewClaim }},
+	{"look", func(o *RedisOps) *uint64 { return &o.Look }},
 	{"publish", func(o *RedisOps) *uint64 { return &o.Publish }},
 	{"unpublish", func(o *RedisOps) *uint64 { return &o.Unpublish }},
 	{"granted", func(o *RedisOps) *uint64 { return &o.Granted }},
@@ -140,6 +142,7 @@ type BetweenUse struct {
 // TierUse is what L2 was asked.
 type TierUse struct {
 	Gets    uint64 `json:"gets"`
+	Missed  uint64 `json:"missed"` // gets of what was removed, beside Gets
 	Puts    uint64 `json:"puts"`
 	Lists   uint64 `json:"lists"`
 	Removes uint64 `json:"removes"`

@@ -131,6 +131,7 @@ const (
 	unleased               // without
 	taken                  // fetch from a replica or L2
 	written                // write to L2
+	again                  // look whether somebody else wrote it to L2
 	unheard                // the index forgets what nobody told of or asked for
 )
 

@@ -70,7 +70,6 @@ func beginCluster(d *Decoded, c Cluster, cell *ClusterCell) (*clusterRunning, er
 	if r.l2, err = newNodeStore(policy.NameFIFO, cell.L2); err != nil { // the tier's sweep takes the oldest
 		return nil, err
 	}
-	r.l2.onEvict = r.swept
 	return r, nil
 }
 
@@ -145,7 +144,7 @@ func (r *clusterRunning) miss(k int32, id uint32, size int64) {
 		if r.l2 != nil {
 			r.cell.Tier.Lists++
 			if r.l2.has(id) {
-				r.fromTier(k, id, size)
+				r.fromTier(k, id, size, unleased)
 				return
 			}
 		}
@@ -181,16 +180,47 @@ func (r *clusterRunning) miss(k int32, id uint32, size int64) {
 			return
 		}
 		r.cell.Redis.Stale++
-		r.dropped(id, h)
+		if !r.l1[h].has(id) {
+			r.dropped(id, h)
+		}
 	}
+	lost := false // by L2, although the index knows it there
 	if e != nil && e.stored {
-		r.fromTier(k, id, size)
-		return
+		if r.l2.has(id) {
+			r.fromTier(k, id, size, taken)
+			return
+		}
+		lost = true
+		r.cell.Tier.Missed++
+		r.op(&r.cell.Redis.Ops.Unpublish)
+		e.stored = false
+		r.index.tidy(id)
 	}
-	if len(named) > 0 { // they were tried: once more, for a lease
+	if len(named) > 0 || lost { // they were tried: once more, for a lease
 		r.op(&r.cell.Redis.Ops.Locate)
 	}
-	r.fromUpstream(k, id, size, leased)
+	r.lead(k, id, size, r.l2 != nil && !lost && size >= worthFinding)
+}
+
+// worthFinding is from how many bytes on the tier's list is looked at under a lease, in
+// package cluster.
+const worthFinding = 1 << 20
+
+// lead fetches the object under a lease: from L2, if that is looked through and has it.
+func (r *clusterRunning) lead(k int32, id uint32, size int64, look bool) {
+	e := r.index.of(id)
+	e.lease, e.fetcher = true, k
+	r.tokens.add(r.now, 1)
+	if look {
+		r.cell.Tier.Lists++
+	}
+	if look && r.l2.has(id) {
+		r.fromTier(k, id, size, leased)
+	} else {
+		r.fromUpstream(k, id, size, leased)
+	}
+	e.ends = r.filling[fetching{k, id}]
+	r.cell.Redis.Ops.Renew += r.renewals(e.ends - r.now)
 }
 
 // ready reports whether the replica has all of the object.
@@ -199,22 +229,15 @@ func (r *clusterRunning) ready(k int32, id uint32) bool {
 	return !filling && r.l1[k].has(id)
 }
 
-func (r *clusterRunning) fromTier(k int32, id uint32, size int64) {
+func (r *clusterRunning) fromTier(k int32, id uint32, size int64, how ending) {
 	r.cell.Stored.add(size)
 	r.cell.Tier.Gets++
-	r.fetch(k, id, taken, r.now+r.c.Tier.takes(size))
+	r.fetch(k, id, how, r.now+r.c.Tier.takes(size))
 }
 
 func (r *clusterRunning) fromUpstream(k int32, id uint32, size int64, how ending) {
 	r.cell.Fetched.add(size)
-	ends := r.now + r.c.Upstream.takes(size)
-	if how == leased {
-		e := r.index.of(id)
-		e.lease, e.fetcher, e.ends = true, k, ends
-		r.tokens.add(r.now, 1)
-		r.cell.Redis.Ops.Renew += r.renewals(ends - r.now)
-	}
-	r.fetch(k, id, how, ends)
+	r.fetch(k, id, how, r.now+r.c.Upstream.takes(size))
 }
 
 // renewals returns how often a lease is renewed that is held so long.
@@ -294,48 +317,62 @@ func (r *clusterRunning) unheard(d due) {
 	r.index.lose(d.id)
 }
 
-// ended does what comes after a fetch, or after what was written to L2.
-func (r *clusterRunning) ended(e due) {
-	switch e.what {
+// ended does what comes after what was on the agenda.
+func (r *clusterRunning) ended(d due) {
+	switch d.what {
 	case written:
-		r.published(e.id)
+		r.published(d.id)
 		return
 	case unheard:
-		r.unheard(e)
+		r.unheard(d)
+		return
+	case again:
+		r.share(d.replica, d.id)
 		return
 	}
-	delete(r.filling, fetching{e.replica, e.id})
-	if e.what == leased {
+	delete(r.filling, fetching{d.replica, d.id})
+	if d.what == leased {
 		r.op(&r.cell.Redis.Ops.Release)
-		r.index.blobs[e.id].lease = false
-		r.index.tidy(e.id)
+		r.index.blobs[d.id].lease = false
+		r.index.tidy(d.id)
 	}
-	if !r.c.NoPeers && r.l1[e.replica].has(e.id) {
-		r.op(&r.cell.Redis.Ops.Hold)
-		r.remember(e.id, r.index.hold(e.id, e.replica, r.now))
-	}
-	if e.what != taken && r.l2 != nil {
-		r.writeBack(e.replica, e.id)
-	}
+	r.share(d.replica, d.id)
 }
 
-// writeBack writes to L2 what a replica fetched from the upstream.
-func (r *clusterRunning) writeBack(k int32, id uint32) {
+// share tells the others what a replica has, and writes it to L2 unless it is there or
+// somebody is at it.
+func (r *clusterRunning) share(k int32, id uint32) {
+	if !r.l1[k].has(id) {
+		return
+	}
+	if !r.c.NoPeers {
+		r.op(&r.cell.Redis.Ops.Hold)
+		r.remember(id, r.index.hold(id, k, r.now))
+	}
 	size := r.d.Sizes[id]
-	if size > r.l2.capacity {
+	if r.l2 == nil || size > r.l2.capacity {
 		return
 	}
 	took := r.c.Tier.takes(size)
-	if !r.c.NoRedis {
-		r.op(&r.cell.Redis.Ops.Claim)
-		e := r.index.of(id)
-		if e.claimed || e.stored {
-			return
+	if r.c.NoRedis {
+		r.cell.Tier.Lists++
+		if !r.l2.has(id) {
+			r.later(k, id, written, r.now+took)
 		}
-		e.claimed = true
-		r.tokens.add(r.now, 1)
-		r.cell.Redis.Ops.RenewClaim += r.renewals(took)
+		return
 	}
+	r.op(&r.cell.Redis.Ops.Claim)
+	e := r.index.of(id)
+	if e.claimed || e.stored {
+		r.op(&r.cell.Redis.Ops.Look)
+		if !e.stored { // who is at it may not come to an end
+			r.later(k, id, again, r.now+int64(r.c.LeaseTTL)*3/2)
+		}
+		return
+	}
+	e.claimed = true
+	r.tokens.add(r.now, 1)
+	r.cell.Redis.Ops.RenewClaim += r.renewals(took)
 	r.later(k, id, written, r.now+took)
 }
 
@@ -352,19 +389,6 @@ func (r *clusterRunning) published(id uint32) {
 	}
 	r.l2.get(id, size) // without claims, it may be there
 	r.cell.Redis.Objects = max(r.cell.Redis.Objects, int64(r.l2.policy.Len()))
-}
-
-// swept is told of what L2 gave up.
-func (r *clusterRunning) swept(id uint32) {
-	r.cell.Tier.Removes++
-	if r.c.NoRedis {
-		return
-	}
-	r.op(&r.cell.Redis.Ops.Unpublish)
-	if e := r.index.blobs[id]; e != nil {
-		e.stored = false
-		r.index.tidy(id)
-	}
 }
 
 // fit is of streamed.
@@ -388,6 +412,9 @@ func (r *clusterRunning) end() {
 		c.Evicted += s.evicted
 	}
 	c.Unique = r.d.Bytes()
+	if r.l2 != nil {
+		c.Tier.Removes = r.l2.evicted
+	}
 	c.Busiest = slices.Max(r.asked)
 	c.Redis.Busiest, c.Redis.Tokens = r.redis.max, r.tokens.max
 	c.Between.Sent, c.Between.Taken = slices.Max(r.sent), slices.Max(r.took)

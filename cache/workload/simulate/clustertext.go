@@ -41,7 +41,7 @@ func (r *Report) writeIndex(t io.Writer) {
 		o := c.Redis.Ops
 		fmt.Fprintf(t, "%d\t%.4f", c.Replicas, c.PerRequest())
 		for _, n := range []uint64{
-			o.Locate, o.Renew, o.Release, o.Hold, o.Drop, o.Claim + o.RenewClaim + o.Publish + o.Unpublish, o.Granted + o.Grant, c.Redis.Stale,
+			o.Locate, o.Renew, o.Release, o.Hold, o.Drop, o.Claim + o.RenewClaim + o.Look + o.Publish + o.Unpublish, o.Granted + o.Grant, c.Redis.Stale,
 		} {
 			fmt.Fprintf(t, "\t%.4f", per(float64(n), float64(c.All.Requests)))
 		}
@@ -58,14 +58,14 @@ func (r *Report) writeIndex(t io.Writer) {
 
 // writeBetween writes what went between replicas, to L2, and for permissions.
 func (r *Report) writeBetween(t io.Writer) {
-	fmt.Fprint(t, "\nREPLICAS\t\tBETWEEN THEM\tMOST SENT\tMOST TAKEN\tA SECOND\tL2 GETS\tPUTS\tWRITTEN\tREMOVED\tLISTS\tCHECKS\tGRANTED\t\n")
+	fmt.Fprint(t, "\nREPLICAS\t\tBETWEEN THEM\tMOST SENT\tMOST TAKEN\tA SECOND\tL2 GETS\tMISSED\tPUTS\tWRITTEN\tREMOVED\tLISTS\tCHECKS\tGRANTED\t\n")
 	for _, c := range r.Cluster {
 		speed := "-"
 		if c.Span > 0 {
 			speed = r.amount(c.Between.Peak)
 		}
-		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t\n", c.Replicas, c.how(), r.amount(c.Between.Bytes), r.amount(c.Between.Sent),
-			r.amount(c.Between.Taken), speed, c.Tier.Gets, c.Tier.Puts, r.amount(c.Tier.Written), c.Tier.Removes, c.Tier.Lists,
+		fmt.Fprintf(t, "%d\t%s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%s\t%d\t%d\t%d\t%d\t\n", c.Replicas, c.how(), r.amount(c.Between.Bytes), r.amount(c.Between.Sent),
+			r.amount(c.Between.Taken), speed, c.Tier.Gets, c.Tier.Missed, c.Tier.Puts, r.amount(c.Tier.Written), c.Tier.Removes, c.Tier.Lists,
 			c.Permits.Checked, c.Permits.Granted)
 	}
 }
@@ -109,7 +109,7 @@ func (r *Report) WriteClusterCSV(w io.Writer) error {
 	}
 	head = append(head, "redis_stale", "redis_per_request", "redis_idle_per_second", "redis_per_second", "redis_busiest_second",
 		"redis_blobs", "redis_holders", "redis_objects", "redis_tokens", "redis_permits", "redis_memory", "peer_bytes", "peer_most_sent", "peer_most_taken", "peer_peak_per_second",
-		"l2_gets", "l2_puts", "l2_lists", "l2_removes", "l2_written", "permissions_known", "permissions_granted", "permissions_checked")
+		"l2_gets", "l2_missed", "l2_puts", "l2_lists", "l2_removes", "l2_written", "permissions_known", "permissions_granted", "permissions_checked")
 	rows := [][]string{head}
 	for _, c := range r.Cluster {
 		row := []string{strconv.Itoa(c.Replicas), strconv.FormatBool(c.Shared), string(c.Spread), c.Policy}
@@ -128,7 +128,7 @@ func (r *Report) WriteClusterCSV(w io.Writer) error {
 		}
 		x, b, l, p := c.Redis, c.Between, c.Tier, c.Permits
 		add(x.Stale, c.PerRequest(), x.Idle, c.PerSecond(), x.Busiest, x.Blobs, x.Holders, x.Objects, x.Tokens, x.Permits, x.Memory,
-			b.Bytes, b.Sent, b.Taken, b.Peak, l.Gets, l.Puts, l.Lists, l.Removes, l.Written, p.Known, p.Granted, p.Checked)
+			b.Bytes, b.Sent, b.Taken, b.Peak, l.Gets, l.Missed, l.Puts, l.Lists, l.Removes, l.Written, p.Known, p.Granted, p.Checked)
 		rows = append(rows, row)
 	}
 	return csv.NewWriter(w).WriteAll(rows)
