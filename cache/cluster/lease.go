@@ -27,6 +27,7 @@ type lease struct {
 	mu     sync.Mutex
 	until  time.Time // when it ends unless it is renewed, by the steady clock
 	fenced bool
+	ended  bool
 	body   io.Closer // of the upstream's answer, while that is read
 }
 
@@ -59,6 +60,7 @@ func (l *lease) end() {
 	l.content.Release()
 	l.mu.Lock()
 	fenced := l.fenced
+	l.ended = true
 	l.mu.Unlock()
 	if fenced {
 		return
@@ -72,12 +74,12 @@ func (l *lease) end() {
 // knows nothing of the time in between.
 func (l *lease) check(ctx context.Context) error {
 	l.mu.Lock()
-	fenced, ended := l.fenced, time.Now().After(l.until)
+	fenced, over := l.fenced, time.Now().After(l.until)
 	l.mu.Unlock()
 	switch {
 	case fenced:
 		return errFenced
-	case ended:
+	case over:
 		return l.renew(ctx)
 	}
 	return nil
@@ -90,7 +92,10 @@ func (l *lease) renew(ctx context.Context) error {
 	err := l.c.cfg.Index.Renew(ctx, l.key, l.token)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if errors.Is(err, sharedindex.ErrFenced) {
+	switch {
+	case l.ended: // in the meantime, by its holder
+		return nil
+	case errors.Is(err, sharedindex.ErrFenced):
 		l.fenced = true
 		l.c.count.fenced.Add(1)
 		if l.body != nil {

@@ -60,11 +60,29 @@ func (c *Cluster) Provide(ctx context.Context, r peer.Request) (io.ReadCloser, i
 	}
 	coming := func(off int64) <-chan struct{} { return c.coming(key, off) }
 	if r.Off >= end || !held && coming(r.Off) == nil {
+		next := worthAsking(x, r.Off, end)
 		x.Release()
-		return nil, 0, peer.ErrNotThere
+		return nil, 0, &peer.NotThereError{Next: next}
 	}
 	c.count.asked.Add(1)
 	return &provided{c.fill.Follow(ctx, x, fill.Extent{Off: r.Off, End: end}, coming), c, x}, size, nil
+}
+
+// worthwhile is how many bytes a peer must have in one piece for it to be asked for these
+// in the middle of what the upstream is asked for, which takes a request more of it.
+const worthwhile = 64 << 10
+
+// worthAsking returns where between off and end the first piece is that is there and
+// large enough; 0 if there is none.
+func worthAsking(x *cache.Content, off, end int64) int64 {
+	for off < end {
+		held, until := x.Extent(off, end)
+		if held && until-off >= worthwhile {
+			return off
+		}
+		off = until
+	}
+	return 0
 }
 
 // errUnreached says that a peer was not reached a moment ago.

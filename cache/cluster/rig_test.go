@@ -45,7 +45,7 @@ func newWorld(t testing.TB) (*world, *redistest.Server) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &world{t: t, redis: []string{s.Addr()}, store: dir, lease: 2 * time.Second}, s
+	return &world{t: t, redis: []string{s.Addr()}, store: dir, lease: 10 * time.Second}, s
 }
 
 // replica is a cache in a cluster.
@@ -117,7 +117,7 @@ func (w *world) join(r *replica, cfg *cluster.Config) {
 	r.peers.Start()
 	t.Cleanup(r.peers.Close)
 	r.index, err = sharedindex.New(sharedindex.Config{
-		Addrs: w.redis, Replica: r.name, Secret: secret, LeaseTTL: w.lease, Timeout: 2 * time.Second,
+		Addrs: w.redis, Replica: r.name, Secret: secret, LeaseTTL: w.lease, Timeout: 20 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -147,19 +147,19 @@ func (r *replica) run(what string, f func(context.Context) error) {
 	})
 }
 
-// blob is some content.
-type blob struct {
+// content is some.
+type content struct {
 	data []byte
 	desc ocispec.Descriptor
 }
 
-func newBlob(size int, seed uint64) blob {
+func newBlob(size int, seed uint64) content {
 	data := cachetest.Random(size, seed)
-	return blob{data, ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(size)}}
+	return content{data, ocispec.Descriptor{Digest: digest.FromBytes(data), Size: int64(size)}}
 }
 
 // read reads n bytes at off by way of a replica, with up as its upstream.
-func (r *replica) read(ctx context.Context, b blob, up fill.Source, off, n int64) error {
+func (r *replica) read(ctx context.Context, b content, up fill.Source, off, n int64) error {
 	x, err := r.cache.Hold(origin, b.desc)
 	if err != nil {
 		return err
@@ -181,13 +181,13 @@ func (r *replica) read(ctx context.Context, b blob, up fill.Source, off, n int64
 }
 
 // whole is read of all.
-func (r *replica) whole(ctx context.Context, b blob, up fill.Source) error {
+func (r *replica) whole(ctx context.Context, b content, up fill.Source) error {
 	return r.read(ctx, b, up, 0, b.desc.Size)
 }
 
 // upstream is a registry with one blob.
 type upstream struct {
-	b    blob
+	b    content
 	hook func(ctx context.Context, pos int64) error // before each piece; optional
 	fail func(off int64) error                      // of Open; optional
 
@@ -265,14 +265,23 @@ func eventually(t testing.TB, what string, is func() bool) {
 	t.Fatalf("it was never so that %s", what)
 }
 
+// objects returns how many objects the tier has.
+func (w *world) objects() (n int) {
+	err := w.store.List(w.t.Context(), "v1/", func(tier.Entry) error { n++; return nil })
+	if err != nil {
+		w.t.Error(err)
+	}
+	return n
+}
+
 // stored returns what the tier has of a blob.
-func (r *replica) stored(b blob) (tier.Object, bool) {
+func (r *replica) stored(b content) (tier.Object, bool) {
 	o, found, err := r.tier.Find(r.t.Context(), b.desc.Digest)
 	return o, found && err == nil
 }
 
 // known reports whether the index says that the tier has the blob.
-func (r *replica) known(b blob) bool {
+func (r *replica) known(b content) bool {
 	place, err := r.index.Look(r.t.Context(), sharedindex.Key{Digest: b.desc.Digest})
 	return err == nil && place.Stored != nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -29,7 +30,7 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	if n < 0 || off+n > s.size {
 		n = s.size - off
 	}
-	b := &body{s: s, ctx: ctx, pos: off, end: off + n}
+	b := &body{s: s, ctx: ctx, pos: off, end: off + n, limit: off + n}
 	if err := b.next(); err != nil {
 		b.Close()
 		return nil, err
@@ -37,18 +38,23 @@ func (s *source) Open(ctx context.Context, off, n int64) (io.ReadCloser, error) 
 	return b, nil
 }
 
-// body is bytes [pos, end) of a blob, segment by segment. It is for one goroutine.
+// body is bytes [pos, end) of a blob, segment by segment. It is for one goroutine, but
+// for Close.
 type body struct {
 	s        *source
 	ctx      context.Context //nolint:containedctx // of the fetch
 	pos, end int64
 
+	tries  int    // since a byte came
+	limit  int64  // where somebody else has something again, as far as is known
+	insist bool   // those who have the next byte were asked in vain
+	over   uint64 // the token of a lease whose holder fails
+	noTier bool   // it failed
+
+	mu     sync.Mutex // as it may be closed while it is read
+	closed bool
 	part   *part
 	leases []*lease // under which something of it was fetched
-	tries  int      // since a byte came
-	insist bool     // those who have the next byte were asked in vain
-	over   uint64   // the token of a lease whose holder fails
-	noTier bool     // it failed
 }
 
 // part is one segment.
@@ -57,8 +63,7 @@ type part struct {
 	end   int64
 	kind  kind
 	token uint64 // of a peer's lease, under which it fetches the segment
-	lease *lease // of an upstream's, nil: without
-	got   int64
+	lease *lease // under which it is fetched, nil: none
 }
 
 // kind is where a segment is from.
@@ -79,21 +84,29 @@ const (
 	tryAgain = time.Second
 )
 
+// errClosed is the error of a body that was closed while it was read.
+var errClosed = errors.New("the fetch was ended")
+
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
 	for b.pos < b.end {
-		if b.part == nil {
+		x, err := b.current()
+		if err != nil {
+			return 0, err
+		}
+		if x == nil {
 			if err := b.next(); err != nil {
 				return 0, err
 			}
+			continue
 		}
-		n, err := b.read(p)
+		n, err := b.read(x, p)
 		if n > 0 {
 			b.pos += int64(n)
-			b.tries, b.insist = 0, false
+			b.tries, b.insist, b.limit = 0, false, b.end
 		}
-		if b.pos == b.part.end || err != nil {
-			err = b.ended(err)
+		if b.pos == x.end || err != nil {
+			err = b.ended(x, err)
 		}
 		if n > 0 || err != nil {
 			return n, err
@@ -102,16 +115,24 @@ func (b *body) Read(p []byte) (int, error) {
 	return 0, io.EOF
 }
 
+// current returns the segment that is read; nil: none is open.
+func (b *body) current() (*part, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return nil, errClosed
+	}
+	return b.part, nil
+}
+
 // read reads from the segment.
-func (b *body) read(p []byte) (int, error) {
-	x := b.part
+func (b *body) read(x *part, p []byte) (int, error) {
 	if x.lease != nil {
 		if err := x.lease.check(b.ctx); err != nil {
 			return 0, err
 		}
 	}
 	n, err := x.Read(p[:min(int64(len(p)), x.end-b.pos)])
-	x.got += int64(n)
 	b.s.c.count.bytes[x.kind].Add(int64(n))
 	if err != nil && x.lease != nil && x.lease.check(b.ctx) != nil {
 		err = errFenced
@@ -121,9 +142,10 @@ func (b *body) read(p []byte) (int, error) {
 
 // ended closes the segment, which ended with err, nil if that was its end, and returns
 // what the reader has to know of it.
-func (b *body) ended(err error) error {
-	x := b.part
+func (b *body) ended(x *part, err error) error {
+	b.mu.Lock()
 	b.part = nil
+	b.mu.Unlock()
 	x.Close()
 	if x.lease != nil {
 		x.lease.reads(nil)
@@ -142,7 +164,7 @@ func (b *body) ended(err error) error {
 	case x.kind == fromTier && err != nil && !errors.Is(err, io.EOF):
 		b.noTier = true
 		b.s.c.count.failed[fromTier].Add(1)
-	case x.kind == fromPeer && b.pos < x.end:
+	case x.kind == fromPeer && b.pos < x.end && x.token != 0:
 		// It ended early. Whose lease it was has it no more, or else is stuck, and
 		// then loses it when it ends.
 		if !errors.Is(err, peer.ErrStalled) {
@@ -156,22 +178,27 @@ func (b *body) ended(err error) error {
 // Close implements io.Closer. The leases end here and not with their segments: what was
 // read last is stored only after that.
 func (b *body) Close() error {
+	b.mu.Lock()
+	x, leases := b.part, b.leases
+	b.part, b.leases, b.closed = nil, nil, true
+	b.mu.Unlock()
 	var err error
-	if b.part != nil {
-		err = b.part.Close()
-		b.part = nil
+	if x != nil {
+		err = x.Close()
 	}
-	for _, l := range b.leases {
+	for _, l := range leases {
 		l.end()
 	}
-	b.leases = nil
 	return err
 }
 
 // next opens the segment at pos.
 func (b *body) next() error {
-	for b.part == nil {
+	for {
 		if err := b.ctx.Err(); err != nil {
+			return err
+		}
+		if x, err := b.current(); x != nil || err != nil {
 			return err
 		}
 		b.tries++
@@ -179,7 +206,6 @@ func (b *body) next() error {
 			return err
 		}
 	}
-	return nil
 }
 
 // choose tries to open the segment at pos. It is to be tried again if there is none and
@@ -194,7 +220,7 @@ func (b *body) choose() error {
 	}
 	at := time.Now()
 	place, err := c.cfg.Index.Locate(b.ctx, sharedindex.Wanted{
-		Key: b.s.key, Extent: sharedindex.Extent{Off: b.pos, End: b.end}, Insist: b.insist, Over: b.over,
+		Key: b.s.key, Extent: sharedindex.Extent{Off: b.pos, End: b.limit}, Insist: b.insist, Over: b.over,
 	})
 	if err != nil {
 		return b.alone()
@@ -235,12 +261,16 @@ func (b *body) join(f *sharedindex.Fetching) error {
 func (b *body) elsewhere(at sharedindex.Place) {
 	b.insist = true
 	for _, replica := range at.Holders {
-		if b.peer(replica, b.end, 0) == nil {
+		err := b.peer(replica, b.end, 0)
+		if err == nil {
 			return
 		}
+		if e, ok := errors.AsType[*peer.NotThereError](err); ok && e.Next > b.pos {
+			b.limit = min(b.limit, e.Next)
+		}
 	}
-	if o := at.Stored; o != nil && o.Size == b.s.size {
-		b.tier(tier.Object{Generation: o.Generation, Size: o.Size})
+	if o := at.Stored; o != nil {
+		b.tier(tier.Object{Generation: o.Generation, Size: o.Size}, b.end, nil)
 	}
 }
 
@@ -260,24 +290,23 @@ func (b *body) peer(replica string, end int64, token uint64) error {
 		c.missed(b.ctx, b.s.key, replica, err)
 		return err
 	}
-	b.open(&part{ReadCloser: a, end: end, kind: fromPeer, token: token})
-	return nil
+	return b.open(&part{ReadCloser: a, end: end, kind: fromPeer, token: token})
 }
 
-// tier opens the segment in the tier, and reports whether it could.
-func (b *body) tier(o tier.Object) bool {
+// tier opens the segment in the tier, and reports whether it could. l is the lease
+// under which that is, nil for none.
+func (b *body) tier(o tier.Object, end int64, l *lease) bool {
 	c := b.s.c
 	if c.cfg.Tier == nil || b.noTier || o.Size != b.s.size {
 		return false
 	}
-	r, err := c.cfg.Tier.Open(b.ctx, b.s.key.Digest, o, b.pos, b.end-b.pos)
+	r, err := c.cfg.Tier.Open(b.ctx, b.s.key.Digest, o, b.pos, end-b.pos)
 	if err != nil {
 		b.noTier = true
 		c.lost(b.ctx, b.s.key.Digest, o, err)
 		return false
 	}
-	b.open(&part{ReadCloser: &watched{r, b, o}, end: b.end, kind: fromTier})
-	return true
+	return b.open(&part{ReadCloser: &watched{r, b, o}, end: end, kind: fromTier, lease: l}) == nil
 }
 
 // watched tells of an object that is found to be damaged.
@@ -306,9 +335,11 @@ func (b *body) lead(granted *sharedindex.Lease, at time.Time) error {
 		return b.upstream(nil, granted.End)
 	}
 	l := c.lead(b.s.key, granted, x, at)
-	b.leases = append(b.leases, l)
-	if granted.End-granted.Off >= worthFinding && b.find(l.extent.End) {
-		b.part.lease = l
+	if !b.keep(l) {
+		l.end()
+		return errClosed
+	}
+	if granted.End-granted.Off >= worthFinding && b.find(l.extent.End, l) {
 		return nil
 	}
 	return b.upstream(l, l.extent.End)
@@ -319,7 +350,7 @@ func (b *body) lead(granted *sharedindex.Lease, at time.Time) error {
 const worthFinding = 1 << 20
 
 // find opens the segment in the tier by its list, and reports whether it could.
-func (b *body) find(end int64) bool {
+func (b *body) find(end int64, l *lease) bool {
 	c := b.s.c
 	if c.cfg.Tier == nil || b.noTier {
 		return false
@@ -329,11 +360,7 @@ func (b *body) find(end int64) bool {
 		b.noTier = err != nil
 		return false
 	}
-	if !b.tier(o) {
-		return false
-	}
-	b.part.end = end
-	return true
+	return b.tier(o, end, l)
 }
 
 // alone opens the segment without the index.
@@ -341,7 +368,7 @@ func (b *body) alone() error {
 	if b.s.c.cfg.Index != nil {
 		b.s.c.count.alone.Add(1)
 	}
-	if b.find(b.end) {
+	if b.find(b.end, nil) {
 		return nil
 	}
 	return b.upstream(nil, b.end)
@@ -362,13 +389,31 @@ func (b *body) upstream(l *lease, end int64) error {
 	if l != nil {
 		l.reads(r)
 	}
-	b.open(&part{ReadCloser: r, end: end, kind: fromUpstream, lease: l})
+	return b.open(&part{ReadCloser: r, end: end, kind: fromUpstream, lease: l})
+}
+
+// open has the segment read next, unless the body was closed.
+func (b *body) open(x *part) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		x.Close()
+		return errClosed
+	}
+	b.part = x
+	b.s.c.count.segments[x.kind].Add(1)
 	return nil
 }
 
-func (b *body) open(p *part) {
-	b.part = p
-	b.s.c.count.segments[p.kind].Add(1)
+// keep has a lease last until the body is closed; it reports false if that is so.
+func (b *body) keep(l *lease) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closed {
+		return false
+	}
+	b.leases = append(b.leases, l)
+	return true
 }
 
 // small reads a blob whose size is not known, from those who have the whole.

@@ -215,14 +215,14 @@ func (x *exchange) check(accept string, class permit.Class) (permit.Decision, bo
 }
 
 // denied ends a permission if err is the upstream's own refusal of a GET.
-func (h *Handler) denied(r permit.Resource, auth permit.Secret, err error) {
+func (h *Handler) denied(ctx context.Context, r permit.Resource, auth permit.Secret, err error) {
 	e, ok := errors.AsType[*statusError](err)
 	if !ok || e.host != "" {
 		return
 	}
 	switch e.status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-		h.parts.Permit.Denied(r, auth, e.status)
+		h.parts.Permit.Denied(ctx, r, auth, e.status)
 	}
 }
 

@@ -254,7 +254,7 @@ func (x *exchange) fetchManifest(accept string) (*served, error) {
 	u := &url.URL{Path: "/v2/" + x.res.repository + "/manifests/" + x.res.reference}
 	header, body, err := x.get(u, accept, x.h.cfg.MaxManifest)
 	if err != nil {
-		x.h.denied(permit.Resource{
+		x.h.denied(x.r.Context(), permit.Resource{
 			Target: x.target, Repository: x.res.repository, Kind: KindManifest, Reference: x.res.reference, Accept: accept,
 		}, x.auth, err)
 		return nil, err

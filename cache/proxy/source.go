@@ -109,7 +109,7 @@ func (s *source) request(ctx context.Context, rng string) (*answer, error) {
 	a, err := parseAnswer(resp, s.target)
 	if err != nil {
 		resp.Body.Close()
-		s.h.denied(permit.Resource{
+		s.h.denied(ctx, permit.Resource{
 			Target: s.target, Repository: s.repository, Kind: KindBlob, Reference: string(s.digest),
 		}, s.auth, err)
 		return nil, err

@@ -23,6 +23,19 @@ var (
 	ErrStalled = errors.New("the peer sends nothing")
 )
 
+// NotThereError is an ErrNotThere of who has some of what follows.
+type NotThereError struct {
+	// Next is where that begins, in bytes; 0: the peer has nothing of it that is worth
+	// to be asked for.
+	Next int64
+}
+
+// Error implements error.
+func (e *NotThereError) Error() string { return ErrNotThere.Error() }
+
+// Is implements what errors.Is looks for.
+func (e *NotThereError) Is(target error) bool { return target == ErrNotThere } //nolint:errorlint // the interface has it so
+
 // Request is what is asked of a peer.
 type Request struct {
 	Origin   string // whose word counts for bytes that are not verified
@@ -117,7 +130,8 @@ func answered(resp *http.Response) (size int64, err error) {
 	case http.StatusNotFound:
 		return 0, ErrNothing
 	case http.StatusRequestedRangeNotSatisfiable:
-		return 0, ErrNotThere
+		next, _ := strconv.ParseInt(resp.Header.Get(nextHeader), 10, 64) // without it 0
+		return 0, &NotThereError{Next: next}
 	default:
 		return 0, fmt.Errorf("it answers %s", resp.Status)
 	}

@@ -15,7 +15,8 @@
 // is answered with the bytes from OFF on, to END at most and END = -1 to the end of
 // the blob, as far as the replica has them or they are on their way to it; the answer
 // may end before END. The header Reprise-Blob-Size has the size of the blob. 404 is the
-// answer of who has nothing of the blob, 416 of who does not have the byte at OFF.
+// answer of who has nothing of the blob, 416 of who does not have the byte at OFF; its header Reprise-Next says
+// where in the range it has something, if it does.
 //
 // Nothing is fetched for a peer: whom it asks for was checked by the peer, with
 // credentials that stay there.

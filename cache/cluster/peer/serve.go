@@ -16,6 +16,7 @@ import (
 const (
 	blobPath   = "/v1/blob/"
 	sizeHeader = "Reprise-Blob-Size"
+	nextHeader = "Reprise-Next"
 	// piece is how much is sent at a time, in bytes.
 	piece = 256 << 10
 	// writeFor is how long a peer may take nothing.
@@ -27,7 +28,8 @@ var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
 // Provider gives peers what a replica has.
 type Provider interface {
 	// Provide returns the bytes that are asked for, as far as they are there or on
-	// their way, and the size of the blob. Errors wrap ErrNothing or ErrNotThere.
+	// their way, and the size of the blob. Errors wrap ErrNothing, or ErrNotThere,
+	// as a NotThereError where more can be said.
 	Provide(ctx context.Context, r Request) (bytes io.ReadCloser, size int64, err error)
 }
 
@@ -50,6 +52,9 @@ func serve(p Provider, w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusNotFound)
 		return
 	case errors.Is(err, ErrNotThere):
+		if e, ok := errors.AsType[*NotThereError](err); ok && e.Next > 0 {
+			w.Header().Set(nextHeader, strconv.FormatInt(e.Next, 10))
+		}
 		http.Error(w, err.Error(), http.StatusRequestedRangeNotSatisfiable)
 		return
 	case err != nil:

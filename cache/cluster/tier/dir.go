@@ -32,10 +32,11 @@ const (
 	calls = 64
 )
 
-// Dir is a Store in a directory, which may be on NFS: a file is written under another
-// name in the same folder, synced, linked to its name, which fails if that is there,
+// Dir is a Store in a directory, which may be on NFS: a file is written in a folder of
+// its own there, synced, linked to its name, which fails if that is there,
 // and the folders are synced. Nothing is kept open between calls, and no link is
-// followed out of the directory.
+// followed out of the directory. Names are opened folder by folder, at which an NFS
+// client asks its server: what another replica has put is seen.
 //
 // Open, List and Remove end with their context even where the file system hangs, as
 // that of a server that is away does; reading and Create do not: NFS should be mounted

@@ -39,7 +39,7 @@ func (t *Tier) Put(ctx context.Context, d digest.Digest, o Object, r io.ReaderAt
 	_, _ = rand.Read(f.salt[:]) // does not fail
 	err = w.errorOf(t.store.Create(w.ctx, name, f, objectSize(o.Size)))
 	switch {
-	case f.err != nil && f.err != io.EOF: // not the store's
+	case f.err != nil && !errors.Is(f.err, io.EOF): // not the store's
 		p.left()
 		err = f.err
 	case errors.Is(err, fs.ErrExist):
@@ -111,7 +111,7 @@ func (f *framer) Read(p []byte) (n int, err error) {
 func (f *framer) next(frame []byte) error {
 	chunk, tail := frame[:len(frame)-tailSize], frame[len(frame)-tailSize:]
 	if n, err := f.source.ReadAt(chunk, f.index*chunkSize); n < len(chunk) {
-		if err == nil || err == io.EOF {
+		if err == nil || errors.Is(err, io.EOF) {
 			err = io.ErrUnexpectedEOF
 		}
 		return fmt.Errorf("reading the blob at %d: %w", f.index*chunkSize, err)

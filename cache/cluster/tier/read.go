@@ -64,7 +64,7 @@ type reader struct {
 	left  int64 // bytes that are wanted, without those in rest
 	frame *[frameSize]byte
 	rest  []byte // of frame: verified, not given out yet
-	err   error  // what reading ended with
+	err   error  // what broke reading
 }
 
 // open begins with the first chunk.
@@ -136,8 +136,7 @@ func (r *reader) Read(p []byte) (int, error) {
 			return 0, r.err
 		}
 		if r.left == 0 {
-			r.err = io.EOF
-			return 0, r.err
+			return 0, io.EOF
 		}
 		size := chunkAt(r.size, r.index)
 		if r.skip == 0 && len(p) >= size && r.left >= int64(size) {
@@ -166,7 +165,7 @@ func (r *reader) WriteTo(w io.Writer) (total int64, err error) {
 				return total, err
 			}
 		}
-		if r.err != nil && r.err != io.EOF {
+		if r.err != nil {
 			return total, r.err
 		}
 		if r.left == 0 {
@@ -191,7 +190,7 @@ func (r *reader) Close() error {
 		frames.Put(r.frame)
 		r.frame, r.rest = nil, nil
 	}
-	if r.err == nil || r.err == io.EOF {
+	if r.err == nil {
 		r.err = fs.ErrClosed
 	}
 	return err
@@ -215,8 +214,8 @@ func (r *reader) broken(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		r.pass.worked()
 	default:
-		if err == io.EOF {
-			err = io.ErrUnexpectedEOF
+		if errors.Is(err, io.EOF) {
+			err = fmt.Errorf("%w: %s", io.ErrUnexpectedEOF, err) //nolint:errorlint // it is no end
 		}
 		r.pass.failed(err)
 		r.tier.counts.readErrors.Add(1)

@@ -64,7 +64,7 @@ func NewS3(cfg S3Config) (*S3, error) {
 		return nil, fmt.Errorf("preparing connections to %s: %w", cfg.Endpoint, err)
 	}
 	transport.MaxIdleConnsPerHost = 64
-	transport.ReadBufferSize = frameSize
+	transport.ReadBufferSize = 4 * frameSize
 	transport.WriteBufferSize = frameSize
 	if !cfg.Insecure && cfg.CA != nil {
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.CA}

@@ -2,6 +2,7 @@ package tier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -36,7 +37,7 @@ func (w *watch) end() {
 
 // errorOf returns what is to be said for an error of the call.
 func (w *watch) errorOf(err error) error {
-	if err != nil && context.Cause(w.ctx) == ErrSilent {
+	if err != nil && errors.Is(context.Cause(w.ctx), ErrSilent) {
 		return fmt.Errorf("%w for %v", ErrSilent, w.timeout)
 	}
 	return err

@@ -139,13 +139,13 @@ type shared struct {
 // perNode runs a cache for each node, and those of shared over what they miss.
 func perNode(ctx context.Context, d *Decoded, cell *NodeCell, behind shared) error {
 	missed := &Decoded{Sizes: d.Sizes, Kinds: d.Kinds, Nodes: d.Nodes, Unit: d.Unit, Timed: d.Timed}
-	nodes := make([]nodeStore, d.Nodes)
+	nodes := make([]*nodeStore, d.Nodes)
 	for i := range nodes {
-		p, err := policy.New[uint32](cell.Policy)
+		s, err := newNodeStore(cell.Policy, cell.Capacity)
 		if err != nil {
 			return err
 		}
-		nodes[i] = nodeStore{policy: p, capacity: cell.Capacity, have: make(map[uint32]struct{})}
+		nodes[i] = s
 	}
 	for _, a := range d.Accesses.during(ctx) {
 		hit := nodes[a.Node].get(a.ID, d.Sizes[a.ID])
@@ -167,34 +167,4 @@ func perNode(ctx context.Context, d *Decoded, cell *NodeCell, behind shared) err
 		cell.Shared = append(cell.Shared, s)
 	}
 	return nil
-}
-
-// nodeStore is a store of few objects of many: one of thousands of nodes.
-type nodeStore struct {
-	policy   policy.Policy[uint32]
-	capacity int64
-	have     map[uint32]struct{}
-}
-
-func (s *nodeStore) get(id uint32, size int64) bool {
-	if _, ok := s.have[id]; ok {
-		s.policy.Touch(id, size)
-		return true
-	}
-	if size > s.capacity {
-		return false
-	}
-	if x, ok := s.policy.(policy.Expectant[uint32]); ok && s.policy.Bytes()+size > s.capacity {
-		x.Expect(id)
-	}
-	for s.policy.Bytes()+size > s.capacity {
-		v, _, ok := s.policy.Victim()
-		if !ok {
-			break
-		}
-		delete(s.have, v)
-	}
-	s.have[id] = struct{}{}
-	s.policy.Add(id, size)
-	return false
 }

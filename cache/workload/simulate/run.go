@@ -23,6 +23,8 @@ type Config struct {
 	// PerNode are the sizes of caches on each node, each with the first of Policies,
 	// before shared ones of all Policies and Sizes.
 	PerNode []Size
+	// Cluster is of replicas that share what they have.
+	Cluster Cluster
 	// Curve is of the miss-ratio curves.
 	Curve CurveConfig
 	// Workers is how many simulations run at a time. Default the number of processors.
@@ -48,10 +50,11 @@ type Report struct {
 	// Most is the hit ratio of a cache with room for everything.
 	Most Tally `json:"most"`
 
-	Cells   []Cell      `json:"cells"`
-	Levels  []LevelCell `json:"levels,omitempty"`
-	PerNode []NodeCell  `json:"perNode,omitempty"`
-	Curves  []Curve     `json:"curves,omitempty"`
+	Cells   []Cell        `json:"cells"`
+	Levels  []LevelCell   `json:"levels,omitempty"`
+	PerNode []NodeCell    `json:"perNode,omitempty"`
+	Cluster []ClusterCell `json:"cluster,omitempty"`
+	Curves  []Curve       `json:"curves,omitempty"`
 	// Prefetch is for the caller to set: a Prefetcher sees what Decode leaves out.
 	Prefetch []PrefetchCell `json:"prefetch,omitempty"`
 	Sizes    []SizeShare    `json:"sizes,omitempty"` // CDF of the sizes of objects
@@ -61,7 +64,7 @@ type Report struct {
 func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 	r := newReport(d, most(d), d.Nodes)
 	r.Span = d.Span()
-	if err := errors.Join(cfg.GC.check(d.Unit, d.Timed), cfg.Curve.check()); err != nil {
+	if err := errors.Join(cfg.GC.check(d.Unit, d.Timed), cfg.Curve.check(), cfg.Cluster.check()); err != nil {
 		return nil, fmt.Errorf("simulating: %w", err)
 	}
 	var err error
@@ -72,6 +75,9 @@ func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 	if r.PerNode, err = nodeCells(d, cfg); err != nil {
 		return nil, err
 	}
+	if r.Cluster, err = clusterCells(d, cfg.Cluster); err != nil {
+		return nil, err
+	}
 	j := newJobs(ctx, cfg)
 	ahead := sync.OnceValue(func() *future { return newFuture(d) })
 	for i := range r.Cells {
@@ -79,6 +85,9 @@ func Run(ctx context.Context, d *Decoded, cfg Config) (*Report, error) {
 	}
 	for i, l := range cfg.Levels {
 		j.do(func(ctx context.Context) (err error) { r.Levels[i], err = levels(ctx, d, l); return err })
+	}
+	for i := range r.Cluster {
+		j.do(func(ctx context.Context) error { return clusterOver(ctx, d, cfg.Cluster, &r.Cluster[i]) })
 	}
 	blank, err := cells(d, cfg)
 	if err != nil {

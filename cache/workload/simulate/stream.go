@@ -22,10 +22,17 @@ var ErrWhole = errors.New("only policies at sizes in bytes or objects can be sim
 // Where an object turns out to be larger than was known when it came, it grows then;
 // otherwise the cells are those of Run. That of Belady has an Error.
 func Stream(ctx context.Context, r trace.Reader, s Scope, cfg Config) (*Report, error) {
-	for _, size := range cfg.Sizes {
+	sizes := []Size{cfg.Cluster.L1, cfg.Cluster.L2}
+	if len(cfg.Policies) > 0 {
+		sizes = append(sizes, cfg.Sizes...)
+	}
+	for _, size := range sizes {
 		if size.Share > 0 {
 			return nil, fmt.Errorf("simulating %s: %w", size, ErrWhole)
 		}
+	}
+	if err := cfg.Cluster.check(); err != nil {
+		return nil, fmt.Errorf("simulating: %w", err)
 	}
 	if len(cfg.Levels)+len(cfg.PerNode)+len(cfg.Curve.Shards)+cfg.Curve.Sample > 0 || cfg.Curve.Exact {
 		return nil, ErrWhole
@@ -55,13 +62,22 @@ func Stream(ctx context.Context, r trace.Reader, s Scope, cfg Config) (*Report, 
 	return st.report(dec)
 }
 
+// streamed is what is simulated while a trace is read.
+type streamed interface {
+	// fit takes in that there are more objects, and some have grown.
+	fit(grown []growth)
+	access(a Access)
+	end()
+}
+
 // stream is the cells of a trace that is being read.
 type stream struct {
 	d       *Decoded
 	cfg     Config
 	workers int
 	cells   []Cell
-	running []*running
+	cluster []ClusterCell
+	running []streamed
 	first   int64
 	last    int64
 	began   bool
@@ -77,6 +93,16 @@ func (st *stream) begin() (err error) {
 			continue
 		}
 		r, err := begin(st.d, &st.cells[i], st.cfg.GC)
+		if err != nil {
+			return err
+		}
+		st.running = append(st.running, r)
+	}
+	if st.cluster, err = clusterCells(st.d, st.cfg.Cluster); err != nil {
+		return err
+	}
+	for i := range st.cluster {
+		r, err := beginCluster(st.d, st.cfg.Cluster, &st.cluster[i])
 		if err != nil {
 			return err
 		}
@@ -113,7 +139,7 @@ func (st *stream) block(ctx context.Context, grown []growth) error {
 	return g.Wait()
 }
 
-// fit takes in that there are more objects, and some have grown.
+// fit is of streamed.
 func (r *running) fit(grown []growth) {
 	if more := len(r.d.Sizes) - len(r.s.have); more > 0 {
 		r.s.have = append(r.s.have, make([]bool, more)...)
@@ -131,7 +157,7 @@ func (st *stream) report(dec *decoder) (*Report, error) {
 		r.end()
 	}
 	out := newReport(st.d, dec.all, len(dec.nodes))
-	out.Cells = st.cells
+	out.Cells, out.Cluster = st.cells, st.cluster
 	out.Span = time.Duration(st.last - st.first)
 	return out, nil
 }

@@ -57,6 +57,7 @@ func (r *Report) WriteText(w io.Writer) error {
 				s.Policy, r.amount(s.Capacity), s.All.Ratio(), s.All.ByteRatio())
 		}
 	}
+	r.writeCluster(t)
 	r.writePrefetch(t)
 	r.writeCurves(t)
 	return t.Flush()

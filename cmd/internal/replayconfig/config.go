@@ -112,20 +112,21 @@ type Cluster struct {
 
 // Simulate is what is simulated.
 type Simulate struct {
-	Name     string         `yaml:"name" comment:"Plugin: a Python file with init(requests) or init(requests, args), a .star file with the same, or one of the built-in: cache, prefetch. Empty: the simulator, as told below."`
-	Args     map[string]any `yaml:"args,omitempty" comment:"Second argument of init."`
-	Policies []string       `yaml:"policies" comment:"Eviction policies, and belady, the bound of all."`
-	Sizes    []string       `yaml:"sizes" comment:"Of the cache: 10GiB, \"5000 objects\", or a share of all distinct content, 5%."`
-	Unit     bool           `yaml:"unit" comment:"Count objects, as if each had the same size."`
-	Key      string         `yaml:"key" comment:"What is one object: \"uri\", or \"blob\": what has the same last element, in whatever repository."`
-	Kinds    []string       `yaml:"kinds" comment:"What is simulated: blob, manifest."`
-	PerNode  []string       `yaml:"per_node" comment:"Sizes of a cache on each client, before the shared one. Empty: none."`
-	Levels   []Levels       `yaml:"levels" comment:"Caches of memory and disk: what memory gives up goes to disk, what is read there goes back. Each has memory and disk: [{memory: 1GiB, disk: 10GiB}]."`
-	GC       SimulatedGC    `yaml:"gc" comment:"Ages at which the registry cache forgets, as in gc of its configuration."`
-	Curve    Curve          `yaml:"curve"`
-	Advise   Size           `yaml:"advise" comment:"Disk that the registry cache may take: recommend its settings. 0B: do not."`
-	Prefetch *Prefetch      `yaml:"prefetch" comment:"Simulate fetching the layers of a manifest before they are asked for: {pushed: 1h, fetched: 1h, identity: layer}; how long a pushed layer is remembered, and a fetched one kept; layers are told by \"layer\", their name, or \"size\", repository and size."`
-	Report   Files          `yaml:"report" comment:"Where the figures of a simulation go."`
+	Name     string           `yaml:"name" comment:"Plugin: a Python file with init(requests) or init(requests, args), a .star file with the same, or one of the built-in: cache, prefetch. Empty: the simulator, as told below."`
+	Args     map[string]any   `yaml:"args,omitempty" comment:"Second argument of init."`
+	Policies []string         `yaml:"policies" comment:"Eviction policies, and belady, the bound of all."`
+	Sizes    []string         `yaml:"sizes" comment:"Of the cache: 10GiB, \"5000 objects\", or a share of all distinct content, 5%."`
+	Unit     bool             `yaml:"unit" comment:"Count objects, as if each had the same size."`
+	Key      string           `yaml:"key" comment:"What is one object: \"uri\", or \"blob\": what has the same last element, in whatever repository."`
+	Kinds    []string         `yaml:"kinds" comment:"What is simulated: blob, manifest."`
+	PerNode  []string         `yaml:"per_node" comment:"Sizes of a cache on each client, before the shared one. Empty: none."`
+	Levels   []Levels         `yaml:"levels" comment:"Caches of memory and disk: what memory gives up goes to disk, what is read there goes back. Each has memory and disk: [{memory: 1GiB, disk: 10GiB}]."`
+	Cluster  SimulatedCluster `yaml:"cluster"`
+	GC       SimulatedGC      `yaml:"gc" comment:"Ages at which the registry cache forgets, as in gc of its configuration."`
+	Curve    Curve            `yaml:"curve"`
+	Advise   Size             `yaml:"advise" comment:"Disk that the registry cache may take: recommend its settings. 0B: do not."`
+	Prefetch *Prefetch        `yaml:"prefetch" comment:"Simulate fetching the layers of a manifest before they are asked for: {pushed: 1h, fetched: 1h, identity: layer}; how long a pushed layer is remembered, and a fetched one kept; layers are told by \"layer\", their name, or \"size\", repository and size."`
+	Report   Files            `yaml:"report" comment:"Where the figures of a simulation go."`
 }
 
 // Levels is a cache of two levels.
@@ -204,7 +205,7 @@ func Default() Config {
 		Cluster: Cluster{Lost: "proceed", Heartbeat: Duration(2e9), StartIn: Duration(2e9)},
 		Simulate: Simulate{
 			Policies: []string{"lru", "fifo", "sieve", "s3fifo", "belady"}, Sizes: []string{"1%", "2%", "4%", "10%", "20%"},
-			Key: "blob", Kinds: []string{"blob", "manifest"}, PerNode: []string{}, Levels: []Levels{}, Curve: Curve{Exact: true}, GC: SimulatedGC{Interval: Duration(1200e9)},
+			Key: "blob", Kinds: []string{"blob", "manifest"}, PerNode: []string{}, Levels: []Levels{}, Curve: Curve{Exact: true}, GC: SimulatedGC{Interval: Duration(1200e9)}, Cluster: defaultCluster(),
 		},
 		Generate: Generate{Requests: 100_000, Rate: 50, Clients: 1000, Output: "-"},
 	}

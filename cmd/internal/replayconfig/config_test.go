@@ -103,6 +103,15 @@ func TestErrorsNameKeyAndLine(t *testing.T) {
 		{"cluster: {secret: a, secret_file: b}", "cluster: secret"},
 		{"simulate: {key: name}", "simulate.key"},
 		{"simulate: {prefetch: {identity: name}}", "simulate.prefetch.identity"},
+		{"simulate: {cluster: {replica: [1]}}", `line 1: unknown key "simulate.cluster.replica"`},
+		{"simulate: {cluster: {upstream: {rate: 1MB}}}", `unknown key "simulate.cluster.upstream.rate"`},
+		{"simulate: {cluster: {replicas: [1, 0]}}", "simulate.cluster.replicas"},
+		{"simulate: {cluster: {replicas: [20000]}}", "simulate.cluster.replicas"},
+		{"simulate: {cluster: {spread: even}}", "simulate.cluster.spread"},
+		{"simulate: {cluster: {policy: belady}}", "simulate.cluster.policy"},
+		{"simulate: {cluster: {rate: -1}}", "simulate.cluster.rate"},
+		{"simulate: {cluster: {lease_ttl: 0s}}", "simulate.cluster.lease_ttl"},
+		{"simulate: {cluster: {beat: 0s}}", "simulate.cluster.beat"},
 		{"report: {metrics: here}", "report.metrics"},
 		{"generate: {requests: 0}", "generate.requests"},
 		{"registry: ['']", "registry[0]"},
@@ -172,7 +181,7 @@ func explained(t *testing.T, of reflect.Type, key string) {
 		}
 		if inner.Kind() == reflect.Struct {
 			explained(t, inner, name+".")
-		} else if f.Tag.Get("comment") == "" && f.Tag.Get("yaml") != "" && !strings.Contains("name username password password_file token_file type amount memory disk requests seed rate clients csv", strings.TrimPrefix(name, key)) {
+		} else if f.Tag.Get("comment") == "" && f.Tag.Get("yaml") != "" && !strings.Contains("name username password password_file token_file type amount memory disk requests seed rate clients csv latency bandwidth", strings.TrimPrefix(name, key)) {
 			t.Errorf("%s is not explained", name)
 		}
 	}

@@ -128,6 +128,7 @@ func (s Simulate) validate(v *verdict.Verdict) {
 		v.OneOf("simulate.kinds", k, "blob", "manifest")
 	}
 	v.Check(s.Curve.Shards >= 0 && s.Curve.Shards < 1, "simulate.curve.shards = %g: must be from 0 to below 1", s.Curve.Shards)
+	s.Cluster.validate(v)
 	if s.Prefetch != nil {
 		v.OneOf("simulate.prefetch.identity", s.Prefetch.Identity, "layer", "size")
 	}

@@ -30,6 +30,9 @@ func (p *Replayer) writeRun(s *report.Summary) error {
 
 // writeSimulation writes those of a simulation.
 func (p *Replayer) writeSimulation(r *simulate.Report, advice []string) error {
+	if err := writeFile(p.Config.Simulate.Cluster.CSV, r.WriteClusterCSV); err != nil {
+		return err
+	}
 	title := "Simulation of " + list(p.Config.Trace.Traces)
 	return write(p.Config.Simulate.Report, func(w io.Writer) error { return writeJSON(w, r) }, r.WriteCSV, replaypage.Input{Title: title, Sim: r, Advice: advice})
 }
@@ -39,17 +42,25 @@ func write(c replayconfig.Files, asJSON, asCSV func(io.Writer) error, page repla
 		path  string
 		write func(io.Writer) error
 	}{{c.JSON, asJSON}, {c.CSV, asCSV}, {c.HTML, func(w io.Writer) error { return replaypage.Write(w, page) }}} {
-		if f.path == "" {
-			continue
-		}
-		path, err := filepath.Abs(f.path)
-		if err != nil {
+		if err := writeFile(f.path, f.write); err != nil {
 			return err
 		}
-		// Reports of an earlier run are replaced, as the results file is.
-		if err := newfile.Write(path, true, func(out *os.File) error { return f.write(out) }); err != nil {
-			return fmt.Errorf("writing a report: %w", err)
-		}
+	}
+	return nil
+}
+
+// writeFile writes a report, if a file is named for it. Those of an earlier run are
+// replaced, as the results file is.
+func writeFile(name string, f func(io.Writer) error) error {
+	if name == "" {
+		return nil
+	}
+	path, err := filepath.Abs(name)
+	if err != nil {
+		return err
+	}
+	if err := newfile.Write(path, true, func(out *os.File) error { return f(out) }); err != nil {
+		return fmt.Errorf("writing a report: %w", err)
 	}
 	return nil
 }

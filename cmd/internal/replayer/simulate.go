@@ -92,7 +92,7 @@ func (p *Replayer) simulator(ctx context.Context, t *reading) error {
 		return err
 	}
 	to := p.Config.Simulate.Report
-	if err := writable(to.JSON, to.CSV, to.HTML); err != nil {
+	if err := writable(to.JSON, to.CSV, to.HTML, p.Config.Simulate.Cluster.CSV); err != nil {
 		return err
 	}
 	var r trace.Reader = t
@@ -223,7 +223,27 @@ func (p *Replayer) simulation() (simulate.Scope, simulate.Config, error) {
 		both := sizes("levels", l.Memory, l.Disk)
 		cfg.Levels = append(cfg.Levels, simulate.Levels{Memory: both[0], Disk: both[1]})
 	}
+	if c := c.Cluster; len(c.Replicas) > 0 {
+		cfg.Cluster = replicas(c)
+		cfg.Cluster.L1 = sizes("cluster.l1", c.L1)[0]
+		if c.Tier != "" {
+			cfg.Cluster.L2 = sizes("cluster.tier", c.Tier)[0]
+		}
+	}
 	return scope, cfg, errors.Join(errs...)
+}
+
+// replicas returns a cluster that is to be simulated, without its sizes.
+func replicas(c replayconfig.SimulatedCluster) simulate.Cluster {
+	line := func(l replayconfig.SimulatedLine) simulate.Line {
+		return simulate.Line{Latency: l.Latency.Std(), Rate: int64(l.Bandwidth)}
+	}
+	return simulate.Cluster{
+		Replicas: c.Replicas, Spread: simulate.Spread(c.Spread), Policy: c.Policy, Divide: c.Divide,
+		NoRedis: !c.Redis, NoPeers: !c.Peers, Rate: c.Rate, Upstream: line(c.Upstream), Peer: line(c.Peer), Tier: line(c.L2),
+		DropEvicted: c.DropEvicted, Keep: c.Keep.Std(), LeaseTTL: c.LeaseTTL.Std(), Beat: c.Beat.Std(), PermissionTTL: c.Permissions.Std(),
+		Memory: simulate.RedisMemory{Blob: int64(c.Memory.Blob), Holder: int64(c.Memory.Holder), Stored: int64(c.Memory.Stored), Token: int64(c.Memory.Token), Permit: int64(c.Memory.Permit)},
+	}
 }
 
 // bytes parses a size in bytes.

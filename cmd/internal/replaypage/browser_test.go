@@ -42,7 +42,7 @@ func writePage(t *testing.T, in replaypage.Input) string {
 // chartIDs are those that a page of everything has.
 var chartIDs = []string{
 	"latency-all", "latency-kinds", "latency-outcomes", "latency-registries", "rate", "latency-time", "outstanding", "bandwidth", "hits", "failed",
-	"sizes-bodies", "policies", "policies-bytes", "curves", "curves-bytes", "over", "sizes-objects",
+	"sizes-bodies", "policies", "policies-bytes", "curves", "curves-bytes", "over", "sizes-objects", "cluster-times",
 }
 
 // TestPage looks at the page of a run and a simulation in a browser: as large as a desk

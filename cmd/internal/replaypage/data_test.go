@@ -92,6 +92,7 @@ func pageSimulation(t *testing.T) *simulate.Report {
 		Policies: []string{"lru", "fifo", "sieve", "s3fifo", simulate.Belady}, Sizes: sizes,
 		Levels:  []simulate.Levels{{Memory: sizes[0], Disk: sizes[2], Policy: "lru"}},
 		PerNode: sizes[:1],
+		Cluster: simulate.Cluster{Replicas: []int{1, 10, 100}, L1: sizes[1], L2: sizes[3], Rate: 50, Upstream: simulate.Line{Latency: time.Second}},
 		Curve:   simulate.CurveConfig{Exact: true, Shards: []float64{.1}, Points: 60},
 	})
 	if err != nil {

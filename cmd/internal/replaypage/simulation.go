@@ -33,6 +33,7 @@ func (p *page) simulation(r *simulate.Report) {
 		ID: "prefetch", Title: "Prefetching", Tables: prefetching(r),
 		About: "Layers that were pushed are fetched when somebody else asks for a manifest of their repository.",
 	})
+	p.cluster(r)
 	p.add(section{ID: "levels", Title: "Two levels and nodes", Tables: slices.Concat(levels(r), nodes(r))})
 }
 

@@ -19,12 +19,17 @@ type faulty struct {
 	fault  Fault
 	healed <-chan struct{}
 	sent   int64
+	over   bool // nothing more is sent
 }
 
 // Unwrap lets http.ResponseController flush and hijack.
 func (w *faulty) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *faulty) WriteHeader(status int) {
+	if status >= http.StatusOK && w.fault.Bytes == 0 && (w.fault.Reset || w.fault.Stall) {
+		w.end() // the server did what was asked, and its answer is lost
+		return
+	}
 	if length, err := strconv.ParseInt(w.Header().Get("Content-Length"), 10, 64); w.fault.Truncate && err == nil {
 		w.Header().Set("Content-Length", strconv.FormatInt(min(length, w.fault.Bytes), 10))
 	}
@@ -34,8 +39,12 @@ func (w *faulty) WriteHeader(status int) {
 func (w *faulty) Write(p []byte) (int, error) {
 	written := 0
 	for len(p) > 0 {
-		if w.ends() {
-			return written, w.end()
+		if w.ends() && !w.over {
+			_ = http.NewResponseController(w.ResponseWriter).Flush()
+			w.end()
+		}
+		if w.over {
+			return written, errBroken
 		}
 		part := p[:min(len(p), 64<<10)]
 		if w.cuts() {
@@ -60,9 +69,8 @@ func (w *faulty) cuts() bool { return w.fault.Reset || w.fault.Truncate || w.fau
 func (w *faulty) ends() bool { return w.cuts() && w.sent >= w.fault.Bytes }
 
 // end does what the fault does after its bytes.
-func (w *faulty) end() error {
-	c := http.NewResponseController(w.ResponseWriter)
-	_ = c.Flush()
+func (w *faulty) end() {
+	w.over = true
 	if w.fault.Stall {
 		select {
 		case <-w.r.Context().Done():
@@ -70,15 +78,14 @@ func (w *faulty) end() error {
 		}
 	}
 	if w.fault.Truncate {
-		return errBroken
+		return
 	}
-	if conn, _, err := c.Hijack(); err == nil {
+	if conn, _, err := http.NewResponseController(w.ResponseWriter).Hijack(); err == nil {
 		if tcp, ok := conn.(*net.TCPConn); ok {
 			_ = tcp.SetLinger(0)
 		}
 		_ = conn.Close()
 	}
-	return errBroken
 }
 
 // buffers are what the proxy copies bodies with.

@@ -22,7 +22,8 @@ type Fault struct {
 	// Status is what is answered instead of asking the server; 0: ask it.
 	Status int
 	// Bytes is after how many bytes of an answer's body Reset, Truncate or Stall
-	// happens.
+	// happens; 0: Reset and Stall happen before its header, when the server has done
+	// what was asked.
 	Bytes int64
 	// Reset closes the connection with RST.
 	Reset bool

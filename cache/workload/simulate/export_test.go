@@ -1,0 +1,4 @@
+package simulate
+
+// Scatter is scatter, for tests.
+var Scatter = scatter
