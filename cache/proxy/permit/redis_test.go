@@ -54,34 +54,40 @@ func (x indexed) Revoke(ctx context.Context, scope [32]byte) error {
 	return x.Index.Revoke(ctx, scope)
 }
 
-// onRedis runs a test on a server and on a cluster; each call of shared is another
-// replica's view.
-func onRedis(t *testing.T, f func(t *testing.T, shared func() permit.Shared, nodes []*redistest.Server)) {
-	run := func(t *testing.T, addrs []string, cluster bool, nodes []*redistest.Server) {
-		client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, IsClusterMode: cluster})
-		t.Cleanup(func() { client.Close() })
-		f(t, func() permit.Shared {
-			x, err := sharedindex.New(sharedindex.Config{
-				Addrs: addrs, Cluster: cluster, Prefix: "test", Replica: fmt.Sprint("replica", replicas.Add(1)), Secret: secret,
-			})
-			if err != nil {
-				t.Fatal(err)
-			}
-			ctx, cancel := context.WithCancel(t.Context())
-			ended := make(chan struct{})
-			go func() { x.Run(ctx); close(ended) }()
-			t.Cleanup(func() { cancel(); <-ended; x.Close() })
-			return indexed{x, client}
-		}, nodes)
-	}
-	t.Run("server", func(t *testing.T) {
-		s := redistest.Start(t)
-		run(t, []string{s.Addr()}, false, []*redistest.Server{s})
-	})
+// redisTest is a test on nodes of Redis; each call of shared is another replica's view.
+type redisTest = func(t *testing.T, shared func() permit.Shared, nodes []*redistest.Server)
+
+func onServer(t *testing.T, f redisTest) {
+	s := redistest.Start(t)
+	onNodes(t, []string{s.Addr()}, []*redistest.Server{s}, f)
+}
+
+// onRedis runs a test on a server and on a cluster.
+func onRedis(t *testing.T, f redisTest) {
+	t.Run("server", func(t *testing.T) { onServer(t, f) })
 	t.Run("cluster", func(t *testing.T) {
 		c := redistest.StartCluster(t)
-		run(t, c.Addrs(), true, c.Nodes)
+		onNodes(t, c.Addrs(), c.Nodes, f)
 	})
+}
+
+func onNodes(t *testing.T, addrs []string, nodes []*redistest.Server, f redisTest) {
+	cluster := len(nodes) > 1
+	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, IsClusterMode: cluster})
+	t.Cleanup(func() { client.Close() })
+	f(t, func() permit.Shared {
+		x, err := sharedindex.New(sharedindex.Config{
+			Addrs: addrs, Cluster: cluster, Prefix: "test", Replica: fmt.Sprint("replica", replicas.Add(1)), Secret: secret,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { x.Run(ctx); close(ended) }()
+		t.Cleanup(func() { cancel(); <-ended; x.Close() })
+		return indexed{x, client}
+	}, nodes)
 }
 
 var replicas atomic.Int64
@@ -241,7 +247,7 @@ func TestRedisAway(t *testing.T) {
 
 // TestRedisTampered: who writes to Redis what they like, grants nothing.
 func TestRedisTampered(t *testing.T) {
-	onRedis(t, func(t *testing.T, shared func() permit.Shared, nodes []*redistest.Server) {
+	onServer(t, func(t *testing.T, shared func() permit.Shared, nodes []*redistest.Server) {
 		g, away := &registry{status: 200}, &registry{}
 		first := replica(t, long, g, shared())
 		for _, auth := range []permit.Secret{"Bearer mine", "Bearer other"} {
@@ -291,7 +297,7 @@ func TestRedisTampered(t *testing.T) {
 // TestRedisRace: replicas, callers and refusals at once; a caller without rights gets
 // nothing at any time.
 func TestRedisRace(t *testing.T) {
-	onRedis(t, func(t *testing.T, shared func() permit.Shared, nodes []*redistest.Server) {
+	onServer(t, func(t *testing.T, shared func() permit.Shared, nodes []*redistest.Server) {
 		g, bad := &registry{status: 200}, &registry{status: 403}
 		var wg sync.WaitGroup
 		var hits atomic.Int64
