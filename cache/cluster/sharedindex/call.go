@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -51,8 +52,13 @@ func (x *Index) judge(ctx context.Context, node, key string, err error) error {
 	if err == nil || errors.Is(err, redis.Nil) {
 		return err
 	}
+	// The caller's bound was the shorter one, perhaps: a connection's deadline may be
+	// seen before the context's, which is the same.
 	if ctx.Err() != nil {
-		return ctx.Err() // the caller's bound was the shorter one
+		return ctx.Err()
+	}
+	if end, ok := ctx.Deadline(); ok && !time.Now().Before(end) {
+		return context.DeadlineExceeded
 	}
 	x.count.errors.Add(1)
 	if errors.Is(err, ErrWrong) {

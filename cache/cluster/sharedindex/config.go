@@ -28,6 +28,9 @@ const (
 	// point, can tell from the next one.
 	maxNumber = 1<<53 - 1
 
+	// maxLeaseTTL is that of the scripts, to which a lease that ends later is wrong.
+	maxLeaseTTL = 24 * time.Hour
+
 	maxName   = 255
 	minSecret = 32
 )
@@ -93,7 +96,7 @@ func (c Config) Validate() error {
 	unless(!strings.ContainsAny(c.Prefix, "{}") && len(c.Prefix) <= maxName, "prefix %q of keys has a brace or is too long", c.Prefix)
 	unless(validName(c.Replica), "name %q of the replica is empty, too long or not printable", c.Replica)
 	unless(len(c.Secret) >= minSecret, "the cluster secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
-	unless(c.LeaseTTL >= time.Millisecond, "leases of %s are too short", c.LeaseTTL)
+	unless(c.LeaseTTL >= time.Millisecond && c.LeaseTTL <= maxLeaseTTL, "leases of %s are too short or too long", c.LeaseTTL)
 	unless(c.Remember >= time.Second, "remembering for %s is too short", c.Remember)
 	unless(c.BeatTTL >= time.Millisecond, "beats of %s are too short", c.BeatTTL)
 	unless(c.Timeout > 0, "timeout %s is not positive", c.Timeout)

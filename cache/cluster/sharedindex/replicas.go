@@ -29,7 +29,7 @@ func (x *Index) Beat(ctx context.Context, status []byte) error {
 
 // Replicas returns those that are there, by name.
 func (x *Index) Replicas(ctx context.Context) ([]Replica, error) {
-	reply, err := x.run(ctx, opReplicas, replicasScript, []string{x.beatKey()})
+	reply, err := x.run(ctx, opReplicas, replicasScript, []string{x.beatKey()}, x.cfg.BeatTTL.Milliseconds())
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func (x *Index) Replicas(ctx context.Context) ([]Replica, error) {
 	if err != nil {
 		return nil, x.wrong("%w", err)
 	}
-	return slices.DeleteFunc(all, func(r Replica) bool { return time.Since(r.Seen) >= x.cfg.BeatTTL }), nil
+	return all, nil
 }
 
 // parseReplicas reads the reply of replicas.lua, which was made at now.

@@ -5,7 +5,7 @@ local now = micros()
 if stored(KEYS[2]) then return '0' end
 local claim = redis.call('HMGET', KEYS[1], 'last', 'ends')
 local last, ends = number(claim[1]), number(claim[2])
-if last and ends and ends > now then return '0' end
+if last and alive(ends, now) then return '0' end
 local token = text(newer(last, now))
 redis.call('HSET', KEYS[1], 'last', token, 'ends', text(now + ARGV[2]), 'replica', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])

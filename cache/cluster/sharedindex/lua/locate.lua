@@ -7,7 +7,7 @@ local insist, over = ARGV[4] == '1', ARGV[5]
 local remember = tonumber(ARGV[7])
 
 -- Leases: the live one at off, and where the next one begins.
-local last, alive, at = nil, 0, nil
+local last, count, at = nil, 0, nil
 local leases = redis.call('HGETALL', KEYS[1])
 for i = 1, #leases, 2 do
 	local token, value = leases[i], leases[i + 1]
@@ -15,10 +15,10 @@ for i = 1, #leases, 2 do
 		last = number(value)
 	else
 		local ends, from, to, who = lease(value)
-		if not ends or not number(token) or ends <= now or token == over then
+		if not alive(ends, now) or not number(token) or token == over then
 			redis.call('HDEL', KEYS[1], token)
 		else
-			alive = alive + 1
+			count = count + 1
 			if from <= off and off < to then at = { token, text(from), text(to), who } end
 			if off < from then stop = math.min(stop, from) end
 		end
@@ -31,7 +31,7 @@ for i = 2, #KEYS do
 	local has = redis.call('HGETALL', KEYS[i])
 	for j = 1, #has, 2 do
 		local name, time = string.match(has[j], '^@(.+)$'), number(has[j + 1])
-		if name and time and name ~= me and time + remember > now / 1000 then
+		if name and said(time, now) and name ~= me and time + remember > now / 1000 then
 			if not since[name] then names[#names + 1] = name end
 			since[name] = math.max(since[name] or 0, time)
 		end
@@ -50,7 +50,7 @@ local generation, size = stored(KEYS[2])
 local reply = { 'none', '0', '0', '0', '', text(generation or 0), text(size or 0) }
 if at then
 	reply[1], reply[2], reply[3], reply[4], reply[5] = 'fetching', at[1], at[2], at[3], at[4]
-elseif (insist or not generation and #names == 0) and alive < tonumber(ARGV[9]) then
+elseif (insist or not generation and #names == 0) and count < tonumber(ARGV[9]) then
 	local token = text(newer(last, now))
 	local ends = text(now + ARGV[6])
 	redis.call('HSET', KEYS[1], 'last', token, token, ends .. ' ' .. text(off) .. ' ' .. text(stop) .. ' ' .. me)

@@ -3,6 +3,7 @@
 -- way to make them strings keeps 14 digits. A value that is not what it has to be counts
 -- as none: whoever can write to Redis may have put it there.
 local LIMIT = 9007199254740991
+local DAY = 86400000000 -- in microseconds
 
 local function text(n) return string.format('%.0f', n) end
 
@@ -20,6 +21,14 @@ end
 
 -- A token that is larger than the last one, also if the last one was lost.
 local function newer(last, now) return math.max((last or 0) + 1, now) end
+
+-- Whether what ends then is alive. No lease is longer than a day: one that ends later was
+-- not written by a replica, or the clock went back far.
+local function alive(ends, now) return ends and ends > now and ends <= now + DAY end
+
+-- Whether a time in milliseconds is one at which something may have been said. Clocks may
+-- go back a little.
+local function said(time, now) return time and time <= (now + DAY) / 1000 end
 
 -- The parts of a lease: when it ends, from where to where it is, whose it is.
 local function lease(value)
@@ -49,7 +58,8 @@ local function hold(key, replica, now, remember, max)
 	local all, count, oldest, since = redis.call('HGETALL', key), 0, nil, nil
 	for i = 1, #all, 2 do
 		if string.sub(all[i], 1, 1) == '@' then
-			local at = number(all[i + 1]) or 0
+			local at = number(all[i + 1])
+			if not said(at, now * 1000) then at = 0 end
 			count = count + 1
 			if not since or at < since then oldest, since = all[i], at end
 		end

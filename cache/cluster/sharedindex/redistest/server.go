@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
 )
 
@@ -68,8 +69,10 @@ func freePort() (int, error) {
 // Addr is where it listens, as host:port.
 func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
 
-// Client returns a client of its own of the server, which tries nothing twice.
+// Client returns a client of its own of the server, which tries nothing twice. The log of
+// all Redis clients is switched off: a server that is not there is what tests want.
 func (s *Server) Client() *redis.Client {
+	logging.Disable()
 	return redis.NewClient(&redis.Options{
 		Addr: s.Addr(), Password: s.password, MaxRetries: -1, DialerRetries: 1, DisableIdentity: true,
 		MaintNotificationsConfig: &maintnotifications.Config{Mode: maintnotifications.ModeDisabled},
