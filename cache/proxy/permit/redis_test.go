@@ -37,9 +37,7 @@ func (x indexed) Granted(ctx context.Context, n permit.Name) (permit.Grant, erro
 	if err != nil || !g.Found {
 		return permit.Grant{Epoch: g.Epoch}, err
 	}
-	text := base64.RawURLEncoding.EncodeToString
-	left, err := x.client.PTTL(ctx, "test:{"+text(n.Scope[:])+"}:item:"+text(n.Item[:])).Result()
-	return permit.Grant{Value: g.Value, Left: left, Epoch: g.Epoch}, err
+	return permit.Grant{Value: g.Value, Left: g.Left, Epoch: g.Epoch}, err
 }
 
 func (x indexed) Grant(ctx context.Context, n permit.Name, epoch uint64, value []byte, ttl time.Duration) (bool, error) {
