@@ -125,7 +125,7 @@ func (s *S3) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser
 		return nil, 0, errorOf(err)
 	}
 	_, text, ok := strings.Cut(header.Get("Content-Range"), "/")
-	if !ok && off == 0 {
+	if !ok && off == 0 && info.Size >= 0 {
 		return body, info.Size, nil // all of it
 	}
 	size, err := strconv.ParseInt(text, 10, 64)
