@@ -21,7 +21,7 @@ import (
 )
 
 // patience is long enough for a server on this machine and short for a test.
-const patience = 2 * time.Second
+const patience = 4 * time.Second
 
 func newImpatient(t *testing.T, s tier.Store) *tier.Tier {
 	t.Helper()
