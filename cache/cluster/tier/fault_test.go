@@ -212,6 +212,23 @@ func TestReaderIsLeft(t *testing.T) {
 	}
 }
 
+// Reading ends with its context in stores that do not know of that.
+func TestReaderEndsWithItsContext(t *testing.T) {
+	store, _ := newDir(t)
+	l, b := newTier(t, store), newBlob(10*chunk, 1)
+	put(t, l, b, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := l.Open(ctx, b.digest, b.object(1), 0, b.object(1).Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cancel()
+	if _, err := io.Copy(io.Discard, r); !errors.Is(err, context.Canceled) || l.Stats().Reading.Away {
+		t.Errorf("%v, %+v", err, l.Stats())
+	}
+}
+
 // A server that does not know conditions is written to without, after its first no.
 func TestS3WithoutConditions(t *testing.T) {
 	proxy := s3test.NewProxy(t, s3test.Start(t))
