@@ -66,8 +66,16 @@ func TestDamageShows(t *testing.T) {
 		if !bytes.HasPrefix(b.data, got) || len(got) == len(b.data) {
 			t.Errorf("%s: %d bytes, or wrong ones", what, len(got))
 		}
+		var copied bytes.Buffer
+		if r, err := l.Open(t.Context(), b.digest, b.object(1), 0, b.object(1).Size); err == nil {
+			_, err = r.(io.WriterTo).WriteTo(&copied)
+			if !errors.Is(err, tier.ErrDamaged) || !bytes.Equal(copied.Bytes(), got) {
+				t.Errorf("%s: WriteTo gives %d bytes, Read %d: %v", what, copied.Len(), len(got), err)
+			}
+			r.Close()
+		}
 	}
-	if s := l.Stats(); s.Damaged != uint64(len(cases)) || s.Reading.Away {
+	if s := l.Stats(); s.Damaged != 2*uint64(len(cases)) || s.Reading.Away {
 		t.Errorf("%d cases: %+v", len(cases), s)
 	}
 	m.objects[name] = good

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -136,40 +137,52 @@ func TestDirIgnoresWhatIsNoFile(t *testing.T) {
 	}
 }
 
-// strange is a file system that has no hard links, and that hangs when it is told to.
+// strange is a file system that has no hard links, or makes them and says that they
+// were there, and that hangs when it is told to.
 type strange struct {
 	*fuse.LoopbackNode
-	hang *atomic.Pointer[chan struct{}]
+	ways *ways
+}
+
+type ways struct {
+	links atomic.Bool
+	hang  atomic.Pointer[chan struct{}]
 }
 
 // WrapChild makes what is below strange too.
 func (n *strange) WrapChild(_ context.Context, child fuse.InodeEmbedder) fuse.InodeEmbedder {
-	return &strange{child.(*fuse.LoopbackNode), n.hang}
+	return &strange{child.(*fuse.LoopbackNode), n.ways}
 }
 
-func (n *strange) Link(context.Context, fuse.InodeEmbedder, string, *fuseproto.EntryOut) (*fuse.Inode, syscall.Errno) {
-	return nil, syscall.EPERM
+func (n *strange) Link(ctx context.Context, target fuse.InodeEmbedder, name string, out *fuseproto.EntryOut) (*fuse.Inode, syscall.Errno) {
+	if !n.ways.links.Load() {
+		return nil, syscall.EPERM
+	}
+	if _, err := n.LoopbackNode.Link(ctx, target.(*strange).LoopbackNode, name, out); err != 0 {
+		return nil, err
+	}
+	return nil, syscall.EEXIST
 }
 
 func (n *strange) Lookup(ctx context.Context, name string, out *fuseproto.EntryOut) (*fuse.Inode, syscall.Errno) {
-	if until := n.hang.Load(); until != nil {
+	if until := n.ways.hang.Load(); until != nil {
 		<-*until
 	}
 	return n.LoopbackNode.Lookup(ctx, name, out)
 }
 
 // strangeDir mounts a strange file system.
-func strangeDir(t *testing.T) (dir string, hang *atomic.Pointer[chan struct{}]) {
+func strangeDir(t *testing.T) (dir string, how *ways) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("mounting needs root")
 	}
-	dir, hang = t.TempDir(), &atomic.Pointer[chan struct{}]{}
+	dir, how = t.TempDir(), &ways{}
 	loopback, err := fuse.NewLoopbackRoot(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	root := &strange{loopback.(*fuse.LoopbackNode), hang}
+	root := &strange{loopback.(*fuse.LoopbackNode), how}
 	server, err := fuse.Mount(dir, root, &fuse.Options{MountOptions: fuseproto.MountOptions{DirectMount: true}})
 	if err != nil {
 		t.Skipf("mounting FUSE: %v", err)
@@ -179,12 +192,20 @@ func strangeDir(t *testing.T) (dir string, hang *atomic.Pointer[chan struct{}]) 
 			t.Error(err)
 		}
 	})
-	return dir, hang
+	return dir, how
 }
 
-// Without hard links objects appear whole and are not replaced either.
-func TestNoHardLinks(t *testing.T) {
-	dir, _ := strangeDir(t)
+// Without hard links objects appear whole and are not replaced either; and so they do
+// where a link is made twice because the first answer was lost, as with NFS.
+func TestStrangeLinks(t *testing.T) {
+	for _, links := range []bool{false, true} {
+		t.Run(fmt.Sprintf("links %v", links), func(t *testing.T) { testStrangeLinks(t, links) })
+	}
+}
+
+func testStrangeLinks(t *testing.T, links bool) {
+	dir, how := strangeDir(t)
+	how.links.Store(links)
 	s, err := tier.NewDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -204,7 +225,7 @@ func TestNoHardLinks(t *testing.T) {
 
 // A file system that hangs, like NFS whose server is away, is not waited for.
 func TestHangingFileSystem(t *testing.T) {
-	dir, hang := strangeDir(t)
+	dir, how := strangeDir(t)
 	s, err := tier.NewDir(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +233,7 @@ func TestHangingFileSystem(t *testing.T) {
 	b := newBlob(100_000, 1)
 	put(t, newTier(t, s), b, 1)
 	until := make(chan struct{})
-	hang.Store(&until)
+	how.hang.Store(&until)
 	l := newImpatient(t, s)
 	if _, err := drain(t, l, b, b.object(1)); !errors.Is(err, tier.ErrSilent) {
 		t.Errorf("opening: %v", err)
@@ -235,7 +256,7 @@ func TestHangingFileSystem(t *testing.T) {
 			t.Errorf("opening: %v", err)
 		}
 	}
-	hang.Store(nil)
+	how.hang.Store(nil)
 	close(until)
 	if got, err := drain(t, newTier(t, s), b, b.object(1)); err != nil || !bytes.Equal(got, b.data) {
 		t.Errorf("when it goes on: %d bytes: %v", len(got), err)

@@ -2,13 +2,16 @@ package tier_test
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"errors"
 	"io"
 	"io/fs"
+	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +21,7 @@ import (
 )
 
 // patience is long enough for a server on this machine and short for a test.
-const patience = 2 * time.Second
+const patience = 4 * time.Second
 
 func newImpatient(t *testing.T, s tier.Store) *tier.Tier {
 	t.Helper()
@@ -46,7 +49,9 @@ func TestReadingFromABrokenS3(t *testing.T) {
 	}{
 		{"500", s3test.Fault{Status: 500}, nil, true},
 		{"503", s3test.Fault{Status: 503}, nil, true},
+		{"slow down", s3test.Fault{Status: 503, Code: "SlowDown"}, nil, true},
 		{"403", s3test.Fault{Status: 403}, nil, true},
+		{"404 of a proxy", s3test.Fault{Status: 404, Code: "NoSuchBucket"}, nil, true},
 		{"reset", s3test.Fault{Reset: true}, nil, true},
 		{"reset in the body", s3test.Fault{Reset: true, Bytes: 300_000}, nil, true},
 		{"truncated", s3test.Fault{Truncate: true, Bytes: 300_000}, io.ErrUnexpectedEOF, true},
@@ -183,6 +188,82 @@ func TestNoBucket(t *testing.T) {
 	}
 	if _, err := drain(t, newTier(t, store), b, b.object(1)); err == nil || errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("with a wrong key: %v", err)
+	}
+}
+
+// A reader that is left while the server stalls says so, and the store is not away.
+func TestReaderIsLeft(t *testing.T) {
+	proxy := s3test.NewProxy(t, s3test.Start(t))
+	l, b := newTier(t, newS3(t, proxy.Endpoint)), newBlob(1<<20, 1)
+	put(t, l, b, 1)
+	for _, after := range []int64{0, 300_000} {
+		proxy.Break(s3test.Fault{Stall: true, Bytes: after})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		r, err := l.Open(ctx, b.digest, b.object(1), 0, b.object(1).Size)
+		if err == nil {
+			_, err = io.Copy(io.Discard, r)
+			r.Close()
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || l.Stats().Reading.Away {
+			t.Errorf("after %d bytes: %v, %+v", after, err, l.Stats())
+		}
+		cancel()
+		proxy.Heal()
+	}
+}
+
+// Reading ends with its context in stores that do not know of that.
+func TestReaderEndsWithItsContext(t *testing.T) {
+	store, _ := newDir(t)
+	l, b := newTier(t, store), newBlob(10*chunk, 1)
+	put(t, l, b, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := l.Open(ctx, b.digest, b.object(1), 0, b.object(1).Size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	cancel()
+	if _, err := io.Copy(io.Discard, r); !errors.Is(err, context.Canceled) || l.Stats().Reading.Away {
+		t.Errorf("%v, %+v", err, l.Stats())
+	}
+}
+
+// A server that does not know conditions is written to without, after its first no.
+func TestS3WithoutConditions(t *testing.T) {
+	proxy := s3test.NewProxy(t, s3test.Start(t))
+	store := newS3(t, proxy.Endpoint)
+	data := newBlob(1000, 1).data
+	proxy.Break(s3test.Fault{Status: 501, Code: "NotImplemented", Times: 1})
+	if err := store.Create(t.Context(), someName, bytes.NewReader(data), 1000); err == nil {
+		t.Fatal("no error")
+	}
+	for range 2 { // the second would fail with a condition
+		create(t, store, someName, data)
+	}
+}
+
+// A server that answers with something else than what was asked is not believed.
+func TestS3WithoutRanges(t *testing.T) {
+	b, m := newBlob(3*chunk, 1), newMemory()
+	put(t, newTier(t, m), b, 1)
+	object := m.objects[objectName(b, 1)]
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Last-Modified", time.Now().UTC().Format(http.TimeFormat))
+		w.Header().Set("ETag", `"x"`)
+		w.Header().Set("Content-Length", strconv.Itoa(len(object)))
+		_, _ = w.Write(object)
+	}))
+	defer server.Close()
+	l := newTier(t, newS3(t, strings.TrimPrefix(server.URL, "http://")))
+	if got, err := drain(t, l, b, b.object(1)); err != nil || !bytes.Equal(got, b.data) {
+		t.Errorf("all of it: %d bytes: %v", len(got), err)
+	}
+	if got, err := read(t, l, b, 1, 0, 10); err != nil || !bytes.Equal(got, b.data[:10]) {
+		t.Errorf("the beginning: %d bytes: %v", len(got), err)
+	}
+	if got, err := read(t, l, b, 1, chunk, 10); err == nil {
+		t.Errorf("a part: %d bytes", len(got))
 	}
 }
 

@@ -91,9 +91,8 @@ func (r *reader) open(off, n int64) error {
 func (r *reader) next() error {
 	size := chunkAt(r.size, r.index)
 	frame := r.frame[:size+tailSize]
-	r.watch.start()
-	if _, err := io.ReadFull(r.src, frame); err != nil {
-		return r.broken(err)
+	if err := r.fill(frame); err != nil {
+		return err
 	}
 	return r.verify(frame[:size], frame[size:], func(chunk []byte) { r.rest = chunk })
 }
@@ -101,15 +100,26 @@ func (r *reader) next() error {
 // into reads the next frame's chunk, all of which is wanted, to p.
 func (r *reader) into(p []byte) error {
 	var tail [tailSize]byte
+	if err := r.fill(p); err != nil {
+		return err
+	}
+	if err := r.fill(tail[:]); err != nil {
+		return err
+	}
+	return r.verify(p, tail[:], func([]byte) {})
+}
+
+// fill reads what comes next, all of p.
+func (r *reader) fill(p []byte) error {
 	r.watch.start()
-	_, err := io.ReadFull(r.src, p)
+	err := r.watch.ctx.Err() // a file does not know of it
 	if err == nil {
-		_, err = io.ReadFull(r.src, tail[:])
+		_, err = io.ReadFull(r.src, p)
 	}
 	if err != nil {
 		return r.broken(err)
 	}
-	return r.verify(p, tail[:], func([]byte) {})
+	return nil
 }
 
 // verify looks at a frame and gives what is wanted of it.

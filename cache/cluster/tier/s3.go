@@ -25,6 +25,9 @@ const (
 	// in memory at a time.
 	partSize = 16 << 20
 	maxParts = 10000
+	// readBuffer is what is read of a connection at once, and memory of each. With less
+	// a frame takes more system calls, and reading a tenth more time.
+	readBuffer = 8 * frameSize
 	// writeTries is how often a part is sent. What is read is asked for once: the
 	// caller has other places.
 	writeTries = 4
@@ -44,7 +47,10 @@ type S3Config struct {
 }
 
 // S3 is a Store in a bucket. Objects are created under the condition that there is none
-// of the name, where the server knows it.
+// of the name, where the server knows it. The key must have the rights GetObject,
+// PutObject, DeleteObject and ListBucket (without that, what is not there is an error
+// of the store), and for Sweep ListBucketMultipartUploads, ListMultipartUploadParts and
+// AbortMultipartUpload.
 type S3 struct {
 	cfg           S3Config
 	reads, writes minio.Core
@@ -63,8 +69,8 @@ func NewS3(cfg S3Config) (*S3, error) {
 	if err != nil {
 		return nil, fmt.Errorf("preparing connections to %s: %w", cfg.Endpoint, err)
 	}
-	transport.MaxIdleConnsPerHost = 64
-	transport.ReadBufferSize = 4 * frameSize
+	transport.MaxIdleConnsPerHost = 32
+	transport.ReadBufferSize = readBuffer
 	transport.WriteBufferSize = frameSize
 	if !cfg.Insecure && cfg.CA != nil {
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.CA}
@@ -125,7 +131,7 @@ func (s *S3) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser
 		return nil, 0, errorOf(err)
 	}
 	_, text, ok := strings.Cut(header.Get("Content-Range"), "/")
-	if !ok && off == 0 {
+	if !ok && off == 0 && info.Size >= 0 {
 		return body, info.Size, nil // all of it
 	}
 	size, err := strconv.ParseInt(text, 10, 64)
@@ -249,11 +255,38 @@ func (s *S3) Tidy(ctx context.Context, before time.Time) (removed Removed, err e
 		}
 	}
 	for _, u := range left {
-		if abortErr := s.writes.AbortMultipartUpload(ctx, s.cfg.Bucket, u.Key, u.UploadID); abortErr != nil {
-			err = errors.Join(err, abortErr)
-			continue
+		size, idle, idleErr := s.idle(ctx, u, before)
+		if idleErr == nil && idle {
+			idleErr = s.writes.AbortMultipartUpload(ctx, s.cfg.Bucket, u.Key, u.UploadID)
 		}
-		removed.Count++
+		switch {
+		case minio.ToErrorResponse(idleErr).Code == minio.NoSuchUpload: // it has ended
+		case idleErr != nil:
+			err = errors.Join(err, idleErr)
+		case idle:
+			removed.Count++
+			removed.Bytes += size
+		}
 	}
 	return removed, err
+}
+
+// idle reports whether no part of an upload came since a time, and the size of all.
+func (s *S3) idle(ctx context.Context, u minio.ObjectMultipartInfo, since time.Time) (size int64, idle bool, err error) {
+	for marker := 0; ; {
+		parts, err := s.reads.ListObjectParts(ctx, s.cfg.Bucket, u.Key, u.UploadID, marker, 1000)
+		if err != nil {
+			return 0, false, err
+		}
+		for _, p := range parts.ObjectParts {
+			size += p.Size
+			if !p.LastModified.Before(since) {
+				return 0, false, nil
+			}
+		}
+		if !parts.IsTruncated {
+			return size, true, nil
+		}
+		marker = parts.NextPartNumberMarker
+	}
 }

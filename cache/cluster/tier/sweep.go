@@ -19,7 +19,7 @@ type SweepConfig struct {
 // Removed counts what was removed.
 type Removed struct {
 	Count int
-	Bytes int64 // 0 where the store does not tell
+	Bytes int64
 }
 
 // SweepReport is what a Sweep found and did.

@@ -2,6 +2,7 @@ package s3test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -21,6 +22,9 @@ type Fault struct {
 	Times int
 	// Status is what is answered instead of asking the server; 0: ask it.
 	Status int
+	// Code is the S3 error that is answered with Status, such as "SlowDown"; "": no
+	// XML, as a proxy answers.
+	Code string
 	// Bytes is after how many bytes of an answer's body Reset, Truncate or Stall
 	// happens; 0: Reset and Stall happen before its header, when the server has done
 	// what was asked.
@@ -74,7 +78,13 @@ func NewProxy(t testing.TB, s *Server) *Proxy {
 		}
 		if fault.Status != 0 {
 			_, _ = io.Copy(io.Discard, r.Body)
-			http.Error(w, "broken on purpose", fault.Status)
+			if fault.Code != "" {
+				w.Header().Set("Content-Type", "application/xml")
+				w.WriteHeader(fault.Status)
+				fmt.Fprintf(w, "<Error><Code>%s</Code><Message>broken on purpose</Message></Error>", fault.Code)
+				return
+			}
+			http.Error(w, errBroken.Error(), fault.Status)
 			return
 		}
 		forward.ServeHTTP(&faulty{ResponseWriter: w, r: r, fault: *fault, healed: healed}, r)
