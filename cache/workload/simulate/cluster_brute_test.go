@@ -201,11 +201,9 @@ func (s *slowCluster) miss(k int, id uint32) {
 		}
 		named++
 		busy := slices.ContainsFunc(s.under, func(f slowFetch) bool { return f.replica == h.replica && f.id == id && f.fetches() })
-		has := s.disks[h.replica].take(id)
-		if has {
-			s.disks[h.replica].put(id)
-		}
+		has := slices.Contains(s.disks[h.replica].order, id)
 		if has && !busy {
+			s.disks[h.replica].get(id)
 			count(&s.cell.Peers, s.sizes[id])
 			s.between(h.replica, k, id)
 			s.start("take", k, id, s.now+slowTakes(s.c.Peer, s.sizes[id]))
