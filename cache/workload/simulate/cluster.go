@@ -33,6 +33,11 @@ var Spreads = []Spread{ByClient, ByTurn, ByHash}
 // and requests for the same object until then join it. Of what a replica does not have,
 // the index is asked: another one may be fetching it, others may have it, the tier may
 // have it; who finds none of that fetches it from the upstream under a lease.
+//
+// That is what packages cluster, sharedindex and tier do, with whole objects: what another
+// replica reads is no use of it, as in package fill; each one that got something tells the
+// index, and tries to write it to the tier. Different is that evictions are of objects,
+// that the tier is swept at once and not each hour, and that replicas and lines never fail.
 type Cluster struct {
 	Replicas []int  // each number is simulated; none: nothing is
 	Spread   Spread // default ByClient

@@ -203,7 +203,6 @@ func (s *slowCluster) miss(k int, id uint32) {
 		busy := slices.ContainsFunc(s.under, func(f slowFetch) bool { return f.replica == h.replica && f.id == id && f.fetches() })
 		has := slices.Contains(s.disks[h.replica].order, id)
 		if has && !busy {
-			s.disks[h.replica].get(id)
 			count(&s.cell.Peers, s.sizes[id])
 			s.between(h.replica, k, id)
 			s.start("take", k, id, s.now+slowTakes(s.c.Peer, s.sizes[id]))
