@@ -16,6 +16,9 @@ const patience = time.Minute
 
 var blobs = flag.Int("blobs", 30_000, "how many blobs memory is measured with")
 
+// origin is the upstream of all blobs.
+const origin = "registry.example.com"
+
 // size of the blobs that are told of, in bytes.
 const size = 14 << 20
 
@@ -32,7 +35,7 @@ func TestMemory(t *testing.T) {
 		now := r.info("memory", "used_memory")
 		by := (now - last) / float64(each)
 		last = now
-		t.Logf("%-10s %6.1f bytes, of a million %6.1f MB", what, by, by)
+		t.Logf("%-11s %6.1f bytes, of a million %6.1f MB", what, by, by)
 		return int64(math.Round(by))
 	}
 	must := func(err error) {
@@ -42,10 +45,13 @@ func TestMemory(t *testing.T) {
 		}
 	}
 	var got simulate.RedisMemory
-	must(hold(x, 0, n))
+	must(hold(x, "", 0, n))
 	got.Blob = grown("blob", n)
+	// Who fetched it said so before it was verified, and of which upstream.
+	must(hold(x, origin, 0, n))
+	got.Blob += grown("by origin", n)
 	for _, other := range all[1:] {
-		must(hold(other, 0, n))
+		must(hold(other, "", 0, n))
 	}
 	got.Holder = grown("holder", n*(len(all)-1))
 	tokens := make([]uint64, n)
@@ -58,7 +64,7 @@ func TestMemory(t *testing.T) {
 		return x.Publish(ctx, blob(i).Digest, sharedindex.Stored{Generation: tokens[i], Size: size})
 	}))
 	got.Stored = grown("stored", n)
-	must(each(n, func(ctx context.Context, i int) error { return lease(ctx, x, blob(n+i)) }))
+	must(each(n, func(ctx context.Context, i int) error { return lease(ctx, x, n+i) }))
 	got.Token = max(got.Token, grown("lease", n))
 	must(each(n, func(ctx context.Context, i int) error { return permit(ctx, x, i/20, i) }))
 	got.Permit = grown("permission", n)
@@ -78,15 +84,19 @@ func TestMemory(t *testing.T) {
 }
 
 // lease grants a lease and ends it: its last token stays.
-func lease(ctx context.Context, x *sharedindex.Index, k sharedindex.Key) error {
-	p, err := x.Locate(ctx, wanted(k))
+func lease(ctx context.Context, x *sharedindex.Index, i int) error {
+	w := wanted(i)
+	p, err := x.Locate(ctx, w)
 	if err != nil || p.Lease == nil {
 		return err
 	}
-	return x.Release(ctx, k, p.Lease.Token, false)
+	return x.Release(ctx, w.Key, p.Lease.Token, false)
 }
 
-func wanted(k sharedindex.Key) sharedindex.Wanted {
+// wanted is the i-th blob of an upstream.
+func wanted(i int) sharedindex.Wanted {
+	k := blob(i)
+	k.Origin = origin
 	return sharedindex.Wanted{Key: k, Extent: sharedindex.Extent{Off: 0, End: size}}
 }
 

@@ -109,13 +109,15 @@ func each(n int, f func(ctx context.Context, i int) error) error {
 	return g.Wait()
 }
 
-// hold says that a replica has the blobs from one to another.
-func hold(x *sharedindex.Index, from, to int) error {
+// hold says that a replica has the blobs from one to another, of an origin or verified.
+func hold(x *sharedindex.Index, origin string, from, to int) error {
 	const batch = 256
 	for ; from < to; from += batch {
 		var keys []sharedindex.Key
 		for i := from; i < min(from+batch, to); i++ {
-			keys = append(keys, blob(i))
+			k := blob(i)
+			k.Origin = origin
+			keys = append(keys, k)
 		}
 		if err := x.Hold(context.Background(), keys...); err != nil {
 			return err

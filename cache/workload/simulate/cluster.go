@@ -33,6 +33,11 @@ var Spreads = []Spread{ByClient, ByTurn, ByHash}
 // and requests for the same object until then join it. Of what a replica does not have,
 // the index is asked: another one may be fetching it, others may have it, the tier may
 // have it; who finds none of that fetches it from the upstream under a lease.
+//
+// That is what packages cluster, sharedindex and tier do, with whole objects: what another
+// replica reads is no use of it, as in package fill; each one that got something tells the
+// index, and tries to write it to the tier. Different is that evictions are of objects,
+// that the tier is swept at once and not each hour, and that replicas and lines never fail.
 type Cluster struct {
 	Replicas []int  // each number is simulated; none: nothing is
 	Spread   Spread // default ByClient
@@ -67,7 +72,8 @@ type Cluster struct {
 }
 
 // RedisMemory is what the index takes of Redis' memory, in bytes. Defaults are what was
-// measured of a redis-server 7.0.
+// measured of a redis-server 7.0 with a million blobs (integration/indexcost): each is
+// known twice, verified and as its upstream's.
 type RedisMemory struct {
 	Blob   int64 `json:"blob"`   // of a blob that has one holder
 	Holder int64 `json:"holder"` // more for each further one
@@ -77,7 +83,7 @@ type RedisMemory struct {
 }
 
 // MeasuredMemory is the default of RedisMemory.
-var MeasuredMemory = RedisMemory{Blob: 300, Holder: 40, Stored: 50, Token: 250, Permit: 300}
+var MeasuredMemory = RedisMemory{Blob: 500, Holder: 28, Stored: 16, Token: 260, Permit: 280}
 
 // Line is what objects are fetched over. Fetches do not slow each other down.
 type Line struct {

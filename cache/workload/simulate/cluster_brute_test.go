@@ -201,10 +201,7 @@ func (s *slowCluster) miss(k int, id uint32) {
 		}
 		named++
 		busy := slices.ContainsFunc(s.under, func(f slowFetch) bool { return f.replica == h.replica && f.id == id && f.fetches() })
-		has := s.disks[h.replica].take(id)
-		if has {
-			s.disks[h.replica].put(id)
-		}
+		has := slices.Contains(s.disks[h.replica].order, id)
 		if has && !busy {
 			count(&s.cell.Peers, s.sizes[id])
 			s.between(h.replica, k, id)

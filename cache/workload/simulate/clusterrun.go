@@ -174,7 +174,6 @@ func (r *clusterRunning) miss(k int32, id uint32, size int64) {
 	for _, h := range named {
 		if r.ready(h, id) {
 			r.cell.Peers.add(size)
-			r.l1[h].policy.Touch(id, size)
 			r.between(h, k, size)
 			r.fetch(k, id, taken, r.now+r.c.Peer.takes(size))
 			return

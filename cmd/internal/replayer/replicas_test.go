@@ -33,9 +33,9 @@ func TestReplicas(t *testing.T) {
 		want map[string]string // of sharing
 	}{
 		{"as it is", none, map[string]string{"followed": "9", "upstream": "1", "joined": "0", "hits": "10", "redis_locate": "10", "redis_hold": "10", "l2_puts": "0"}},
-		{"l2", func(c *replayconfig.SimulatedCluster) { c.Tier = "1GB" }, map[string]string{"upstream": "1", "l2_puts": "1", "redis_claim": "1", "redis_publish": "1"}},
+		{"l2", func(c *replayconfig.SimulatedCluster) { c.Tier = "1GB" }, map[string]string{"upstream": "1", "l2_puts": "1", "redis_claim": "19", "redis_look": "18", "redis_publish": "1"}},
 		{"no peers", func(c *replayconfig.SimulatedCluster) { c.Peers = false }, map[string]string{"upstream": "10", "followed": "0", "redis_hold": "0"}},
-		{"no Redis", func(c *replayconfig.SimulatedCluster) { c.Redis, c.Tier = false, "1GB" }, map[string]string{"upstream": "10", "redis_locate": "0", "l2_lists": "10"}},
+		{"no Redis", func(c *replayconfig.SimulatedCluster) { c.Redis, c.Tier = false, "1GB" }, map[string]string{"upstream": "10", "redis_locate": "0", "l2_lists": "20"}},
 		{"slow", func(c *replayconfig.SimulatedCluster) { c.Rate = 0.001 }, map[string]string{"followed": "0", "peers": "9", "upstream": "1"}},
 		{"renewed", func(c *replayconfig.SimulatedCluster) { c.Upstream.Bandwidth = 5e6 }, map[string]string{"redis_renew": "3", "redis_release": "1"}},
 		{"permissions", func(c *replayconfig.SimulatedCluster) { c.Permissions = replayconfig.Duration(2 * time.Hour) },
