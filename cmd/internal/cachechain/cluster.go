@@ -68,6 +68,11 @@ func openCluster(cfg cacheconfig.Cluster, chain *Chain, data *DataPath, watch Wa
 			return nil, err
 		}
 		shared.Self, shared.Index, shared.Peers = c.Self, c.index, c.peers
+		if cfg.Redis.Permissions {
+			if err := chain.Permit.Share(grants{c.index}, secret); err != nil {
+				return nil, fmt.Errorf("redis.permissions: %w", err)
+			}
+		}
 	}
 	if shared.Tier, err = openTier(cfg.Tier, secret); err != nil {
 		return nil, err
