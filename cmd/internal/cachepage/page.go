@@ -214,6 +214,7 @@ func permissions(s State) table {
 	x := s.Stats.Permit
 	return table{ID: "permissions", Title: "Permission checks", Empty: "None was made yet.", Head: []string{"Settled by", "Checks"}, Rows: counts(
 		counted{"asking the upstream", x.Heads}, counted{"waiting for another's answer", x.Joined}, counted{"an earlier answer", x.Hits},
+		counted{"another replica's answer", x.SharedHits},
 		counted{"an earlier refusal", x.NegativeHits}, counted{"the trusted policy", x.Trusted},
 		counted{"answers: allowed", x.Allowed}, counted{"answers: 401", x.Unauthorized}, counted{"answers: 403", x.Forbidden},
 		counted{"answers: 404", x.NotFound}, counted{"answers: 429", x.Limited}, counted{"answers: failures", x.Failed},
