@@ -35,7 +35,8 @@
 //	<prefix>:{<scope>}:item:<item>        one permission
 //
 // Redis keeps the hash of a digest compact as long as no name of a replica is longer than
-// 63 bytes (its hash-max-listpack-value, less one); it takes three times the memory else.
+// 63 bytes (its hash-max-listpack-value, less one); else it takes nearly twice the
+// memory.
 //
 // # What is trusted
 //

@@ -76,14 +76,10 @@ func parsePlace(reply any) (Place, error) {
 	if len(s) < fixed || len(s) > fixed+MaxHolders {
 		return Place{}, fmt.Errorf("place of %d parts", len(s))
 	}
-	var n [fixed]int64
-	for i := range n {
-		if i == 0 || i == 4 {
-			continue
-		}
-		if n[i], err = parseNumber(s[i]); err != nil {
-			return Place{}, err
-		}
+	what, whose := s[0], s[4]
+	n, err := parseNumbers(s[1], s[2], s[3], s[5], s[6])
+	if err != nil {
+		return Place{}, err
 	}
 	p := Place{Holders: s[fixed:]}
 	for _, name := range p.Holders {
@@ -91,23 +87,23 @@ func parsePlace(reply any) (Place, error) {
 			return Place{}, fmt.Errorf("holder %q", name)
 		}
 	}
-	if n[5] != 0 {
-		p.Stored = &Stored{uint64(n[5]), n[6]}
+	if n[3] != 0 {
+		p.Stored = &Stored{uint64(n[3]), n[4]}
 	}
-	if s[0] == "none" {
+	if what == "none" {
 		return p, nil
 	}
-	l := Lease{uint64(n[1]), Extent{n[2], n[3]}}
-	if l.Token == 0 || l.End <= l.Off {
-		return Place{}, fmt.Errorf("lease %d from %d to %d", l.Token, l.Off, l.End)
+	l := Lease{uint64(n[0]), Extent{n[1], n[2]}}
+	if l.Token == 0 || l.End <= l.Off || !validName(whose) {
+		return Place{}, fmt.Errorf("lease %d from %d to %d of %q", l.Token, l.Off, l.End, whose)
 	}
-	switch {
-	case s[0] == "lease":
+	switch what {
+	case "lease":
 		p.Lease = &l
-	case s[0] == "fetching" && validName(s[4]):
-		p.Fetching = &Fetching{l, s[4]}
+	case "fetching":
+		p.Fetching = &Fetching{l, whose}
 	default:
-		return Place{}, fmt.Errorf("place %q of %q", s[0], s[4])
+		return Place{}, fmt.Errorf("place %q", what)
 	}
 	return p, nil
 }

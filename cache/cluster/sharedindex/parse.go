@@ -32,3 +32,14 @@ func parseNumber(s string) (int64, error) {
 	}
 	return int64(n), nil
 }
+
+func parseNumbers(texts ...string) ([]int64, error) {
+	out := make([]int64, len(texts))
+	for i, s := range texts {
+		var err error
+		if out[i], err = parseNumber(s); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
