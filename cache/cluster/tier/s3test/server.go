@@ -115,7 +115,7 @@ func (s *Server) Start() {
 		return
 	}
 	cmd := exec.Command(s.path, "--port", s.Endpoint, "--access", AccessKey, "--secret", SecretKey, "--region", Region,
-		"--health", "/healthz", "--quiet", "posix", filepath.Dir(s.Data))
+		"--health", "/healthz", "--quiet", "--keep-alive", "posix", filepath.Dir(s.Data))
 	cmd.Stdout, cmd.Stderr = &s.log, &s.log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := cmd.Start(); err != nil {
