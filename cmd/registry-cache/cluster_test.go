@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -206,6 +207,20 @@ func shown(own series, rows []series) map[string]string {
 	return want
 }
 
+// says checks that stat prints what patterns match.
+func (r *running) says(patterns ...string) {
+	r.t.Helper()
+	out, err := r.command("stat")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, p := range patterns {
+		if !regexp.MustCompile(p).MatchString(out) {
+			r.t.Errorf("stat does not say %s:\n%s", p, out)
+		}
+	}
+}
+
 // agrees opens the page of a replica until all it says is what metrics say: those of
 // others are some seconds old.
 func (s *sharing) agrees(t *testing.T, b *browsertest.Browser, of *running, rows ...*running) {
@@ -271,6 +286,7 @@ func TestClusterPage(t *testing.T) {
 		t.Errorf("the page warns of %s", w)
 	}
 	look(b, page, "cluster")
+	second.says(s.names[1], `index +up\n`, `tier +up\n`, `blobs from +replicas 3MiB, tier 0B, upstreams`)
 
 	s.kill[0]()
 	second.get("blobs/" + alone.Digest.String())
@@ -290,6 +306,7 @@ func TestClusterPage(t *testing.T) {
 		t.Errorf("without Redis the page warns of %s", w)
 	}
 	look(b, page, "cluster-without-redis")
+	second.says(`index +away since .*: "`, `tier 1MiB`)
 	if err := s.redis.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -166,7 +166,7 @@ func (c Count) cells() []string {
 }
 
 func images(s State) table {
-	t := table{ID: "images", Title: "Images", Empty: "Nothing was asked for yet.", Head: []string{"Image", "Requests", "Hits", "Sent", "Byte hits"}}
+	t := table{ID: "images", Title: "Images", Cards: true, Empty: "Nothing was asked for yet.", Head: []string{"Image", "Requests", "Hits", "Sent", "Byte hits"}}
 	if s.Images == nil {
 		t.Empty = "Names are shown with metrics.images: true."
 	}
