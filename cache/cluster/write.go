@@ -121,9 +121,10 @@ func (c *Cluster) writeClaimed(ctx context.Context, x *cache.Content, token uint
 	} else if errors.Is(context.Cause(within), errFenced) {
 		err = errFenced
 	}
+	// Somebody else has written it since, or it was written and the answer was lost.
+	gone := c.cfg.Tier.Remove(after, d, token)
 	if errors.Is(err, errFenced) || errors.Is(err, sharedindex.ErrFenced) {
-		// Somebody else has written it since.
-		return c.cfg.Tier.Remove(after, d, token)
+		return gone
 	}
 	_ = c.cfg.Index.Unclaim(after, d, token) // it ends by itself
 	return err
