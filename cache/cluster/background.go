@@ -2,7 +2,10 @@ package cluster
 
 import (
 	"context"
+	"crypto/hmac"
+	"crypto/sha256"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -46,11 +49,28 @@ func (c *Cluster) Replicas(ctx context.Context) ([]sharedindex.Replica, error) {
 }
 
 // Announce tells the other replicas something that OnAnnouncement of theirs understands.
+// It carries a MAC: who can write to the index, and does not know the secret, can at most
+// have said again what was said once.
 func (c *Cluster) Announce(ctx context.Context, payload []byte) error {
 	if c.cfg.Index == nil {
 		return nil
 	}
-	return c.cfg.Index.Announce(ctx, payload)
+	return c.cfg.Index.Announce(ctx, append(c.sign(payload), payload...))
+}
+
+func (c *Cluster) sign(payload []byte) []byte {
+	mac := hmac.New(sha256.New, c.announcing)
+	mac.Write(payload)
+	return mac.Sum(nil)
+}
+
+// signed returns the payload of an announcement; false if it is not one of a replica.
+func (c *Cluster) signed(text []byte) ([]byte, bool) {
+	if len(text) < sha256.Size {
+		return nil, false
+	}
+	mac, payload := text[:sha256.Size], text[sha256.Size:]
+	return payload, hmac.Equal(mac, c.sign(payload))
 }
 
 // follow tells OnAnnouncement what others announce, until ctx ends. What was told is
@@ -59,9 +79,7 @@ func (c *Cluster) follow(ctx context.Context) error {
 	for {
 		after := c.position()
 		err := c.cfg.Index.Follow(ctx, after, func(a sharedindex.Announcement) {
-			if a.Replica != c.cfg.Self && c.cfg.OnAnnouncement != nil && (a.Missed || len(a.Payload) > 0) {
-				c.cfg.OnAnnouncement(ctx, a.Payload, a.Missed)
-			}
+			c.told(ctx, a)
 			if err := c.keepPosition(a.ID); err != nil {
 				c.failed("remembering what others announced", err)
 			}
@@ -73,6 +91,69 @@ func (c *Cluster) follow(ctx context.Context) error {
 			return nil
 		}
 	}
+}
+
+// told passes an announcement on.
+func (c *Cluster) told(ctx context.Context, a sharedindex.Announcement) {
+	if c.cfg.OnAnnouncement == nil || !a.Missed && a.Replica == c.cfg.Self {
+		return
+	}
+	if a.Missed {
+		c.cfg.OnAnnouncement(ctx, nil, true)
+		return
+	}
+	payload, ok := c.signed(a.Payload)
+	if !ok {
+		c.failed("following announcements of other replicas", fmt.Errorf("one in the name of %s is not of who knows the secret", a.Replica))
+		return
+	}
+	c.cfg.OnAnnouncement(ctx, payload, false)
+}
+
+const (
+	// remindLook is how often it is looked whether the index was away, and may have
+	// forgotten what this replica has; remindEvery is how often it is told anyway, as it
+	// forgets what it is not asked for.
+	remindLook  = time.Second
+	remindEvery = 24 * time.Hour
+	// remindOf blobs are told at a time, with a pause of remindPause.
+	remindOf    = 256
+	remindPause = 50 * time.Millisecond
+)
+
+// remind tells the index all that is verified here, after a start and whenever it may
+// have forgotten it, until ctx ends.
+func (c *Cluster) remind(ctx context.Context) error {
+	var told, since time.Time
+	for pause.For(ctx, remindLook) {
+		now := c.cfg.Index.Stats()
+		if !c.cache.Scanned() || !now.Up || now.Since.Equal(since) && time.Since(told) < remindEvery {
+			continue
+		}
+		if c.holdAll(ctx) == nil {
+			told, since = time.Now(), now.Since
+		}
+	}
+	return nil
+}
+
+// holdAll tells the index all that is verified here.
+func (c *Cluster) holdAll(ctx context.Context) error {
+	var keys []sharedindex.Key
+	for _, b := range c.cache.Blobs() {
+		if b.Origin == "" {
+			keys = append(keys, sharedindex.Key{Digest: b.Descriptor.Digest})
+		}
+	}
+	for some := range slices.Chunk(keys, remindOf) {
+		if err := c.cfg.Index.Hold(ctx, some...); err != nil {
+			return err
+		}
+		if !pause.For(ctx, remindPause) {
+			return ctx.Err()
+		}
+	}
+	return nil
 }
 
 // maxPosition bounds what is read back of the file, in bytes.

@@ -2,6 +2,8 @@ package cluster
 
 import (
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"fmt"
 	"sync"
 	"time"
@@ -35,6 +37,8 @@ type Config struct {
 	Sweep tier.SweepConfig
 	// Status is told to the other replicas; JSON. Optional.
 	Status func() []byte
+	// Secret is the cluster's: announcements carry a MAC made with it.
+	Secret []byte
 	// Position is a file that remembers up to where announcements were followed.
 	Position string
 	// OnAnnouncement is told what another replica announced. missed says that there
@@ -50,7 +54,9 @@ type Cluster struct {
 	cache *cache.Cache
 	fill  *fill.Group
 	count counters
-	queue chan digest.Digest // verified, and not told or written back yet
+	// announcing is the key of the MACs of announcements.
+	announcing []byte
+	queue      chan job // verified, and not told or written back yet
 
 	mu     sync.Mutex
 	leases map[sharedindex.Key]map[*lease]struct{} // that this replica holds
@@ -64,18 +70,22 @@ const maxQueue = 4096
 
 // New returns the part of a replica in a cluster, which shares what is in c. It works
 // while it runs.
-func New(cfg Config, c *cache.Cache) *Cluster {
+func New(cfg Config, c *cache.Cache) (*Cluster, error) {
 	if cfg.LeaseTTL == 0 {
 		cfg.LeaseTTL = 10 * time.Second
 	}
 	if cfg.Writers == 0 {
 		cfg.Writers = 2
 	}
+	key, err := hkdf.Key(sha256.New, cfg.Secret, nil, "reprise announcements v1", sha256.Size)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the key of announcements: %w", err)
+	}
 	return &Cluster{
-		cfg: cfg, cache: c, queue: make(chan digest.Digest, maxQueue),
+		cfg: cfg, cache: c, announcing: key, queue: make(chan job, maxQueue),
 		leases: make(map[sharedindex.Key]map[*lease]struct{}), claims: make(map[*claim]struct{}),
 		away: make(map[string]time.Time),
-	}
+	}, nil
 }
 
 // Serve has peers given what g fetches. It is called before anything is served, as g
@@ -96,6 +106,7 @@ func (c *Cluster) Run(ctx context.Context) error {
 		g.Go(func() error { return c.cfg.Index.Run(ctx) })
 		g.Go(func() error { return c.beat(ctx) })
 		g.Go(func() error { return c.follow(ctx) })
+		g.Go(func() error { return c.remind(ctx) })
 	}
 	return g.Wait()
 }
@@ -122,7 +133,7 @@ func (c *Cluster) Fetch(ctx context.Context, d digest.Digest, limit int64) ([]by
 // written to the tier, in the background.
 func (c *Cluster) Verified(x *cache.Content) {
 	select {
-	case c.queue <- x.Descriptor().Digest:
+	case c.queue <- job{digest: x.Descriptor().Digest}:
 	default:
 		c.count.dropped.Add(1)
 	}

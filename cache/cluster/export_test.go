@@ -7,7 +7,9 @@ import (
 )
 
 // Share tells and writes back now, in the caller's time, and renews nothing meanwhile.
-func (c *Cluster) Share(ctx context.Context, d digest.Digest) error { return c.share(ctx, d) }
+func (c *Cluster) Share(ctx context.Context, d digest.Digest) error {
+	return c.share(ctx, job{digest: d})
+}
 
 // RenewAll renews what is held, once.
 func (c *Cluster) RenewAll(ctx context.Context) {

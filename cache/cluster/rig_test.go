@@ -74,7 +74,7 @@ func (w *world) replica(idle bool) *replica {
 	}
 	t.Cleanup(func() { r.cache.Close() })
 	cfg := cluster.Config{
-		LeaseTTL: w.lease, Position: t.TempDir() + "/position",
+		LeaseTTL: w.lease, Secret: secret, Position: t.TempDir() + "/position",
 		OnAnnouncement: func(_ context.Context, payload []byte, _ bool) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -92,7 +92,9 @@ func (w *world) replica(idle bool) *replica {
 	if w.redis != nil {
 		w.join(r, &cfg)
 	}
-	r.Cluster = cluster.New(cfg, r.cache)
+	if r.Cluster, err = cluster.New(cfg, r.cache); err != nil {
+		t.Fatal(err)
+	}
 	r.group = fill.New(fill.Config{OnVerified: r.Verified, Backoff: time.Millisecond})
 	r.Serve(r.group)
 	r.run("fetching", r.group.Run)

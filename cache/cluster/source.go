@@ -230,6 +230,12 @@ func (b *body) choose() error {
 	case place.Lease != nil:
 		return b.lead(place.Lease, at)
 	case f != nil && f.Replica == c.cfg.Self:
+		if c.coming(b.s.key, b.pos) == nil {
+			// It is left of an earlier life of this replica, or of an answer that was
+			// lost.
+			b.over = f.Token
+			return nil
+		}
 		// Somebody here does, and is so far behind that it is not waited for.
 		return b.upstream(nil, min(b.end, f.End))
 	case f != nil:

@@ -37,66 +37,84 @@ func (w *claim) renew(ctx context.Context) {
 	}
 }
 
+// job is a blob that is to be told of and written back.
+type job struct {
+	digest digest.Digest
+	failed int // times in a row
+}
+
+const (
+	// tryWrites is how often it is tried to write a blob to the tier.
+	tryWrites = 6
+	// writeAgain is waited after it failed first, and twice as long each other time.
+	writeAgain = 10 * time.Second
+)
+
 // write tells the others of what was verified, and writes it back, until ctx ends.
 func (c *Cluster) write(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case d := <-c.queue:
-			if err := c.share(ctx, d); err != nil && ctx.Err() == nil {
-				c.count.unwritten.Add(1)
-				c.failed("writing "+d.String()+" to the shared tier", err)
+		case j := <-c.queue:
+			err := c.share(ctx, j)
+			if err == nil || ctx.Err() != nil {
+				continue
 			}
+			if j.failed++; j.failed < tryWrites {
+				c.later(j, writeAgain<<(j.failed-1))
+				continue
+			}
+			c.count.unwritten.Add(1)
+			c.failed("writing "+j.digest.String()+" to the shared tier", err)
 		}
 	}
 }
 
-// share tells that d is here, and writes it to the tier, unless it is there or somebody
-// is at it.
-func (c *Cluster) share(ctx context.Context, d digest.Digest) error {
-	if c.cfg.Index != nil {
-		_ = c.cfg.Index.Hold(ctx, sharedindex.Key{Digest: d}) // counted by the index
+// later has j done about then.
+func (c *Cluster) later(j job, after time.Duration) {
+	time.AfterFunc(after+rand.N(after), func() {
+		select {
+		case c.queue <- j:
+		default:
+			c.count.dropped.Add(1)
+		}
+	})
+}
+
+// share tells that a blob is here, and writes it to the tier, unless it is there or
+// somebody is at it.
+func (c *Cluster) share(ctx context.Context, j job) error {
+	if c.cfg.Index != nil && j.failed == 0 {
+		_ = c.cfg.Index.Hold(ctx, sharedindex.Key{Digest: j.digest}) // counted by the index
 	}
 	if c.cfg.Tier == nil {
 		return nil
 	}
-	x, ok := c.cache.Find("", d)
+	x, ok := c.cache.Find("", j.digest)
 	if !ok {
 		return nil // it is gone already
 	}
 	defer x.Release()
 	if c.cfg.Index != nil {
-		token, claimed, err := c.cfg.Index.Claim(ctx, d)
+		token, claimed, err := c.cfg.Index.Claim(ctx, j.digest)
 		switch {
 		case err == nil && claimed:
 			return c.writeClaimed(ctx, x, token)
 		case err == nil:
-			c.later(ctx, d)
+			// Who has the claim may not come to an end.
+			place, err := c.cfg.Index.Look(ctx, sharedindex.Key{Digest: j.digest})
+			if err == nil && place.Stored == nil {
+				c.later(j, c.cfg.LeaseTTL)
+			}
 			return nil
 		}
 	}
 	// Nobody says who is to write it: it is written if it is not there.
-	if _, found, err := c.cfg.Tier.Find(ctx, d); found || err != nil {
+	if _, found, err := c.cfg.Tier.Find(ctx, j.digest); found || err != nil {
 		return err
 	}
 	return c.put(ctx, x, uint64(time.Now().UnixMicro()))
-}
-
-// later has d looked at again if somebody else is about to write it, for that one may
-// not come to an end.
-func (c *Cluster) later(ctx context.Context, d digest.Digest) {
-	place, err := c.cfg.Index.Look(ctx, sharedindex.Key{Digest: d})
-	if err != nil || place.Stored != nil {
-		return
-	}
-	time.AfterFunc(c.cfg.LeaseTTL+rand.N(c.cfg.LeaseTTL), func() {
-		select {
-		case c.queue <- d:
-		default:
-			c.count.dropped.Add(1)
-		}
-	})
 }
 
 // writeClaimed writes x under a claim, and says where it is.

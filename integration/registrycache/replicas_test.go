@@ -254,7 +254,8 @@ func TestFrozenFetch(t *testing.T) {
 // the right to. What its successor wrote is what stays.
 func TestFrozenWrite(t *testing.T) {
 	r := beginReplicas(t, sharing{})
-	b := r.shared(28)
+	b := origin.Random(28, 8<<20) // which is one PUT
+	r.up.AddBlob("library/shared", b)
 	r.proxy.Break(s3test.Fault{Methods: []string{http.MethodPut}, Times: 1, Stall: true})
 	// It is alone, so it writes.
 	if _, err := r.target(0, "").Pull(r.ctx, swarm.Pull{Repo: "library/shared", Digest: b.Digest, Blob: b}); err != nil {

@@ -2,12 +2,12 @@ package cacheadmin
 
 import (
 	"context"
-	"maps"
-	"slices"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/opencontainers/go-digest"

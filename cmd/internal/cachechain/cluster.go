@@ -77,8 +77,9 @@ func openCluster(cfg cacheconfig.Cluster, chain *Chain, data *DataPath, watch Wa
 	if shared.Tier, err = openTier(cfg.Tier, secret); err != nil {
 		return nil, err
 	}
-	c.Cluster = cluster.New(shared, chain.Cache)
-	return c, nil
+	shared.Secret = secret
+	c.Cluster, err = cluster.New(shared, chain.Cache)
+	return c, err
 }
 
 // openPeers opens the index, and the way to and from those whom it names.
