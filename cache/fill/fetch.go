@@ -183,6 +183,9 @@ func (f *filling) verify(ctx context.Context, x *cache.Content) {
 
 // verdict takes note of what a verification has found.
 func (f *filling) verdict(x *cache.Content, err error) {
+	if err == nil && f.g.cfg.OnVerified != nil {
+		f.g.cfg.OnVerified(x)
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	switch {

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
@@ -24,7 +25,20 @@ type Doer interface {
 	Do(req *http.Request) (*http.Response, error)
 }
 
-// Parts are what a Handler puts together. All are needed.
+// Shared is what replicas of the cache have in common. Who may have what is found out
+// before it is asked.
+type Shared interface {
+	// Source returns a source of a blob of the origin that asks there first, and up
+	// for what is not to be had there.
+	Source(origin string, desc ocispec.Descriptor, up fill.Source) fill.Source
+	// Fetch returns a blob of at most limit bytes that is there, found to be what its
+	// digest says.
+	Fetch(ctx context.Context, d digest.Digest, limit int64) ([]byte, bool)
+	// Verified is told of content that was found right. It does not block.
+	Verified(x *cache.Content)
+}
+
+// Parts are what a Handler puts together. All are needed but Shared.
 type Parts struct {
 	Cache    *cache.Cache
 	Index    *index.Index
@@ -32,6 +46,7 @@ type Parts struct {
 	Routes   *route.Table
 	Permit   *permit.Checker
 	Upstream Doer
+	Shared   Shared // nil: the cache is alone
 }
 
 // Manifest is a manifest that is served, for those who want to prepare for the
@@ -200,14 +215,14 @@ func (x *exchange) check(accept string, class permit.Class) (permit.Decision, bo
 }
 
 // denied ends a permission if err is the upstream's own refusal of a GET.
-func (h *Handler) denied(r permit.Resource, auth permit.Secret, err error) {
+func (h *Handler) denied(ctx context.Context, r permit.Resource, auth permit.Secret, err error) {
 	e, ok := errors.AsType[*statusError](err)
 	if !ok || e.host != "" {
 		return
 	}
 	switch e.status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
-		h.parts.Permit.Denied(r, auth, e.status)
+		h.parts.Permit.Denied(ctx, r, auth, e.status)
 	}
 }
 

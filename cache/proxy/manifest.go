@@ -161,6 +161,9 @@ func (x *exchange) findOrFetch(want digest.Digest, claimedType, accept string) (
 		},
 		work: func() (*served, error) {
 			own = true
+			if m, ok := x.sharedManifest(want, claimedType, accept); ok {
+				return m, nil
+			}
 			return x.fetchManifest(accept)
 		},
 		// Whoever was told by the upstream that this is what the reference
@@ -223,13 +226,35 @@ func (x *exchange) digestKey(d digest.Digest) index.Key {
 	}
 }
 
+// sharedManifest gets the manifest d from where it is shared, and keeps it. "" is no
+// manifest's digest.
+func (x *exchange) sharedManifest(d digest.Digest, claimedType, accept string) (*served, bool) {
+	if x.h.parts.Shared == nil || d == "" {
+		return nil, false
+	}
+	body, ok := x.h.parts.Shared.Fetch(context.WithoutCancel(x.r.Context()), d, x.h.cfg.MaxManifest)
+	if !ok {
+		return nil, false
+	}
+	m := &served{item: newItem(body, d)}
+	doc, err := m.item.document()
+	if err == nil {
+		m.mediaType, err = doc.typed(claimedType)
+	}
+	if err != nil { // the upstream's own answer decides
+		return nil, false
+	}
+	x.keep(m, accept)
+	return m, true
+}
+
 // fetchManifest gets the manifest from the upstream and keeps it. It does not
 // end with the client, because others wait for it.
 func (x *exchange) fetchManifest(accept string) (*served, error) {
 	u := &url.URL{Path: "/v2/" + x.res.repository + "/manifests/" + x.res.reference}
 	header, body, err := x.get(u, accept, x.h.cfg.MaxManifest)
 	if err != nil {
-		x.h.denied(permit.Resource{
+		x.h.denied(x.r.Context(), permit.Resource{
 			Target: x.target, Repository: x.res.repository, Kind: KindManifest, Reference: x.res.reference, Accept: accept,
 		}, x.auth, err)
 		return nil, err
@@ -331,7 +356,11 @@ func (x *exchange) storeOver(ctx context.Context, desc ocispec.Descriptor, body 
 	if err := c.Store(ctx, body, 0); err != nil {
 		return err
 	}
-	return c.Verify(ctx, nil)
+	err = c.Verify(ctx, nil)
+	if err == nil && x.h.parts.Shared != nil {
+		x.h.parts.Shared.Verified(c)
+	}
+	return err
 }
 
 // remember links the tag, if one was asked for, and the digest to the manifest.

@@ -66,7 +66,8 @@ func (x *exchange) open(src *source, claimed int64, rng wanted, ranged bool) (*o
 func (x *exchange) prime(src *source, key blobKey, rng wanted, ranged bool) (*opened, error) {
 	header := ""
 	switch {
-	case x.r.Method == http.MethodHead:
+	case x.r.Method == http.MethodHead, x.h.parts.Shared != nil:
+		// Other replicas may have the rest, or fetch it.
 		header = "bytes=0-0"
 	case ranged:
 		header = rng.header()
@@ -112,7 +113,7 @@ func (x *exchange) openSized(src *source, key blobKey, size int64, rng wanted, r
 		o.close()
 		return x.openSized(src, key, o.content.Descriptor().Size, rng, ranged)
 	}
-	o.reader = x.h.parts.Fill.Reader(x.r.Context(), o.content, src, o.win.off, o.win.n)
+	o.reader = x.h.parts.Fill.Reader(x.r.Context(), o.content, x.shared(src), o.win.off, o.win.n)
 	if err := o.readFirst(); err != nil {
 		o.close()
 		if errors.Is(err, errNoRanges) {
@@ -147,7 +148,7 @@ func (x *exchange) openWhole(src *source, key blobKey, o *opened) (*opened, erro
 		return nil, err
 	}
 	src.skips = true
-	whole.reader = x.h.parts.Fill.Reader(x.r.Context(), whole.content, src, 0, o.size)
+	whole.reader = x.h.parts.Fill.Reader(x.r.Context(), whole.content, x.shared(src), 0, o.size)
 	_, err = io.CopyN(io.Discard, whole.reader, o.win.off)
 	if err == nil {
 		err = whole.readFirst()

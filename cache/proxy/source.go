@@ -109,7 +109,7 @@ func (s *source) request(ctx context.Context, rng string) (*answer, error) {
 	a, err := parseAnswer(resp, s.target)
 	if err != nil {
 		resp.Body.Close()
-		s.h.denied(permit.Resource{
+		s.h.denied(ctx, permit.Resource{
 			Target: s.target, Repository: s.repository, Kind: KindBlob, Reference: string(s.digest),
 		}, s.auth, err)
 		return nil, err
@@ -255,9 +255,18 @@ func (c *canceling) Close() error {
 
 // sourceOf returns where a blob comes from by a caller's credentials.
 func (x *exchange) sourceOf(desc ocispec.Descriptor) fill.Source {
-	return &source{
+	return x.shared(&source{
 		h: x.h, target: x.target, repository: x.res.repository, digest: desc.Digest, auth: x.auth, size: desc.Size,
+	})
+}
+
+// shared returns a source that asks for a blob, whose size src knows, where it is
+// shared before it asks the upstream.
+func (x *exchange) shared(src *source) fill.Source {
+	if x.h.parts.Shared == nil {
+		return src
 	}
+	return x.h.parts.Shared.Source(x.origin(), ocispec.Descriptor{Digest: src.digest, Size: src.size}, src)
 }
 
 func blobPath(repository string, d digest.Digest) string {

@@ -17,31 +17,67 @@ import (
 
 var shots = flag.String("shots", "", "folder for pictures of the status page, to look at")
 
-// measured returns the sum of a metric over all labels that have the text in them.
-func (r *running) measured(name, labels string) (sum float64) {
+// series are the values of metrics, by their name and labels as they are printed.
+type series map[string]float64
+
+// sum returns the sum of a metric over all labels that have the text in them.
+func (s series) sum(name, labels string) (sum float64) {
+	for of, v := range s {
+		if n, rest, _ := strings.Cut(of, "{"); n == "reprise_registry_cache_"+name && strings.Contains(rest, labels) {
+			sum += v
+		}
+	}
+	return sum
+}
+
+// series returns what /metrics says.
+func (r *running) series() series {
 	r.t.Helper()
 	resp, err := http.Get("http://" + r.metrics + "/metrics")
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	defer resp.Body.Close()
+	out := series{}
 	lines := bufio.NewScanner(resp.Body)
 	for lines.Scan() {
 		line := lines.Text()
-		series, value, _ := strings.Cut(line, " ")
-		if i := strings.IndexByte(line, '}'); i > 0 {
-			series, value = line[:i+1], strings.TrimSpace(line[i+1:])
-		}
-		if n, _, _ := strings.Cut(series, "{"); n != "reprise_registry_cache_"+name || !strings.Contains(series, labels) {
+		if strings.HasPrefix(line, "#") {
 			continue
 		}
-		v, err := strconv.ParseFloat(value, 64)
+		i := strings.LastIndexByte(line, ' ')
+		v, err := strconv.ParseFloat(line[i+1:], 64)
 		if err != nil {
 			r.t.Fatal(err)
 		}
-		sum += v
+		out[line[:i]] = v
 	}
-	return sum
+	return out
+}
+
+// measured returns the sum of a metric over all labels that have the text in them.
+func (r *running) measured(name, labels string) float64 {
+	r.t.Helper()
+	return r.series().sum(name, labels)
+}
+
+// texts returns what the elements say that a selector finds.
+func texts(b *browsertest.Browser, selector string) string {
+	return browsertest.Eval[string](b, fmt.Sprintf(`[...document.querySelectorAll(%q)].map(e => e.textContent).join(' | ')`, selector))
+}
+
+// look takes pictures of a page, wide and narrow, light and dark, and checks that it can
+// be read.
+func look(b *browsertest.Browser, page, name string) {
+	for _, width := range []int64{1200, 390} {
+		for _, scheme := range []string{"light", "dark"} {
+			b.Open(page, width, scheme)
+			where := fmt.Sprintf("%s, %s at %d", name, scheme, width)
+			b.Shot(fmt.Sprintf("%s-%d-%s.png", name, width, scheme))
+			b.Width(where)
+			b.Contrast(where)
+		}
+	}
 }
 
 // The page in a browser, with pulls behind it, says what the metrics say.
@@ -52,18 +88,8 @@ func TestPage(t *testing.T) {
 	r.pull(o)
 	r.pull(o)
 	page := "http://" + r.metrics + "/"
-	for _, width := range []int64{1200, 390} {
-		for _, scheme := range []string{"light", "dark"} {
-			b.Open(page, width, scheme)
-			where := fmt.Sprintf("%s at %d", scheme, width)
-			b.Shot(fmt.Sprintf("status-%d-%s.png", width, scheme))
-			b.Width(where)
-			b.Contrast(where)
-		}
-	}
-	text := func(selector string) string {
-		return browsertest.Eval[string](b, fmt.Sprintf(`[...document.querySelectorAll(%q)].map(e => e.textContent).join(' | ')`, selector))
-	}
+	look(b, page, "status")
+	text := func(selector string) string { return texts(b, selector) }
 	hits := 100 * r.measured("requests_total", `outcome="hit"`) / r.measured("requests_total", "")
 	bytes := int64(r.measured("sent_bytes_total", ""))
 	for selector, want := range map[string]string{

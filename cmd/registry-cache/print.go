@@ -40,11 +40,37 @@ func printStat(w io.Writer, s cacheadmin.Stat) {
 	fmt.Fprintf(w, "workers\t%d of %d\n", s.WorkersBusy, s.Workers)
 	fmt.Fprintf(w, "wrong content\t%d\n", s.Mismatches)
 	fmt.Fprintf(w, "fetched ahead\t%d images, %s\n", s.Warmed, human(s.WarmedBytes))
+	if s.Cluster != nil {
+		printCluster(w, s.Cluster)
+	}
 	for _, name := range slices.Sorted(maps.Keys(s.Collected)) {
 		if n := s.Collected[name]; n > 0 {
 			fmt.Fprintf(w, "collected %s\t%d\n", name, n)
 		}
 	}
+}
+
+// printCluster prints what is shared with other replicas.
+func printCluster(w io.Writer, c *cacheadmin.ClusterStat) {
+	if c.Self != "" {
+		fmt.Fprintf(w, "replica\t%s\n", c.Self)
+	}
+	reached := func(name string, r *cacheadmin.Reached) {
+		if r == nil {
+			return
+		}
+		state := "up"
+		if !r.Up {
+			state = fmt.Sprintf("away since %s: %q", r.Since.Local().Format(time.DateTime), r.Error)
+		}
+		fmt.Fprintf(w, "  %s\t%s\n", name, state)
+	}
+	reached("index", c.Index)
+	reached("tier", c.Tier)
+	fmt.Fprintf(w, "  blobs from\treplicas %s, tier %s, upstreams %s\n", human(c.FromPeers), human(c.FromTier), human(c.FromUpstreams))
+	fmt.Fprintf(w, "  given\t%s to replicas\n", human(c.Given))
+	fmt.Fprintf(w, "  leases\t%d; %d parts of blobs without the index\n", c.Leases, c.Alone)
+	fmt.Fprintf(w, "  written back\t%d blobs, %d wait, %d failed, %d were damaged\n", c.Written, c.Queue, c.Unwritten, c.Damaged)
 }
 
 func printBlobs(w io.Writer, blobs []cacheadmin.Blob, now time.Time) {

@@ -49,6 +49,7 @@ type service struct {
 	traffic *cachepage.Traffic
 
 	clients, admin, watched net.Listener // watched: metrics; nil: none
+	peers                   net.Listener // other replicas; nil: none
 	ready                   atomic.Bool
 	closers                 []func() error // last to first
 }
@@ -118,17 +119,40 @@ func (s *service) closeChain() error {
 	return nil
 }
 
-func (s *service) listen() (err error) {
-	if s.clients, err = net.Listen("tcp", s.cfg.Server.Address); err != nil {
-		return fmt.Errorf("server.address: %w", err)
+func (s *service) listen() error {
+	listeners := []struct {
+		key, address string
+		l            *net.Listener
+	}{
+		{"server.address", s.cfg.Server.Address, &s.clients},
+		{"metrics.address", s.cfg.Metrics.Address, &s.watched},
+		{"cluster.address", s.peersAddress(), &s.peers},
 	}
-	if s.cfg.Metrics.Address == "" {
-		return nil
-	}
-	if s.watched, err = net.Listen("tcp", s.cfg.Metrics.Address); err != nil {
-		return errors.Join(fmt.Errorf("metrics.address: %w", err), s.clients.Close())
+	var opened []net.Listener
+	for _, x := range listeners {
+		if x.address == "" {
+			continue
+		}
+		l, err := net.Listen("tcp", x.address)
+		if err != nil {
+			err = fmt.Errorf("%s: %w", x.key, err)
+			for _, l := range opened {
+				err = errors.Join(err, l.Close())
+			}
+			return err
+		}
+		*x.l = l
+		opened = append(opened, l)
 	}
 	return nil
+}
+
+// peersAddress is where other replicas are served; empty: nowhere.
+func (s *service) peersAddress() string {
+	if s.chain.Cluster == nil || s.chain.Cluster.TLS == nil {
+		return ""
+	}
+	return s.cfg.Cluster.Address
 }
 
 func (s *service) openAccessLog() (err error) {
@@ -171,13 +195,28 @@ func (o observers) Observe(r proxy.Record) {
 
 func (s *service) watch() cachechain.Watch {
 	told := observers{s.counts}
-	if s.cfg.Metrics.Address != "" {
+	if s.cfg.Metrics.Address != "" || s.cfg.Cluster.Enabled() {
 		told = append(told, s.traffic)
 	}
 	if s.access != nil {
 		told = append(told, s.access)
 	}
-	return cachechain.Watch{Log: s.log, Requests: told, Upstream: s.counts.ObserveUpstream, UserAgent: "reprise-registry-cache/" + version}
+	return cachechain.Watch{
+		Log: s.log, Requests: told, Upstream: s.counts.ObserveUpstream, UserAgent: "reprise-registry-cache/" + version,
+		Status: s.status,
+	}
+}
+
+// status is what the other replicas are told.
+func (s *service) status() cachechain.ReplicaStatus {
+	now := cachechain.ReplicaStatus{Version: version, Started: s.started, MaxBytes: int64(s.cfg.GC.Disk.MaxSize)}
+	disk := s.chain.Cache.Stats()
+	now.Bytes, now.Blobs = disk.Bytes, disk.Blobs
+	for _, c := range s.traffic.Kinds() {
+		now.Requests += c.Requests
+		now.Hits += c.Hits
+	}
+	return now
 }
 
 // stages are what runs. Who watches and logs comes first and ends last, clients are
@@ -195,6 +234,9 @@ func (s *service) stages() []program.Stage {
 		Address: s.clients.Addr().String(), MaxBytes: int64(s.cfg.GC.Disk.MaxSize),
 	})
 	stages := append([]program.Stage{watching}, s.chain.Stages()...)
+	if s.peers != nil {
+		stages = append(stages, program.Stage{{Name: "serving replicas", Run: s.servePeers}})
+	}
 	return append(stages,
 		program.Stage{{Name: "serving the operator", Run: func(ctx context.Context) error { return admin.Serve(ctx, s.admin) }}},
 		program.Stage{{Name: "serving clients", Run: s.serveClients}},
@@ -232,16 +274,33 @@ func (s *service) watching() http.Handler {
 // mostImages is how many images the page lists.
 const mostImages = 20
 
+// askReplicas bounds how long the page waits for the others.
+const askReplicas = 300 * time.Millisecond
+
 // state is what the page shows.
-func (s *service) state() cachepage.State {
+func (s *service) state(ctx context.Context) cachepage.State {
+	replicas := s.replicas(ctx) // first, as what is counted next counts that too
 	now := cachepage.State{
 		Version: version, Address: s.clients.Addr().String(), Started: s.started, Now: time.Now(),
-		Stats: s.snapshot(), Kinds: s.traffic.Kinds(), Fetches: s.chain.Fill.Progress(),
+		Stats: s.snapshot(), Kinds: s.traffic.Kinds(), Fetches: s.chain.Fill.Progress(), Replicas: replicas,
 	}
 	if s.cfg.Metrics.Images {
 		now.Images = s.traffic.Top(mostImages)
 	}
 	return now
+}
+
+// replicas are those that share, as far as Redis says so within a moment.
+func (s *service) replicas(ctx context.Context) (r cachepage.Replicas) {
+	c := s.chain.Cluster
+	if c == nil || c.Self == "" {
+		return r
+	}
+	ctx, cancel := context.WithTimeout(ctx, askReplicas)
+	defer cancel()
+	r.All, r.Err = c.List(ctx)
+	r.Self = cachechain.Replica{Name: c.Self, Seen: time.Now(), Status: c.Status()}
+	return r
 }
 
 // serveMetrics serves who watches the cache.
@@ -253,6 +312,19 @@ func (s *service) serveMetrics(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { server.Close() })()
 	if err := server.Serve(s.watched); ctx.Err() == nil {
 		return err
+	}
+	return nil
+}
+
+// servePeers serves other replicas until ctx ends.
+func (s *service) servePeers(ctx context.Context) error {
+	server := &http.Server{
+		Handler: s.chain.Cluster.Handler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: idleFor,
+		TLSConfig: s.chain.Cluster.TLS, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.ServeTLS(s.peers, "", ""); ctx.Err() == nil {
+		return fmt.Errorf("serving replicas at %s: %w", s.peers.Addr(), err)
 	}
 	return nil
 }

@@ -170,7 +170,15 @@ func (n machine) commitSnapshot(t *testing.T, key, want string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := n.Containerd.Ctr(t.Context(), "run", "--rm", "--fifo-dir", n.Path("fifo"), "--rootfs", root, "rooted", "/bin/sh", "-c", state)
+	got := ""
+	for range 3 {
+		// On a busy machine ctr ends now and then before it has read what a container
+		// printed that ended at once.
+		got, err = n.Containerd.Ctr(t.Context(), "run", "--rm", "--fifo-dir", n.Path("fifo"), "--rootfs", root, "rooted", "/bin/sh", "-c", state)
+		if err != nil || got != "" {
+			break
+		}
+	}
 	if err != nil {
 		t.Error(err)
 	}

@@ -5,6 +5,7 @@
 # outside the source tree and prints the folder's name:
 #
 #   bin/       containerd, ctr and the runc shim, built from the versions in go.mod
+#   s3/        versitygw, an S3 server, built from the version in s3/go.mod
 #   debian/    runc, the registry, CNI plugins, nginx, Redis with the libraries it needs, and
 #              Debian's own containerd, unpacked, not installed: no service is started and
 #              nothing on the machine changes
@@ -17,7 +18,7 @@ set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 cache=${XDG_CACHE_HOME:-${HOME:-/root}/.cache}/reprise
 layout=1 # raise when what this script puts there changes
-key=$( (cat "$here/go.sum" "$here/go.mod" "$here/lint/go.sum"; go env GOVERSION; echo $layout) | sha256sum | cut -c1-12)
+key=$( (cat "$here/go.sum" "$here/go.mod" "$here/lint/go.sum" "$here/s3/go.sum"; go env GOVERSION; echo $layout) | sha256sum | cut -c1-12)
 dir=${REPRISE_TOOLS:-$cache/tools-$key}
 if [ "${1:-}" = --dir ]; then echo "$dir"; exit; fi
 purpose=${1:-test}
@@ -119,6 +120,15 @@ build_tools() {
 	mv "$dir/bin.new" "$dir/bin"
 }
 
+build_s3() {
+	[ -x "$dir/s3/versitygw" ] && return
+	say "building versitygw"
+	mkdir -p "$dir/s3"
+	(cd "$here/s3" && CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$dir/s3/versitygw.new" \
+		github.com/versity/versitygw/cmd/versitygw) >&2
+	mv "$dir/s3/versitygw.new" "$dir/s3/versitygw"
+}
+
 build_lint() {
 	[ -x "$dir/lint/golangci-lint" ] && return
 	say "building golangci-lint"
@@ -138,5 +148,6 @@ else
 	install_packages $(missing_packages)
 	unpack_packages
 	build_tools
+	[ "$purpose" = demo ] || build_s3
 fi
 echo "$dir"

@@ -12,18 +12,23 @@ import (
 // BenchmarkMemory says how many bytes of Redis's memory a digest takes, by what is known
 // of it: -benchtime 200000x.
 func BenchmarkMemory(b *testing.B) {
+	// Names in Kubernetes.
+	const short, long = "registry-cache-%d.registry-cache:8443", "registry-cache-%d.registry-cache.reg.svc.cluster.local:8443"
 	for _, c := range []struct {
 		name    string
 		holders int
 		stored  bool
 		origin  string
+		replica string
 	}{
-		{"one holder", 1, false, ""},
-		{"stored", 0, true, ""},
-		{"one holder, stored", 1, true, ""},
-		{"three holders, stored", 3, true, ""},
-		{"sixteen holders, stored", 16, true, ""},
-		{"not verified, three holders", 3, false, "https://registry-1.docker.io"},
+		{"one holder", 1, false, "", short},
+		{"stored", 0, true, "", short},
+		{"one holder, stored", 1, true, "", short},
+		{"three holders, stored", 3, true, "", short},
+		{"eight holders, stored", 8, true, "", short},
+		{"not verified, three holders", 3, false, "https://registry-1.docker.io", short},
+		{"three holders of 58 bytes, stored", 3, true, "", long},
+		{"three holders of 64 bytes, stored", 3, true, "", "abcdef" + long},
 	} {
 		b.Run(c.name, func(b *testing.B) {
 			w := standalone(b)
@@ -33,8 +38,7 @@ func BenchmarkMemory(b *testing.B) {
 				keys[i] = sharedindex.Key{Digest: fresh(), Origin: c.origin}
 			}
 			for i := range c.holders {
-				// A name in Kubernetes.
-				x := w.replica(b, fmt.Sprintf("registry-cache-%d.registry-cache.registry.svc.cluster.local:8443", i))
+				x := w.replica(b, fmt.Sprintf(c.replica, i))
 				must(b, x.Hold(b.Context(), keys...))
 			}
 			x := w.replica(b, "x:1")
@@ -49,7 +53,7 @@ func BenchmarkMemory(b *testing.B) {
 	}
 	b.Run("lease and claim", func(b *testing.B) {
 		w := standalone(b)
-		x := w.replica(b, "registry-cache-0.registry-cache.registry.svc.cluster.local:8443")
+		x := w.replica(b, "registry-cache-0.registry-cache:8443")
 		before := memory(b, w)
 		for range b.N {
 			k := sharedindex.Key{Digest: fresh(), Origin: "https://registry-1.docker.io"}

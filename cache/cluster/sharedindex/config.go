@@ -21,7 +21,7 @@ const (
 
 	// maxKept is the number of holders that are remembered for one key, and
 	// maxLeases that of its leases.
-	maxKept   = 16
+	maxKept   = 8
 	maxLeases = 256
 
 	// maxNumber is the largest number that a script, whose numbers are floating

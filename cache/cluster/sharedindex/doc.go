@@ -32,7 +32,10 @@
 //	<prefix>:{events}:stream              stream of announcements
 //	<prefix>:{replicas}:beats             hash: who is there
 //	<prefix>:{<scope>}:epoch              the epoch of a scope of permissions
-//	<prefix>:{<scope>}:<item>             one permission
+//	<prefix>:{<scope>}:item:<item>        one permission
+//
+// Redis keeps the hash of a digest compact as long as no name of a replica is longer than
+// 63 bytes (its hash-max-listpack-value, less one); it takes three times the memory else.
 //
 // # What is trusted
 //

@@ -8,7 +8,7 @@ import (
 )
 
 // Hold says that the replica has these contents; what is verified has no origin. Of many
-// replicas that have one, the 16 that said so last are remembered, for Config.Remember.
+// replicas that have one, the 8 that said so last are remembered, for Config.Remember.
 // Many contents take few round trips, and the bound of a call is that of 256 of them.
 func (x *Index) Hold(ctx context.Context, contents ...Key) error {
 	keys, err := x.hasKeys(contents)

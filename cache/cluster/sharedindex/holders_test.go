@@ -17,26 +17,26 @@ func TestHolders(t *testing.T) {
 	})
 }
 
-// holdersInOrder: those who said so last come first, four at most, and no more than 16
+// holdersInOrder: those who said so last come first, four at most, and no more than 8
 // are remembered.
 func holdersInOrder(t *testing.T, w world) {
 	k, asking := sharedindex.Key{Digest: fresh()}, w.replica(t, "asking:1")
 	admin := w.client(t)
 	has := fmt.Sprintf("test:{%s}:has", k.Digest)
-	for i := range 20 {
+	for i := range 12 {
 		must(t, w.replica(t, fmt.Sprintf("r%02d:1", i)).Hold(t.Context(), k))
 		// So that no two have the same time.
 		must(t, admin.HSet(t.Context(), has, fmt.Sprintf("@r%02d:1", i), time.Now().UnixMilli()-1000+int64(i)).Err())
 	}
 	p := locate(t, asking, wanted(k, 0, 1))
-	if want := []string{"r19:1", "r18:1", "r17:1", "r16:1"}; !slices.Equal(p.Holders, want) {
+	if want := []string{"r11:1", "r10:1", "r09:1", "r08:1"}; !slices.Equal(p.Holders, want) {
 		t.Fatalf("holders %q, not %q", p.Holders, want)
 	}
-	if n, err := admin.HLen(t.Context(), has).Result(); err != nil || n != 16 {
+	if n, err := admin.HLen(t.Context(), has).Result(); err != nil || n != 8 {
 		t.Fatalf("%d holders are remembered, %v", n, err)
 	}
-	p = locate(t, w.replica(t, "r18:1"), wanted(k, 0, 1))
-	if want := []string{"r19:1", "r17:1", "r16:1", "r15:1"}; !slices.Equal(p.Holders, want) {
+	p = locate(t, w.replica(t, "r10:1"), wanted(k, 0, 1))
+	if want := []string{"r11:1", "r09:1", "r08:1", "r07:1"}; !slices.Equal(p.Holders, want) {
 		t.Fatalf("holders but the caller %q, not %q", p.Holders, want)
 	}
 }

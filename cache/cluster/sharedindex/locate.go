@@ -27,6 +27,11 @@ func (x *Index) hasKey(k Key) string   { return x.tagged(k.Digest.String(), "has
 // set, these. Otherwise a Lease from w.Off to w.End, or to where the next live lease
 // begins.
 func (x *Index) Locate(ctx context.Context, w Wanted) (Place, error) {
+	return x.locate(ctx, w, maxLeases)
+}
+
+// locate is Locate that grants a lease only while there are fewer than so many.
+func (x *Index) locate(ctx context.Context, w Wanted, leases int) (Place, error) {
 	if err := w.validate(); err != nil {
 		return Place{}, fmt.Errorf("locating content: %w", err)
 	}
@@ -40,7 +45,7 @@ func (x *Index) Locate(ctx context.Context, w Wanted) (Place, error) {
 	}
 	reply, err := x.run(ctx, opLocate, locateScript, keys, x.cfg.Replica, w.Off, w.End, insist,
 		strconv.FormatUint(w.Over, 10), x.cfg.LeaseTTL.Microseconds(), x.cfg.Remember.Milliseconds(),
-		x.kept(), maxLeases, MaxHolders)
+		x.kept(), leases, MaxHolders)
 	if err != nil {
 		return Place{}, err
 	}

@@ -24,8 +24,9 @@ type Permission struct{ Scope, Item ID }
 // Grant is what is known of one permission.
 type Grant struct {
 	Found bool
-	Value []byte // what was decided, if Found
-	Epoch uint64 // of the scope: what Index.Grant has to be given
+	Value []byte        // what was decided, if Found
+	Epoch uint64        // of the scope: what Index.Grant has to be given
+	Left  time.Duration // how much longer it is kept, by Redis; 0 if it has no end
 }
 
 // Identify returns the HMAC of parts, by a key made of the cluster secret: the name of a
@@ -66,10 +67,14 @@ func (x *Index) parseGrant(reply any, p Permission) (Grant, error) {
 	if err != nil {
 		return Grant{}, err
 	}
-	if len(s) != 2 {
+	if len(s) != 3 {
 		return Grant{}, fmt.Errorf("permission of %d parts", len(s))
 	}
 	epoch, err := parseNumber(s[0])
+	if err != nil {
+		return Grant{}, err
+	}
+	left, err := parseNumber(s[2])
 	if err != nil {
 		return Grant{}, err
 	}
@@ -80,7 +85,7 @@ func (x *Index) parseGrant(reply any, p Permission) (Grant, error) {
 	}
 	mac, value := sealed[:sha256.Size], sealed[sha256.Size:]
 	if hmac.Equal(mac, x.mac(p, g.Epoch, value)) {
-		g.Found, g.Value = true, value
+		g.Found, g.Value, g.Left = true, value, time.Duration(left)*time.Millisecond
 	}
 	return g, nil
 }

@@ -143,12 +143,21 @@ func planted(t *testing.T, w world) {
 	p, mallory := ask(a, "frank:x", "r"), ask(a, "mallory:x", "r")
 	grant(t, a, p, "yes")
 	grant(t, a, mallory, "no")
+	// Of the same scope, or as the same item of another one.
+	sameScope := sharedindex.Permission{Scope: p.Scope, Item: mallory.Item}
+	sameItem := sharedindex.Permission{Scope: mallory.Scope, Item: p.Item}
 	epoch := asked(t, a, p).Epoch
 	theirs, mine := a.PermissionKeys(p), a.PermissionKeys(mallory)
 	good, err := admin.Get(t.Context(), theirs[1]).Bytes()
 	must(t, err)
 	// The epoch of the permission that was copied, too.
 	must(t, admin.Set(t.Context(), mine[0], epoch, time.Hour).Err())
+	for _, q := range []sharedindex.Permission{sameScope, sameItem} {
+		must(t, admin.Set(t.Context(), a.PermissionKeys(q)[1], good, time.Hour).Err())
+		if g := asked(t, a, q); g.Found || g.Epoch != epoch {
+			t.Errorf("a copied value counts: %+v", g)
+		}
+	}
 	for _, value := range [][]byte{
 		good, good[:len(good)-1], append(bytes.Clone(good), 'x'), good[:10], nil,
 		bytes.Repeat([]byte("x"), 1<<16), []byte("yes"),

@@ -2,7 +2,9 @@ package sharedindex_test
 
 import (
 	"errors"
+	"fmt"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
@@ -15,6 +17,7 @@ func TestStored(t *testing.T) {
 		t.Run("one stores", func(t *testing.T) { oneStores(t, a, b) })
 		t.Run("ran out", func(t *testing.T) { claimRanOut(t, w, b) })
 		t.Run("found", func(t *testing.T) { found(t, a, b) })
+		t.Run("clock", func(t *testing.T) { clockWentBack(t, w, a) })
 		t.Run("emptied", func(t *testing.T) { emptied(t, w, a, b) })
 	})
 }
@@ -116,6 +119,24 @@ func found(t *testing.T, a, b *sharedindex.Index) {
 	for _, s := range []sharedindex.Stored{{Generation: 0, Size: 1}, {Generation: 1 << 60, Size: 1}, {Generation: 10, Size: -1}, {Generation: 10, Size: 1 << 60}} {
 		if a.Publish(ctx, d, s) == nil {
 			t.Errorf("%+v was published", s)
+		}
+	}
+}
+
+// clockWentBack: tokens grow also when the last ones are of the future.
+func clockWentBack(t *testing.T, w world, a *sharedindex.Index) {
+	d, admin := fresh(), w.client(t)
+	last := time.Now().Add(time.Hour).UnixMicro()
+	for _, what := range []string{"lease", "claim"} {
+		must(t, admin.HSet(t.Context(), fmt.Sprintf("test:{%s}:%s", d, what), "last", last).Err())
+	}
+	if token := claim(t, a, d); token != uint64(last+1) {
+		t.Errorf("claim %d after %d", token, last)
+	}
+	for i := range int64(2) {
+		p := locate(t, a, wanted(sharedindex.Key{Digest: d}, i, i+1))
+		if p.Lease == nil || p.Lease.Token != uint64(last+1+i) {
+			t.Errorf("lease %+v after %d", p.Lease, last+i)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package permit
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -18,6 +17,8 @@ type Checker struct {
 	cfg  Config
 	head HeadFunc
 	salt salt
+
+	share *sharing // nil: nothing is shared
 
 	trusted atomic.Int64
 
@@ -38,7 +39,7 @@ type flight struct {
 	// Set before done is closed.
 	d    Decision
 	err  error
-	gone bool // the check that sent it was given up: there is no answer
+	gone bool // it brought nothing that counts for others: they look again
 }
 
 // New returns a Checker; cfg must be valid. See Head for the usual head.
@@ -75,11 +76,13 @@ func (c *Checker) Check(ctx context.Context, r Resource, auth Secret, class Clas
 		}
 		f := c.flights[k]
 		if f == nil {
-			f = &flight{done: make(chan struct{})}
-			c.flights[k] = f
-			c.stats.Heads++
+			q := c.question(k, r, auth, class)
+			c.flights[k] = &q.flight
+			if !q.shared {
+				c.stats.Heads++
+			}
 			c.mu.Unlock()
-			return c.ask(ctx, k, f, r, auth)
+			return c.ask(ctx, q)
 		}
 		c.mu.Unlock()
 		select {
@@ -148,82 +151,18 @@ func (c *Checker) keep(kind string, d *Decision) time.Duration {
 	return keep
 }
 
-// ask sends the HEAD of f. It is sent in the name of the caller, and ends with it:
-// then one of those that wait sends another.
-func (c *Checker) ask(ctx context.Context, k id, f *flight, r Resource, auth Secret) (Decision, error) {
-	f.gone = true // also if head panics
-	defer func() {
-		c.mu.Lock()
-		if c.flights[k] == f {
-			delete(c.flights, k)
-		}
-		c.mu.Unlock()
-		close(f.done)
-	}()
-	sent := time.Now()
-	resp, err := c.head(ctx, r, auth)
-	if err == nil && resp == nil {
-		err = errors.New("no answer")
-	}
-	if err != nil && ctx.Err() != nil {
-		return Decision{}, ctx.Err()
-	}
-	d, v := Decision{}, trouble
-	if err == nil {
-		d, v = judge(&r, resp)
-	}
-	a := &answer{id: k, d: d, sent: sent}
-	if end, ok := expiry(auth); ok {
-		a.end = sent.Add(time.Until(end)) // by the steady clock from here on
-	}
-	f.d, f.err = c.learn(a, f, v, err)
-	f.gone = false
-	return f.d, f.err
-}
-
-// learn keeps what an answer teaches, and returns what it comes to.
-func (c *Checker) learn(a *answer, f *flight, v verdict, err error) (Decision, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.stats.count(a.d.Status, v, err)
-	old := c.kept.find(&a.id)
-	switch v {
-	case trouble:
-		if c.cfg.Policy == StaleIfError && old != nil && old.d.Allowed() && old.fresh(c.cfg.StaleFor, time.Now()) {
-			c.stats.Stale++
-			d := old.d
-			d.Cached, d.Stale = true, true
-			return d, nil
-		}
-		return a.d, err
-	case denied:
-		c.revoke(&a.id, a.d.Status, f)
-	case refused:
-		if old != nil {
-			c.kept.drop(old)
-		}
-		return a.d, nil
-	case allowed:
-	}
-	keep := c.keep(a.id.item.kind, &a.d)
-	if keep > 0 && !f.overtaken && a.small() && a.fresh(keep, time.Now()) {
-		c.stats.Evicted += int64(c.kept.put(a))
-	}
-	return a.d, nil
-}
-
 // revoke ends what a refusal ends: of a 404, the permission for the resource; of a
 // 401 or 403, all that its owner has for the repository. c.mu is held. but is the
 // flight that brought the refusal, if one did.
 func (c *Checker) revoke(k *id, status int, but *flight) {
-	if status != http.StatusNotFound {
+	if isOfScope(status) {
 		c.stats.Revoked += int64(c.kept.revoke(&k.scope))
 	} else if a := c.kept.find(k); a != nil && a.d.Allowed() {
 		c.kept.drop(a)
 		c.stats.Revoked++
 	}
 	for other, f := range c.flights {
-		if f != but && (other == *k || status != http.StatusNotFound && other.scope == k.scope) {
+		if f != but && (other == *k || isOfScope(status) && other.scope == k.scope) {
 			f.overtaken = true
 			delete(c.flights, other) // who comes now asks anew
 		}
@@ -232,19 +171,32 @@ func (c *Checker) revoke(k *id, status int, but *flight) {
 
 // Denied tells that the upstream itself, not a host it redirected to, answered
 // status to a GET for r by auth's owner. If that is 401, 403 or 404, what was
-// allowed before is not any more.
-func (c *Checker) Denied(r Resource, auth Secret, status int) {
+// allowed before is not any more. It does not end with the context.
+func (c *Checker) Denied(ctx context.Context, r Resource, auth Secret, status int) {
 	switch status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound:
 		k := c.id(&r, auth)
+		var n Name
+		tell := c.share != nil && c.revocable(k.item.kind, status)
+		if tell {
+			n = c.share.name(&k, auth)
+		}
 		c.mu.Lock()
 		c.revoke(&k, status, nil)
+		if tell {
+			c.share.refused(&n.Scope, time.Now(), c.longest())
+		}
 		c.mu.Unlock()
+		if tell {
+			c.revokeShared(ctx, &n.Scope)
+		}
 	}
 }
 
 // Forget drops the answers for which match returns true, nil for all, and returns
-// how many. match must not call the Checker.
+// how many. match must not call the Checker. Of what is shared, whose names say nothing
+// of resources, nothing counts any more for this Checker that is from before; other
+// replicas must be told to do the same.
 func (c *Checker) Forget(match func(Resource) bool) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -253,6 +205,9 @@ func (c *Checker) Forget(match func(Resource) bool) int {
 			f.overtaken = true
 			delete(c.flights, k)
 		}
+	}
+	if c.share != nil {
+		c.share.since = time.Now()
 	}
 	return c.kept.forget(match)
 }

@@ -141,7 +141,7 @@ func TestOvertaken(t *testing.T) {
 			default:
 				var status int
 				fmt.Sscan(how, &status)
-				c.Denied(blobOf("a"), "", status)
+				c.Denied(t.Context(), blobOf("a"), "", status)
 			}
 			g.mu.Lock()
 			g.gate = nil
@@ -208,7 +208,7 @@ func TestRace(t *testing.T) {
 				}
 				switch n % 50 {
 				case 0:
-					c.Denied(r, "Bearer good", 401)
+					c.Denied(t.Context(), r, "Bearer good", 401)
 				case 1:
 					c.Forget(func(permit.Resource) bool { return n%100 == 1 })
 				case 2:

@@ -86,7 +86,7 @@ func TestRevocation(t *testing.T) {
 				}
 			}
 			if by == "GET" {
-				c.Denied(blobOf("a"), "Bearer a", status)
+				c.Denied(t.Context(), blobOf("a"), "Bearer a", status)
 			} else {
 				g.set(status)
 				expect(t, c, blobOf("a"), "Bearer a", permit.Whole, fmt.Sprint(status))
@@ -111,7 +111,7 @@ func TestRevocation(t *testing.T) {
 		g := &registry{status: 200}
 		c := permit.New(long, g.head)
 		expect(t, c, blobOf("a"), "", permit.Whole, "200")
-		c.Denied(blobOf("a"), "", status)
+		c.Denied(t.Context(), blobOf("a"), "", status)
 		expect(t, c, blobOf("a"), "", permit.Whole, "200 cached")
 	}
 }

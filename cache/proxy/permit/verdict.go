@@ -64,6 +64,11 @@ func judge(r *Resource, resp *http.Response) (Decision, verdict) {
 	return d, refused
 }
 
+// isOfScope reports whether a refusal is of all that its caller has in a repository.
+func isOfScope(status int) bool {
+	return status == http.StatusUnauthorized || status == http.StatusForbidden
+}
+
 func isRedirect(status int) bool {
 	switch status {
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther,

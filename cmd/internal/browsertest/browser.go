@@ -34,11 +34,23 @@ type Browser struct {
 	asked    []string
 }
 
-// New starts a browser that ends with the test. Pictures go to the folder shots, ""
-// for nowhere. Where there is no chromium and none can be installed the test is
+// ShotsVariable names the folder for pictures in the environment, for tests that are not
+// told another one.
+const ShotsVariable = "REPRISE_SHOTS"
+
+// New starts a browser that ends with the test. Pictures go to the folder shots, which
+// is made; "" for what ShotsVariable says, and nowhere if it says nothing. Where there is no chromium and none can be installed the test is
 // skipped.
 func New(t *testing.T, shots string) *Browser {
 	t.Helper()
+	if shots == "" {
+		shots = os.Getenv(ShotsVariable)
+	}
+	if shots != "" {
+		if err := os.MkdirAll(shots, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
 	path, err := exec.LookPath("chromium")
 	if err != nil {
 		if os.Getuid() != 0 {

@@ -51,6 +51,38 @@ type Stat struct {
 
 	// Collected is what garbage collection gave up, by reason.
 	Collected Report `json:"collected"`
+
+	// Cluster is what is shared with other replicas; nil: nothing.
+	Cluster *ClusterStat `json:"cluster,omitempty"`
+}
+
+// ClusterStat is a replica's part in a cluster.
+type ClusterStat struct {
+	Self string `json:"self,omitempty"` // its name among replicas; empty without an index
+
+	// Index and Tier say how those are that are configured.
+	Index *Reached `json:"index,omitempty"`
+	Tier  *Reached `json:"tier,omitempty"`
+
+	// Bytes of blobs that came from other replicas, the tier, and upstreams.
+	FromPeers     int64 `json:"fromPeers"`
+	FromTier      int64 `json:"fromTier"`
+	FromUpstreams int64 `json:"fromUpstreams"`
+	Given         int64 `json:"given"` // bytes, to other replicas
+
+	Leases    int   `json:"leases"` // under which something is being fetched
+	Alone     int64 `json:"alone"`  // parts of blobs for which the index was not reached
+	Written   int64 `json:"written"`
+	Unwritten int64 `json:"unwritten"` // blobs that could not be written to the tier
+	Queue     int   `json:"queue"`     // blobs that wait for that
+	Damaged   int64 `json:"damaged"`   // objects of the tier
+}
+
+// Reached is whether something that replicas share can be used.
+type Reached struct {
+	Up    bool      `json:"up"`
+	Since time.Time `json:"since,omitzero"`  // of Up; not known if it never changed
+	Error string    `json:"error,omitempty"` // the last one
 }
 
 // Blob is what is kept of one.

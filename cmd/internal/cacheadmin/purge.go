@@ -1,6 +1,9 @@
 package cacheadmin
 
 import (
+	"context"
+	"maps"
+	"slices"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,7 +35,22 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	done, err := g.purge(s.parts)
+	if s.parts.Purged != nil {
+		err = errors.Join(err, s.parts.Purged(r.Context(), p, slices.Collect(maps.Keys(g.digests))))
+	}
 	reply(w, done, err)
+}
+
+// Purge forgets what another replica's operator had forgotten; Purged is not told.
+func (s *Server) Purge(ctx context.Context, p Purge) (Purged, error) {
+	g, err := newGoing(p)
+	if err != nil {
+		return Purged{}, err
+	}
+	if err := s.scanned(ctx); err != nil {
+		return Purged{}, err
+	}
+	return g.purge(s.parts)
 }
 
 // image is what one of Purge.Images says.

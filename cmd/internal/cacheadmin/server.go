@@ -31,6 +31,9 @@ type Parts struct {
 	Forget    func(digest.Digest) // what is in memory
 	Collector Collector
 	Stat      func() Stat
+	// Purged is told what an operator had forgotten, and which blobs that named, so
+	// that other replicas forget it too. nil: there are none.
+	Purged func(ctx context.Context, p Purge, named []digest.Digest) error
 }
 
 // Server answers a Client.
@@ -39,7 +42,7 @@ type Server struct {
 	mux   *http.ServeMux
 }
 
-// NewServer returns a server of parts, all of which are needed.
+// NewServer returns a server of parts, all of which are needed but Purged.
 func NewServer(parts Parts) *Server {
 	s := &Server{parts: parts, mux: http.NewServeMux()}
 	s.mux.HandleFunc("GET /stat", func(w http.ResponseWriter, _ *http.Request) { reply(w, s.parts.Stat(), nil) })

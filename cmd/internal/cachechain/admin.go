@@ -11,10 +11,17 @@ import (
 // Admin returns what answers an operator. about is filled in with what the chain
 // knows.
 func (c *Chain) Admin(about cacheadmin.Stat) *cacheadmin.Server {
-	return cacheadmin.NewServer(cacheadmin.Parts{
+	parts := cacheadmin.Parts{
 		Cache: c.Cache, Index: c.Index, Permit: c.Permit, Forget: c.Forget,
 		Collector: collector{c.GC}, Stat: func() cacheadmin.Stat { return c.stat(about) },
-	})
+	}
+	if c.Cluster == nil {
+		return cacheadmin.NewServer(parts)
+	}
+	parts.Purged = c.Cluster.purged
+	s := cacheadmin.NewServer(parts)
+	c.Cluster.purge.Store(s)
+	return s
 }
 
 // collector is gc.Collector with reports by name.
@@ -64,5 +71,8 @@ func (c *Chain) stat(s cacheadmin.Stat) cacheadmin.Stat {
 		s.Warmed, s.WarmedBytes = w.Warmed, w.Bytes
 	}
 	s.Collected = report(c.GC.Stats().Report)
+	if c.Cluster != nil {
+		s.Cluster = c.Cluster.stat()
+	}
 	return s
 }

@@ -6,6 +6,7 @@
 //	                           -> upstream.Client
 //	                        -> index, cache       is it there
 //	                        -> fill.Group         the rest of it, once for all
+//	                           -> cluster.Cluster   other replicas, the shared tier
 //	                           -> upstream.Client
 //	                        -> warm.Warmer        what a start reads, ahead
 //	gc.Collector -> index, cache
@@ -55,6 +56,7 @@ type Chain struct {
 	Fill     *fill.Group
 	GC       *gc.Collector
 	Warm     *warm.Warmer // nil: nothing is fetched ahead
+	Cluster  *Cluster     // nil: nothing is shared with other replicas
 	Handler  *proxy.Handler
 }
 
@@ -64,6 +66,8 @@ type Watch struct {
 	Requests  proxy.Observer
 	Upstream  func(upstream.Observation)
 	UserAgent string
+	// Status is what this replica tells others of itself. Optional.
+	Status func() ReplicaStatus
 }
 
 // Open puts the chain together on a data path. Close must be called at the end, after
@@ -90,9 +94,14 @@ func Open(cfg cacheconfig.Cache, data *DataPath, keys *certs.Keeper, watch Watch
 	if err := c.openStores(cfg, data, watch.Log); err != nil {
 		return nil, err
 	}
-	c.Fill = fill.New(fill.Config{
-		Rounding: int64(cfg.Fill.Rounding), JoinAhead: int64(cfg.Fill.JoinAhead), Complete: cfg.Fill.Complete,
-	})
+	filling := fill.Config{Rounding: int64(cfg.Fill.Rounding), JoinAhead: int64(cfg.Fill.JoinAhead), Complete: cfg.Fill.Complete}
+	if cfg.Cluster.Enabled() {
+		if c.Cluster, err = openCluster(cfg.Cluster, c, data, watch); err != nil {
+			return nil, err
+		}
+		filling.OnVerified = c.Cluster.Verified
+	}
+	c.Fill = fill.New(filling)
 	c.GC = gc.New(c.Cache, c.Index, collection(cfg.GC, data, watch.Log))
 	if cfg.Warm.Enabled {
 		c.Warm = warm.New(c.Cache, c.Fill, warm.Config{
@@ -100,9 +109,12 @@ func Open(cfg cacheconfig.Cache, data *DataPath, keys *certs.Keeper, watch Watch
 			MaxBytes: int64(cfg.GC.Disk.MaxSize) / 4,
 		}, func(err error) { watch.Log.Info("a recorded start was not fetched ahead", "error", err) })
 	}
-	c.Handler, err = proxy.New(c.serving(cfg.Server, watch), proxy.Parts{
-		Cache: c.Cache, Index: c.Index, Fill: c.Fill, Routes: c.Routes, Permit: c.Permit, Upstream: c.Upstream,
-	})
+	parts := proxy.Parts{Cache: c.Cache, Index: c.Index, Fill: c.Fill, Routes: c.Routes, Permit: c.Permit, Upstream: c.Upstream}
+	if c.Cluster != nil {
+		c.Cluster.Serve(c.Fill)
+		parts.Shared = c.Cluster
+	}
+	c.Handler, err = proxy.New(c.serving(cfg.Server, watch), parts)
 	return c, err
 }
 
@@ -225,6 +237,9 @@ func (c *Chain) Stages() []program.Stage {
 	if c.Warm != nil {
 		keeping = append(keeping, program.Task{Name: "fetching ahead", Run: c.Warm.Run})
 	}
+	if c.Cluster != nil {
+		keeping = append(keeping, program.Task{Name: "sharing with other replicas", Run: c.Cluster.Run})
+	}
 	return []program.Stage{stores, keeping}
 }
 
@@ -234,6 +249,9 @@ func (c *Chain) Forget(d digest.Digest) { c.Handler.Forget(d) }
 // Close closes what was opened.
 func (c *Chain) Close() error {
 	var errs []error
+	if c.Cluster != nil {
+		errs = append(errs, c.Cluster.close())
+	}
 	if c.Upstream != nil {
 		errs = append(errs, c.Upstream.Close())
 	}

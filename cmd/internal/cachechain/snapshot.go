@@ -11,5 +11,9 @@ func (c *Chain) Snapshot() metrics.CacheSnapshot {
 	if c.Warm != nil {
 		s.Warm = c.Warm.Stats()
 	}
+	if c.Cluster != nil {
+		shared := c.Cluster.Stats()
+		s.Cluster = &shared
+	}
 	return s
 }

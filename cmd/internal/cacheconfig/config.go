@@ -25,6 +25,7 @@ type Cache struct {
 	Permission Permission `yaml:"permission"`
 	Fill       Fill       `yaml:"fill"`
 	Warm       Warm       `yaml:"warm"`
+	Cluster    Cluster    `yaml:"cluster" comment:"What several caches share."`
 	Metrics    Metrics    `yaml:"metrics"`
 	GC         GC         `yaml:"gc"`
 	AccessLog  AccessLog  `yaml:"accessLog"`
@@ -161,8 +162,12 @@ func Default() Cache {
 		Permission: Permission{
 			Policy: "fail-closed", RangeTTL: Duration(60e9), StaleFor: Duration(600e9), NegativeTTL: Duration(5e9),
 		},
-		Fill:    Fill{JoinAhead: 4 << 20},
-		Warm:    Warm{Enabled: true, Bandwidth: 32 << 20, Images: 4, Again: Duration(600e9)},
+		Fill: Fill{JoinAhead: 4 << 20},
+		Warm: Warm{Enabled: true, Bandwidth: 32 << 20, Images: 4, Again: Duration(600e9)},
+		Cluster: Cluster{
+			Address: "0.0.0.0:7001", LeaseTTL: Duration(10e9),
+			Redis: Redis{Addresses: []string{}, Prefix: "reprise"}, Tier: SharedTier{Writers: 2},
+		},
 		Metrics: Metrics{Address: "0.0.0.0:3000"},
 		GC: GC{
 			Disk:      Disk{MaxSize: 1e12, MinFree: 1 << 30},

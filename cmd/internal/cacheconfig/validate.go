@@ -18,6 +18,7 @@ func (c Cache) Validate() error {
 	v.OneOf("permission.policy", c.Permission.Policy, "fail-closed", "stale-if-error", "trusted")
 	v.Check(c.Permission.Policy != "stale-if-error" || c.Permission.StaleFor > 0, "permission.staleFor: must be positive with policy stale-if-error")
 	v.Check(c.Warm.Images > 0, "warm.images: must be positive")
+	c.Cluster.validate(&v)
 	if c.Metrics.Address != "" {
 		v.Address("metrics.address", c.Metrics.Address)
 	}

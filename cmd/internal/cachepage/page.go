@@ -5,6 +5,7 @@ package cachepage
 
 import (
 	"bytes"
+	"context"
 	_ "embed" // the page's parts
 	"fmt"
 	"html/template"
@@ -27,6 +28,7 @@ type State struct {
 	Kinds            map[string]Count
 	Images           []ImageCount // those with the most requests; nil: names are not shown
 	Fetches          []fill.Progress
+	Replicas         Replicas
 }
 
 //go:embed page.html
@@ -41,10 +43,10 @@ var pages = template.Must(template.New("page").Parse(layout))
 const policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 // Handler returns what serves the page of what look returns.
-func Handler(look func() State) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+func Handler(look func(context.Context) State) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		var b bytes.Buffer
-		if err := pages.Execute(&b, newPage(look())); err != nil {
+		if err := pages.Execute(&b, newPage(look(r.Context()))); err != nil {
 			http.Error(w, "making the page: "+err.Error(), http.StatusInternalServerError)
 			return
 		}
@@ -79,8 +81,17 @@ func (t tile) Percent() string { return strconv.FormatFloat(100*min(1, max(0, t.
 type table struct {
 	ID, Title, Empty string
 	Head             []string
-	Rows             [][]string
+	Rows             []row
+	Cards            bool // on a narrow window each row is a block of its own
 }
+
+// row is one of a table. Note is said below its first cell.
+type row struct {
+	Cells []string
+	Note  string
+}
+
+func (t *table) add(cells ...string) { t.Rows = append(t.Rows, row{Cells: cells}) }
 
 func newPage(s State) page {
 	p := page{
@@ -90,7 +101,13 @@ func newPage(s State) page {
 	}
 	p.warn(s)
 	p.tiles(s)
+	if s.Stats.Cluster != nil {
+		p.cluster(s)
+	}
 	p.Tables = append(p.Tables, kinds(s), images(s), fetches(s), permissions(s), upstreams(s), collected(s))
+	if s.Stats.Cluster != nil && s.Stats.Cluster.HasIndex {
+		p.Tables = append(p.Tables, operations(s.Stats.Cluster))
+	}
 	return p
 }
 
@@ -137,7 +154,7 @@ func kinds(s State) table {
 	t := table{ID: "kinds", Title: "Requests", Empty: "Nothing was asked for yet.", Head: []string{"Kind", "Requests", "Hits", "Sent", "Byte hits"}}
 	for _, k := range []string{proxy.KindBlob, proxy.KindManifest, proxy.KindReferrers, proxy.KindTags} {
 		if c := s.Kinds[k]; c.Requests > 0 {
-			t.Rows = append(t.Rows, append([]string{k}, c.cells()...))
+			t.add(append([]string{k}, c.cells()...)...)
 		}
 	}
 	return t
@@ -154,7 +171,7 @@ func images(s State) table {
 		t.Empty = "Names are shown with metrics.images: true."
 	}
 	for _, i := range s.Images {
-		t.Rows = append(t.Rows, append([]string{i.Host + "/" + i.Repository}, i.cells()...))
+		t.add(append([]string{i.Host + "/" + i.Repository}, i.cells()...)...)
 	}
 	return t
 }
@@ -166,23 +183,23 @@ func fetches(s State) table {
 	t := table{ID: "fetches", Title: "Being fetched", Empty: "Nothing is being fetched.", Head: []string{"Blob", "From", "Range", "Has come"}}
 	for i, f := range s.Fetches {
 		if i == mostFetches {
-			t.Rows = append(t.Rows, []string{fmt.Sprintf("and %d more", len(s.Fetches)-i), "", "", ""})
+			t.add(fmt.Sprintf("and %d more", len(s.Fetches)-i), "", "", "")
 			break
 		}
 		name, host := short(f.Blob.Digest.String()), f.Origin
 		if s.Images == nil {
 			host = ""
 		}
-		t.Rows = append(t.Rows, []string{name, host, size(f.End - f.Off), share(f.Pos-f.Off, f.End-f.Off)})
+		t.add(name, host, size(f.End-f.Off), share(f.Pos-f.Off, f.End-f.Off))
 	}
 	return t
 }
 
 // counts are the rows of what there was any of.
-func counts(rows ...counted) (out [][]string) {
+func counts(rows ...counted) (out []row) {
 	for _, r := range rows {
 		if r.n > 0 {
-			out = append(out, []string{r.name, strconv.FormatInt(r.n, 10)})
+			out = append(out, row{Cells: []string{r.name, strconv.FormatInt(r.n, 10)}})
 		}
 	}
 	return out
@@ -197,6 +214,7 @@ func permissions(s State) table {
 	x := s.Stats.Permit
 	return table{ID: "permissions", Title: "Permission checks", Empty: "None was made yet.", Head: []string{"Settled by", "Checks"}, Rows: counts(
 		counted{"asking the upstream", x.Heads}, counted{"waiting for another's answer", x.Joined}, counted{"an earlier answer", x.Hits},
+		counted{"another replica's answer", x.SharedHits},
 		counted{"an earlier refusal", x.NegativeHits}, counted{"the trusted policy", x.Trusted},
 		counted{"answers: allowed", x.Allowed}, counted{"answers: 401", x.Unauthorized}, counted{"answers: 403", x.Forbidden},
 		counted{"answers: 404", x.NotFound}, counted{"answers: 429", x.Limited}, counted{"answers: failures", x.Failed},
@@ -217,7 +235,7 @@ func upstreams(s State) table {
 		if !h.SeenAt.IsZero() {
 			seen = units.HumanDuration(s.Now.Sub(h.SeenAt)) + " ago"
 		}
-		t.Rows = append(t.Rows, []string{h.Host, known(h.Remaining), known(h.Limit), window, seen})
+		t.add(h.Host, known(h.Remaining), known(h.Limit), window, seen)
 	}
 	return t
 }

@@ -3,8 +3,6 @@ package contrib_test
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"maps"
 	"net/http/httptest"
 	"os"
@@ -15,8 +13,9 @@ import (
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
-	"go.yaml.in/yaml/v3"
 
+	"github.com/reprise-containers/reprise/cache/cluster"
+	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
 	"github.com/reprise-containers/reprise/cache/proxy"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheconfig"
 	"github.com/reprise-containers/reprise/cmd/internal/metrics"
@@ -47,6 +46,7 @@ func exported(t *testing.T) map[string]bool {
 	m.Export(func() metrics.CacheSnapshot {
 		var s metrics.CacheSnapshot
 		s.GC.Last = time.Unix(1, 0)
+		s.Cluster = &cluster.Stats{HasIndex: true, HasTier: true, Index: sharedindex.Stats{Ops: map[string]uint64{"locate": 1}}}
 		s.Upstream.Hosts = []upstream.HostStats{{Host: "h", BackoffUntil: time.Unix(1, 0)}}
 		return s
 	})
@@ -102,37 +102,6 @@ func TestDashboardShowsTheMetrics(t *testing.T) {
 		if strings.HasPrefix(name, "reprise_") && !shown[name] && !shown[base+"_bucket"] {
 			t.Errorf("metric %s is in no panel", name)
 		}
-	}
-}
-
-func TestKubernetesConfigurationLoads(t *testing.T) {
-	kinds := map[string]map[string]any{}
-	for d := yaml.NewDecoder(bytes.NewReader(read(t, cacheDir+"kubernetes.yaml"))); ; {
-		var doc map[string]any
-		err := d.Decode(&doc)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		kinds[doc["kind"].(string)] = doc
-	}
-	for _, kind := range []string{"ConfigMap", "PersistentVolumeClaim", "Deployment", "Service"} {
-		if kinds[kind] == nil {
-			t.Errorf("there is no %s", kind)
-		}
-	}
-	data := kinds["ConfigMap"]["data"].(map[string]any)
-	c, err := cacheconfig.Parse([]byte(data["config.yaml"].(string)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := c.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	if len(c.Server.Registries) == 0 || !strings.HasSuffix(c.Server.Address, ":7000") || !strings.HasSuffix(c.Metrics.Address, ":3000") {
-		t.Errorf("read %+v", c)
 	}
 }
 

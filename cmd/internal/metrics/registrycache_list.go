@@ -13,6 +13,7 @@ func cacheMetrics() []cacheMetric {
 	all = append(all, clientMetrics()...)
 	all = append(all, upstreamMetrics()...)
 	all = append(all, diskMetrics()...)
+	all = append(all, clusterMetrics()...)
 	return append(all,
 		counter("warm_bytes_total", "Bytes fetched ahead because of recorded starts.", func(s S) int64 { return s.Warm.Bytes }),
 		each("warm_images_total", "Images with a recorded start, by what came of it.", "outcome", func(s S) map[string]int64 {
@@ -41,11 +42,12 @@ func clientMetrics() []cacheMetric {
 		gauge("memory_max_bytes", "Memory that it may take (server.memory).", func(s S) int64 { return s.Proxy.Memory.MaxBytes }),
 		counter("memory_hits_total", "Times that content was in memory.", func(s S) uint64 { return s.Proxy.Memory.Hits }),
 		counter("memory_misses_total", "Times that content was not in memory.", func(s S) uint64 { return s.Proxy.Memory.Misses }),
-		each("permission_checks_total", "Permission checks by how they were settled: asked upstream, joined to one that was under way, by an earlier answer, by the trusted policy.",
+		each("permission_checks_total", "Permission checks by how they were settled: asked upstream, joined to one that was under way, by an earlier answer, by one that another replica had, by the trusted policy.",
 			"by", func(s S) map[string]int64 {
 				p := s.Permit
 				return map[string]int64{
-					"upstream": p.Heads, "joined": p.Joined, "kept": p.Hits, "kept-refusal": p.NegativeHits, "trusted": p.Trusted,
+					"upstream": p.Heads, "joined": p.Joined, "kept": p.Hits, "kept-refusal": p.NegativeHits, "shared": p.SharedHits,
+					"trusted": p.Trusted,
 				}
 			}),
 		each("permission_answers_total", "Answers of upstreams to permission checks.", "answer", func(s S) map[string]int64 {
@@ -57,6 +59,11 @@ func clientMetrics() []cacheMetric {
 		}),
 		counter("permission_stale_total", "Requests allowed by an earlier answer, because the upstream gave none.", func(s S) int64 { return s.Permit.Stale }),
 		gauge("permissions", "Permissions and refusals that are kept.", func(s S) int { return s.Permit.Entries }),
+		each("permissions_shared_total", "Permissions shared with other replicas, by what came of it: kept, invalid (no replica can have meant them so), error.",
+			"outcome", func(s S) map[string]int64 {
+				p := s.Permit
+				return map[string]int64{"kept": p.SharedKept, "invalid": p.SharedInvalid, "error": p.SharedErrors}
+			}),
 	}
 }
 

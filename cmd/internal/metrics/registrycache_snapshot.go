@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/reprise-containers/reprise/cache"
+	"github.com/reprise-containers/reprise/cache/cluster"
 	"github.com/reprise-containers/reprise/cache/fill"
 	"github.com/reprise-containers/reprise/cache/gc"
 	"github.com/reprise-containers/reprise/cache/proxy"
@@ -23,6 +24,7 @@ type CacheSnapshot struct {
 	Cache    cache.Stats
 	GC       gc.Stats
 	Warm     warm.Stats
+	Cluster  *cluster.Stats // nil: nothing is shared with other replicas
 
 	MaxBytes int64 // of the disk
 	Links    int   // of the index

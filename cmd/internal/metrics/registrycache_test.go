@@ -9,6 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/reprise-containers/reprise/cache/cluster"
+	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
+	"github.com/reprise-containers/reprise/cache/cluster/tier"
 	"github.com/reprise-containers/reprise/cache/proxy"
 	"github.com/reprise-containers/reprise/cmd/internal/metrics"
 	"github.com/reprise-containers/reprise/remote/upstream"
@@ -107,5 +110,47 @@ func BenchmarkRegistryCacheObserve(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		m.Observe(r)
+	}
+}
+
+// Each figure of a replica's part in a cluster is a metric, and what a cluster has not
+// is none.
+func TestRegistryCacheCluster(t *testing.T) {
+	said := func(s *cluster.Stats) string {
+		m := metrics.NewRegistryCache()
+		m.Export(func() metrics.CacheSnapshot { return metrics.CacheSnapshot{Cluster: s} })
+		_, text := page(t, m, "/metrics", true)
+		return text
+	}
+	s := &cluster.Stats{
+		Peers: cluster.From{Segments: 1, Bytes: 2, Failed: 3}, Tier: cluster.From{Segments: 4, Bytes: 5, Failed: 6},
+		Upstream: cluster.From{Segments: 7, Bytes: 8, Failed: 9}, Leases: 10, Fenced: 11, Alone: 12, Asked: 13, Given: 14,
+		Written: 15, WrittenBytes: 16, Unwritten: 17, Queue: 18, Dropped: 19, Damaged: 20, Swept: 21,
+		HasIndex: true, Index: sharedindex.Stats{Up: true, Ops: map[string]uint64{"locate": 22}, Errors: 23, Away: 24},
+		HasTier: true, Shared: tier.Stats{Finds: 25, Reads: 26, Puts: 27, FindErrors: 28, ReadErrors: 29, PutErrors: 30, Refused: 31,
+			Writing: tier.State{Away: true}},
+	}
+	text := said(s)
+	for _, want := range []string{
+		`segments_total{place="peer"} 1`, `bytes_total{place="peer"} 2`, `failures_total{place="peer"} 3`,
+		`segments_total{place="tier"} 4`, `bytes_total{place="tier"} 5`, `failures_total{place="tier"} 6`,
+		`segments_total{place="upstream"} 7`, `bytes_total{place="upstream"} 8`, `failures_total{place="upstream"} 9`,
+		`leases 10`, `fenced_total 11`, `alone_total 12`, `peer_requests_total 13`, `given_bytes_total 14`, `written_total 15`,
+		`written_bytes_total 16`, `unwritten_total 17`, `queue 18`, `dropped_total 19`, `damaged_total 20`, `swept_total 21`,
+		`index_up 1`, `index_operations_total{operation="locate"} 22`, `index_errors_total 23`, `index_skipped_total 24`,
+		`tier_operations_total{operation="find"} 25`, `tier_operations_total{operation="read"} 26`, `tier_operations_total{operation="put"} 27`,
+		`tier_errors_total{operation="find"} 28`, `tier_errors_total{operation="read"} 29`, `tier_errors_total{operation="put"} 30`,
+		`tier_skipped_total 31`, `tier_up{access="reading"} 1`, `tier_up{access="writing"} 0`,
+	} {
+		if !strings.Contains(text, "reprise_registry_cache_cluster_"+want+"\n") {
+			t.Errorf("no %s in\n%s", want, text)
+		}
+	}
+	s.HasIndex, s.HasTier = false, false
+	if text = said(s); strings.Contains(text, "cluster_index") || strings.Contains(text, "cluster_tier") || !strings.Contains(text, "cluster_leases 10") {
+		t.Errorf("without an index and a tier there is\n%s", text)
+	}
+	if text = said(nil); strings.Contains(text, "cluster") {
+		t.Errorf("without a cluster there is\n%s", text)
 	}
 }

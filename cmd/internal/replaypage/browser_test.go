@@ -60,7 +60,7 @@ func TestPage(t *testing.T) {
 	for _, width := range []int64{1200, 390} {
 		for _, scheme := range []string{"light", "dark"} {
 			b.Open(address(path), width, scheme)
-			b.Shot(fmt.Sprintf("%d-%s.png", width, scheme))
+			b.Shot(fmt.Sprintf("replay-%d-%s.png", width, scheme))
 			b.Width(fmt.Sprintf("%s at %d", scheme, width))
 			checkCharts(t, b, fmt.Sprintf("%s at %d", scheme, width))
 			b.Contrast(fmt.Sprintf("%s at %d", scheme, width))

@@ -1,0 +1,133 @@
+package tier
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+var (
+	// ErrAway is that the store failed a moment ago and is not asked again yet.
+	ErrAway = errors.New("shared tier is away")
+	// ErrDamaged is an object that is not what a replica wrote.
+	ErrDamaged = errors.New("object of the shared tier is damaged")
+	// ErrContent is a blob that has not its digest and was not stored.
+	ErrContent = errors.New("content has not its digest")
+	// ErrSilent is a store that said nothing for the Timeout.
+	ErrSilent = errors.New("store of the shared tier says nothing")
+)
+
+const (
+	// secretSize is the shortest secret, in bytes.
+	secretSize = 32
+	// writeTimeout is the shortest time that a store may take no bytes for: it
+	// takes them in large parts.
+	writeTimeout = time.Minute
+)
+
+// Config is what a Tier is made of beside its Store.
+type Config struct {
+	Secret  []byte        // the cluster's, at least 32 bytes
+	Timeout time.Duration // that the store may say nothing for; 10 s if 0
+}
+
+// Object is one generation of a blob.
+type Object struct {
+	Generation uint64
+	Size       int64 // of the blob, in bytes
+}
+
+// Tier keeps blobs in a Store. Its methods may be called concurrently.
+type Tier struct {
+	store            Store
+	key              []byte // that keys of objects are derived from
+	timeout          time.Duration
+	reading, writing breaker
+	counts           counts
+}
+
+// New returns the tier in store, which need not be reached now.
+func New(store Store, cfg Config) (*Tier, error) {
+	if len(cfg.Secret) < secretSize {
+		return nil, fmt.Errorf("cluster secret of %d bytes, at least %d are needed", len(cfg.Secret), secretSize)
+	}
+	key, err := hkdf.Key(sha256.New, cfg.Secret, nil, "reprise tier v1", 32)
+	if err != nil {
+		return nil, fmt.Errorf("deriving the key of the shared tier: %w", err)
+	}
+	t := &Tier{store: store, key: key, timeout: cfg.Timeout}
+	if t.timeout == 0 {
+		t.timeout = 10 * time.Second
+	}
+	return t, nil
+}
+
+// Find looks for the newest generation of a blob, by listing: it is for those who have
+// not been told by others.
+func (t *Tier) Find(ctx context.Context, d digest.Digest) (newest Object, found bool, err error) {
+	folder, err := folderOf(d)
+	if err != nil {
+		return Object{}, false, err
+	}
+	err = t.ask(ctx, &t.reading, func(ctx context.Context) error {
+		t.counts.finds.Add(1)
+		return t.store.List(ctx, folder, func(e Entry) error {
+			of, generation, ok := parseName(e.Name)
+			size, whole := blobSize(e.Size)
+			if ok && whole && of == d && (!found || generation > newest.Generation) {
+				newest, found = Object{generation, size}, true
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		if !errors.Is(err, ErrAway) {
+			t.counts.findErrors.Add(1)
+		}
+		return Object{}, false, fmt.Errorf("looking for %s in the shared tier: %w", d, err)
+	}
+	return newest, found, nil
+}
+
+// Remove removes a generation, which need not be there.
+func (t *Tier) Remove(ctx context.Context, d digest.Digest, generation uint64) error {
+	name, err := nameOf(d, generation)
+	if err != nil {
+		return err
+	}
+	err = t.ask(ctx, &t.writing, func(ctx context.Context) error { return t.store.Remove(ctx, name) })
+	if err != nil {
+		return fmt.Errorf("removing %s from the shared tier: %w", name, err)
+	}
+	return nil
+}
+
+// ask makes one short call of the store, unless that is away.
+func (t *Tier) ask(ctx context.Context, b *breaker, call func(context.Context) error) error {
+	p, err := b.enter()
+	if err != nil {
+		return err
+	}
+	w := newWatch(ctx, t.timeout)
+	defer w.end()
+	err = w.errorOf(call(w.ctx))
+	p.tell(ctx, err)
+	return err
+}
+
+// tell ends a pass by the error of a call in ctx.
+func (p *pass) tell(ctx context.Context, err error) {
+	switch {
+	case err == nil:
+		p.worked()
+	case ctx.Err() != nil:
+		p.left()
+	default:
+		p.failed(err)
+	}
+}
