@@ -35,10 +35,6 @@ type node struct {
 	index *sharedindex.Index
 }
 
-func (n *node) Provide(ctx context.Context, r peer.Request) (io.ReadCloser, int64, error) {
-	return n.Cluster.Provide(ctx, r)
-}
-
 // node starts a replica, which shares by the rig's Redis, and by store if there is one.
 func (r *rig) node(store tier.Store) *node {
 	t := r.t
@@ -76,7 +72,7 @@ func (r *rig) node(store tier.Store) *node {
 	n.Serve(n.group)
 	server.Start()
 	t.Cleanup(server.Close)
-	for _, f := range []func(context.Context) error{n.group.Run, n.Cluster.Run} {
+	for _, f := range []func(context.Context) error{n.group.Run, n.Run} {
 		ctx, cancel := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
 		go func() { ended <- f(ctx) }()
