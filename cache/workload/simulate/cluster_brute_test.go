@@ -397,7 +397,7 @@ func (s *slowCluster) hold(id uint32, k int) {
 		if x.id != id {
 			continue
 		}
-		if n++; n > 16 {
+		if n++; n > 8 {
 			s.known = slices.DeleteFunc(s.known, func(y slowKnown) bool { return y == x })
 		}
 	}

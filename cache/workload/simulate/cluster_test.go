@@ -263,3 +263,24 @@ func TestClusterRecorded(t *testing.T) {
 		}
 	}
 }
+
+// A cluster that is simulated while the trace is read takes no more memory at its end
+// than when it has seen all objects.
+func TestClusterMemory(t *testing.T) {
+	const n = 6 << 16
+	c := simulate.Cluster{
+		Replicas: []int{10}, Spread: simulate.ByTurn, L1: simulate.Size{Bytes: 1 << 20}, L2: simulate.Size{Bytes: 4 << 20},
+		Upstream: simulate.Line{Latency: time.Second}, Keep: 10 * time.Second, PermissionTTL: 10 * time.Second,
+	}
+	peak := &watched{r: &counted{n: n}, every: n / 4}
+	r, err := simulate.Stream(t.Context(), peak, simulate.Scope{}, simulate.Config{Cluster: c})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if x := r.Cluster[1]; x.Peers.Requests == 0 || x.Tier.Removes == 0 || x.Permits.Checked == 0 {
+		t.Errorf("little happened: %+v", x)
+	}
+	if first, last := peak.seen[0], peak.seen[len(peak.seen)-1]; last > first+2<<20 {
+		t.Errorf("it took %d bytes at its beginning, and %d at its end", first, last)
+	}
+}

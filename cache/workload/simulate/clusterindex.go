@@ -34,7 +34,7 @@ type holder struct {
 // What package sharedindex names, and remembers, of the holders of a blob.
 const (
 	mostNamed = 4
-	mostKept  = 16
+	mostKept  = 8
 )
 
 // followed is how often a replica looks at the stream of announcements when there are

@@ -9,6 +9,10 @@
 // each distinct object whatever the length. A simulated cache takes 1 byte for each
 // object of the trace and 80 to 110 for each one that it holds.
 //
+// Replicas that share an index, each other's disks and a tier (Cluster) are simulated in
+// virtual time, with what they ask of Redis; each object that the index of one knows takes
+// about 150 bytes more.
+//
 // Recommend finds settings of the registry cache by simulating what its engine and its
 // collections do, to the same hits.
 package simulate
