@@ -309,7 +309,7 @@ func (o *opened) add(p []byte, off int64) error {
 	err := o.addMissing(p, off)
 	switch {
 	case err == nil:
-		if o.undrafted.Load() >= draftBytes {
+		if o.undrafted.Load() >= max(draftBytes, o.e.desc.Size/draftPart) {
 			o.draft()
 		}
 		return nil

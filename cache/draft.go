@@ -10,9 +10,10 @@ import (
 // What a shared cache fetches costs its upstream, and a process that is killed has
 // not lost the bytes: the kernel writes them out. So beside the map that is durable
 // there is a draft of it, which is good as long as the machine runs. It is written
-// after so many bytes, and after so long.
+// after so many bytes, or such a part of the blob if that is more, and after so long.
 const (
 	draftBytes = 256 << 10
+	draftPart  = 200
 	draftEvery = 100 * time.Millisecond
 )
 
