@@ -61,7 +61,8 @@ type Cluster struct {
 	mu     sync.Mutex
 	leases map[sharedindex.Key]map[*lease]struct{} // that this replica holds
 	claims map[*claim]struct{}
-	away   map[string]time.Time // peers that were not reached, and until when they are not asked
+	away   map[string]time.Time        // peers that were not reached, and until when they are not asked
+	wrong  map[digest.Digest]time.Time // blobs that were found wrong, and until when no peer is asked for them
 }
 
 // maxQueue is how many blobs may wait to be told and written back. Those that come on
@@ -84,7 +85,7 @@ func New(cfg Config, c *cache.Cache) (*Cluster, error) {
 	return &Cluster{
 		cfg: cfg, cache: c, announcing: key, queue: make(chan job, maxQueue),
 		leases: make(map[sharedindex.Key]map[*lease]struct{}), claims: make(map[*claim]struct{}),
-		away: make(map[string]time.Time),
+		away: make(map[string]time.Time), wrong: make(map[digest.Digest]time.Time),
 	}, nil
 }
 
@@ -137,6 +138,31 @@ func (c *Cluster) Verified(x *cache.Content) {
 	default:
 		c.count.dropped.Add(1)
 	}
+}
+
+// Mismatched is told of content that was found wrong. The disk of a peer may be what made
+// it so, which has to find that out by itself; until then peers are not asked for it.
+func (c *Cluster) Mismatched(x *cache.Content) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for d, until := range c.wrong {
+		if now.After(until) {
+			delete(c.wrong, d)
+		}
+	}
+	c.wrong[x.Descriptor().Digest] = now.Add(wrongFor)
+}
+
+// wrongFor is how long peers are not asked for a blob that was found wrong.
+const wrongFor = 10 * time.Minute
+
+// doubted reports whether peers are not to be asked for a blob.
+func (c *Cluster) doubted(d digest.Digest) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	until, ok := c.wrong[d]
+	return ok && time.Now().Before(until)
 }
 
 // failed tells of an error in the background.

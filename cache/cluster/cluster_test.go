@@ -3,7 +3,10 @@ package cluster_test
 import (
 	"context"
 	"errors"
+	"io/fs"
 	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +15,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
 	"github.com/reprise-containers/reprise/remote/blob"
 	"github.com/reprise-containers/reprise/remote/blob/pause"
 )
@@ -339,5 +343,124 @@ func TestAnnouncements(t *testing.T) {
 	defer a.mu.Unlock()
 	if len(a.told) > 0 {
 		t.Errorf("who announced it was told %q", a.told)
+	}
+}
+
+// A peer whose disk has become wrong costs one pull, which fails; the next one gets the
+// blob from elsewhere.
+func TestPeerIsWrong(t *testing.T) {
+	w, _ := newWorld(t)
+	w.store = nil
+	a, b := w.replica(false), w.replica(false)
+	x := newBlob(2<<20, 10)
+	if err := a.whole(t.Context(), x, &upstream{b: x}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is known", func() bool {
+		place, err := b.index.Look(t.Context(), sharedindex.Key{Digest: x.desc.Digest})
+		return err == nil && len(place.Holders) == 1
+	})
+	damage(t, a.dir, x)
+	up := &upstream{b: x}
+	err := b.whole(t.Context(), x, up)
+	if err == nil || b.Stats().Peers.Bytes == 0 {
+		t.Fatalf("what is wrong was read: %v, from peers %+v", err, b.Stats().Peers)
+	}
+	if err := b.whole(t.Context(), x, up); err != nil {
+		t.Error(err)
+	}
+}
+
+// damage changes a byte in the file of a blob.
+func damage(t *testing.T, dir string, x content) {
+	t.Helper()
+	changed := 0
+	err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+		if err != nil || !strings.HasSuffix(p, ".data") {
+			return err
+		}
+		f, err := os.OpenFile(p, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		changed++
+		_, err = f.WriteAt([]byte{^x.data[1<<20]}, 1<<20)
+		return err
+	})
+	if err != nil || changed != 1 {
+		t.Fatalf("%d files changed, %v", changed, err)
+	}
+}
+
+// What is said in the name of a replica by who does not know the secret is not passed on.
+func TestForgedAnnouncement(t *testing.T) {
+	w, _ := newWorld(t)
+	a, b := w.replica(false), w.replica(false)
+	eventually(t, "both are there", func() bool {
+		there, err := a.Replicas(t.Context())
+		return err == nil && len(there) == 2
+	})
+	for _, text := range []string{"forged", strings.Repeat("forged", 20)} {
+		if err := a.index.Announce(t.Context(), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := a.Announce(t.Context(), []byte("true")); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the true one was told", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.told) > 0
+	})
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if !slices.Equal(b.told, []string{"true"}) {
+		t.Errorf("it was told %q", b.told)
+	}
+}
+
+// Redis that has lost its memory is told again what replicas have.
+func TestRedisForgets(t *testing.T) {
+	w, redis := newWorld(t)
+	w.store = nil
+	a, b := w.replica(false), w.replica(false)
+	x := newBlob(100<<10, 11)
+	up := &upstream{b: x}
+	if err := a.whole(t.Context(), x, up); err != nil {
+		t.Fatal(err)
+	}
+	redis.Kill() // it keeps nothing on disk
+	if err := redis.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it is known again", func() bool {
+		place, err := b.index.Look(t.Context(), sharedindex.Key{Digest: x.desc.Digest})
+		return err == nil && len(place.Holders) == 1
+	})
+	if err := b.whole(t.Context(), x, up); err != nil {
+		t.Fatal(err)
+	}
+	if up.bytes() != x.desc.Size {
+		t.Errorf("the upstream sent %d bytes", up.bytes())
+	}
+}
+
+// A lease that is left of an earlier life of a replica keeps it from nothing.
+func TestOwnOldLease(t *testing.T) {
+	w, _ := newWorld(t)
+	a := w.replica(false)
+	x := newBlob(1<<20, 12)
+	key := sharedindex.Key{Origin: origin, Digest: x.desc.Digest}
+	old, err := a.index.Locate(t.Context(), sharedindex.Wanted{Key: key, Extent: sharedindex.Extent{End: x.desc.Size}})
+	if err != nil || old.Lease == nil {
+		t.Fatalf("%+v, %v", old, err)
+	}
+	if err := a.whole(t.Context(), x, &upstream{b: x}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.index.Renew(t.Context(), key, old.Lease.Token); !errors.Is(err, sharedindex.ErrFenced) {
+		t.Errorf("the old lease: %v", err)
 	}
 }

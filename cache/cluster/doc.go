@@ -28,8 +28,9 @@
 //
 // Peers know the secret of the cluster, and so does who wrote an object of the tier.
 // Beyond that, bytes of a blob that is not verified are its origin's word still, and
-// are kept under that origin, here as there. The index is believed in nothing but where
-// to ask.
+// are kept under that origin, here as there. A whole blob that turns out to be wrong is
+// not asked of peers for a while: the disk of one may have become so. The index is
+// believed in nothing but where to ask.
 //
 // # When something is away
 //

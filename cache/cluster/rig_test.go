@@ -53,6 +53,7 @@ type replica struct {
 	*cluster.Cluster
 	t     testing.TB
 	name  string
+	dir   string // of the cache
 	cache *cache.Cache
 	group *fill.Group
 	index *sharedindex.Index
@@ -69,7 +70,8 @@ func (w *world) replica(idle bool) *replica {
 	t.Helper()
 	r := &replica{t: t}
 	var err error
-	if r.cache, err = cache.Open(cache.Config{Dir: t.TempDir(), WholeBlobs: true}); err != nil {
+	r.dir = t.TempDir()
+	if r.cache, err = cache.Open(cache.Config{Dir: r.dir, WholeBlobs: true}); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.cache.Close() })
@@ -95,7 +97,7 @@ func (w *world) replica(idle bool) *replica {
 	if r.Cluster, err = cluster.New(cfg, r.cache); err != nil {
 		t.Fatal(err)
 	}
-	r.group = fill.New(fill.Config{OnVerified: r.Verified, Backoff: time.Millisecond})
+	r.group = fill.New(fill.Config{OnVerified: r.Verified, OnMismatch: r.Mismatched, Backoff: time.Millisecond})
 	r.Serve(r.group)
 	r.run("fetching", r.group.Run)
 	if !idle {

@@ -218,11 +218,15 @@ func (b *body) choose() error {
 	if b.tries > maxTries {
 		return b.upstream(nil, b.end)
 	}
+	if c.doubted(b.s.key.Digest) {
+		return b.alone()
+	}
 	at := time.Now()
 	place, err := c.cfg.Index.Locate(b.ctx, sharedindex.Wanted{
 		Key: b.s.key, Extent: sharedindex.Extent{Off: b.pos, End: b.limit}, Insist: b.insist, Over: b.over,
 	})
 	if err != nil {
+		c.count.alone.Add(1)
 		return b.alone()
 	}
 	b.over = 0
@@ -371,9 +375,6 @@ func (b *body) find(end int64, l *lease) bool {
 
 // alone opens the segment without the index.
 func (b *body) alone() error {
-	if b.s.c.cfg.Index != nil {
-		b.s.c.count.alone.Add(1)
-	}
 	if b.find(b.end, nil) {
 		return nil
 	}

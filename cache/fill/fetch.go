@@ -183,8 +183,11 @@ func (f *filling) verify(ctx context.Context, x *cache.Content) {
 
 // verdict takes note of what a verification has found.
 func (f *filling) verdict(x *cache.Content, err error) {
-	if err == nil && f.g.cfg.OnVerified != nil {
-		f.g.cfg.OnVerified(x)
+	switch told := f.g.cfg; {
+	case err == nil && told.OnVerified != nil:
+		told.OnVerified(x)
+	case errors.Is(err, ErrMismatch) && told.OnMismatch != nil:
+		told.OnMismatch(x)
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -47,6 +47,8 @@ type Config struct {
 	// OnVerified is told of every content that was found right, when that happens.
 	// It must not block, and clones what it keeps. Optional.
 	OnVerified func(x *cache.Content)
+	// OnMismatch is the same for content that was found wrong.
+	OnMismatch func(x *cache.Content)
 	// Backoff is waited after the first of them, and twice as long after each
 	// other; 200 ms if 0.
 	Backoff time.Duration

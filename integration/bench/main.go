@@ -22,6 +22,8 @@
 //	z  by compression
 //	v  reads that are verified, against the same unverified
 //	w  writing to ext4 on a writable device, against a plain loop device
+//	q  the shared tier and what is fetched from it, against the S3 client library alone; hits
+//	   in memory, against that and hits on disk
 //	k  committing a layer, against reading and compressing it with the bare libraries
 package main
 
@@ -99,6 +101,9 @@ func run(ctx context.Context, chosen []string) error {
 		{"h", b.hits}, {"m", b.cacheMemory}, {"n", b.near},
 		{"r", b.trial("ReplayEngine")}, {"s", b.trial("^TestSwarm")},
 		{"x", b.replays}, {"y", b.library("SimulateLRU", "./cache/workload/simulate", "-benchtime", "50x")}, {"u", b.replayMemory},
+		{"q", b.library("S3|Dir", "./cache/cluster/tier", "-benchtime", "10x", "-cpu", "2")},
+		{"q", b.library("Promotion", "./cache/cluster", "-benchtime", "10x", "-cpu", "2")},
+		{"q", b.library("Levels", "./integration/registrycache", "-benchtime", "5x", "-cpu", "2")},
 		{"k", b.library("Commit$", "./backstore", "-benchtime", "20x")},
 	} {
 		if len(chosen) > 0 && !slices.Contains(chosen, x.letter) {

@@ -99,7 +99,7 @@ func Open(cfg cacheconfig.Cache, data *DataPath, keys *certs.Keeper, watch Watch
 		if c.Cluster, err = openCluster(cfg.Cluster, c, data, watch); err != nil {
 			return nil, err
 		}
-		filling.OnVerified = c.Cluster.Verified
+		filling.OnVerified, filling.OnMismatch = c.Cluster.Verified, c.Cluster.Mismatched
 	}
 	c.Fill = fill.New(filling)
 	c.GC = gc.New(c.Cache, c.Index, collection(cfg.GC, data, watch.Log))
