@@ -124,24 +124,29 @@ const (
 // remind tells the index all that is verified here, after a start and whenever it may
 // have forgotten it, until ctx ends.
 func (c *Cluster) remind(ctx context.Context) error {
+	// What is fetched from now on it is told anyway.
+	before := time.Now()
 	var told, since time.Time
 	for pause.For(ctx, remindLook) {
 		now := c.cfg.Index.Stats()
 		if !c.cache.Scanned() || !now.Up || now.Since.Equal(since) && time.Since(told) < remindEvery {
 			continue
 		}
-		if c.holdAll(ctx) == nil {
+		if !told.IsZero() {
+			before = time.Now()
+		}
+		if c.holdAll(ctx, before) == nil {
 			told, since = time.Now(), now.Since
 		}
 	}
 	return nil
 }
 
-// holdAll tells the index all that is verified here.
-func (c *Cluster) holdAll(ctx context.Context) error {
+// holdAll tells the index all that is verified here and was fetched before then.
+func (c *Cluster) holdAll(ctx context.Context, before time.Time) error {
 	var keys []sharedindex.Key
 	for _, b := range c.cache.Blobs() {
-		if b.Origin == "" {
+		if b.Origin == "" && b.FetchedAt.Before(before) {
 			keys = append(keys, sharedindex.Key{Digest: b.Descriptor.Digest})
 		}
 	}

@@ -15,9 +15,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 	"github.com/reprise-containers/reprise/integration/registrycache/instance"
 	"github.com/reprise-containers/reprise/integration/registrycache/origin"
-	"github.com/reprise-containers/reprise/integration/sandbox"
 )
 
 // peer is a server of blobs that hits are measured on.
@@ -101,8 +101,7 @@ func launch(ctx context.Context, name, address, log string, argv ...string) (pee
 
 // freeAddress returns a loopback address that was free a moment ago.
 func freeAddress() (string, error) {
-	port, err := sandbox.FreePort()
-	return net.JoinHostPort("127.0.0.1", port), err
+	return testbed.FreeAddress()
 }
 
 const nginxConfig = `user root;

@@ -67,7 +67,9 @@ func (r *rig) node(store tier.Store) *node {
 		cfg.Tier, err = tier.New(store, tier.Config{Secret: secret})
 		must(err)
 	}
-	n.Cluster = cluster.New(cfg, n.cache)
+	cfg.Secret = secret
+	n.Cluster, err = cluster.New(cfg, n.cache)
+	must(err)
 	n.group = fill.New(fill.Config{OnVerified: n.Verified})
 	n.Serve(n.group)
 	server.Start()

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,12 +17,12 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex/redistest"
 	"github.com/reprise-containers/reprise/cache/cluster/tier/s3test"
 	"github.com/reprise-containers/reprise/integration/registrycache/instance"
 	"github.com/reprise-containers/reprise/integration/registrycache/origin"
 	"github.com/reprise-containers/reprise/integration/registrycache/swarm"
-	"github.com/reprise-containers/reprise/integration/sandbox"
 )
 
 // replicas are three caches that share: an index in Redis, a bucket, and what they have.
@@ -85,11 +84,11 @@ func beginReplicas(t *testing.T, s sharing) *replicas {
 		}},
 	}
 	for range 3 {
-		port, err := sandbox.FreePort()
+		address, err := testbed.FreeAddress()
 		if err != nil {
 			t.Fatal(err)
 		}
-		own := values{"cluster": with(cluster, "address", net.JoinHostPort("127.0.0.1", port))}
+		own := values{"cluster": with(cluster, "address", address)}
 		for k, v := range s.over {
 			own[k] = v
 		}

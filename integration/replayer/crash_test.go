@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 	"github.com/reprise-containers/reprise/cache/workload/content"
-	"github.com/reprise-containers/reprise/integration/sandbox"
 )
 
 // ready is a desk with a registry that was warmed up for a trace, trace.json.
@@ -276,7 +276,7 @@ func TestInterrupted(t *testing.T) {
 					_, a := w.client()
 					list = append(list, a)
 				}
-				port, err := sandbox.FreePort()
+				port, err := testbed.FreePort()
 				if err != nil {
 					t.Fatal(err)
 				}

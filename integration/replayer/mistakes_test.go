@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/reprise-containers/reprise/integration/sandbox"
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 )
 
 // TestWrongSecret lets a master with another secret than the client's, and one with
@@ -50,7 +50,7 @@ func TestWrongSecret(t *testing.T) {
 func TestOpenClient(t *testing.T) {
 	t.Parallel()
 	d := newDesk(t)
-	port, err := sandbox.FreePort()
+	port, err := testbed.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,7 +62,7 @@ func TestAbsentClient(t *testing.T) {
 	t.Parallel()
 	w := warmed(t, 40, time.Millisecond)
 	_, a := w.client()
-	port, err := sandbox.FreePort()
+	port, err := testbed.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,7 +185,7 @@ func TestMistakes(t *testing.T) {
 	d.write("cut.json", good[:len(good)/2])
 	d.write("map.json", `{"v2/a/b/blobs/c": "good"}`)
 	d.write("zeros.json", `{}`)
-	port, err := sandbox.FreePort()
+	port, err := testbed.FreePort()
 	if err != nil {
 		t.Fatal(err)
 	}

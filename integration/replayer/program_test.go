@@ -19,7 +19,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reprise-containers/reprise/integration/sandbox"
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 )
 
 // patience bounds every wait: what takes so long hangs.
@@ -240,7 +240,7 @@ func until(p *process, what string, holds func() bool) {
 func (d *desk) client(args ...string) (*process, string) {
 	d.t.Helper()
 	for range 5 { // the port may be taken before it is listened on
-		port, err := sandbox.FreePort()
+		port, err := testbed.FreePort()
 		if err != nil {
 			d.t.Fatal(err)
 		}

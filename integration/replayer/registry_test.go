@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 	"github.com/reprise-containers/reprise/integration/sandbox"
 )
 
@@ -115,7 +116,7 @@ func serve(dir, more string) (*server, error) {
 }
 
 func tryServe(program, dir, more string) (*server, error) {
-	port, err := sandbox.FreePort()
+	port, err := testbed.FreePort()
 	if err != nil {
 		return nil, err
 	}

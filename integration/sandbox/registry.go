@@ -3,12 +3,12 @@ package sandbox
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
-	"strconv"
 	"time"
+
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 )
 
 // Registry is a running distribution registry.
@@ -52,7 +52,7 @@ func (s *Sandbox) StartRegistry(ctx context.Context, c RegistryConfig) (*Registr
 	if c.Host == "" {
 		c.Host = "127.0.0.1"
 	}
-	port, err := FreePort()
+	port, err := testbed.FreePort()
 	if err != nil {
 		return nil, err
 	}
@@ -85,23 +85,6 @@ func (r *Registry) Start(ctx context.Context) (err error) {
 
 // Stop ends the registry; its storage stays.
 func (r *Registry) Stop(ctx context.Context) { r.proc.Stop(ctx) }
-
-// firstPort and ports are where FreePort looks: below what Linux gives to outgoing
-// connections, one of which would have the port when a program that was stopped is
-// started at it again.
-const firstPort, ports = 16000, 16000
-
-// FreePort returns a loopback port that was free a moment ago.
-func FreePort() (port string, err error) {
-	for range 100 {
-		var l net.Listener
-		port = strconv.Itoa(firstPort + rand.IntN(ports))
-		if l, err = net.Listen("tcp", "127.0.0.1:"+port); err == nil {
-			return port, l.Close()
-		}
-	}
-	return "", fmt.Errorf("finding a free port: %w", err)
-}
 
 // Answers reports an error unless url answers 200.
 func Answers(ctx context.Context, url string) error {

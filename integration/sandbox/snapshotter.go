@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 )
 
 // Snapshotter is this project's daemon. It may be killed and restarted on the
@@ -32,7 +34,7 @@ type SnapshotterConfig struct {
 // StartSnapshotter starts the daemon built by Build and waits until it
 // accepts connections.
 func (s *Sandbox) StartSnapshotter(ctx context.Context, c SnapshotterConfig) (*Snapshotter, error) {
-	port, err := FreePort()
+	port, err := testbed.FreePort()
 	if err != nil {
 		return nil, err
 	}

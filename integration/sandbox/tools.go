@@ -2,12 +2,11 @@ package sandbox
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
+
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 )
 
 // Tools says where the programs are that a sandbox runs.
@@ -25,15 +24,14 @@ type Tools struct {
 // FindTools returns the tools that integration/tools/install.sh has put into
 // its cache. It installs nothing.
 func FindTools(ctx context.Context) (Tools, error) {
-	module, err := moduleRoot()
+	module, err := testbed.Module()
 	if err != nil {
 		return Tools{}, err
 	}
-	out, err := exec.CommandContext(ctx, filepath.Join(module, "integration/tools/install.sh"), "--dir").Output()
+	dir, err := testbed.Tools(ctx)
 	if err != nil {
-		return Tools{}, fmt.Errorf("finding tools: %w", err)
+		return Tools{}, err
 	}
-	dir := strings.TrimSpace(string(out))
 	t := Tools{
 		Module: module,
 		Bin:    filepath.Join(dir, "bin"),
@@ -46,17 +44,4 @@ func FindTools(ctx context.Context) (Tools, error) {
 		}
 	}
 	return t, nil
-}
-
-func moduleRoot() (string, error) {
-	dir, err := os.Getwd()
-	for ; err == nil && dir != "/"; dir = filepath.Dir(dir) {
-		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
-			return dir, nil
-		}
-	}
-	if err == nil {
-		err = errors.New("no go.mod above the working directory")
-	}
-	return "", fmt.Errorf("finding the source tree: %w", err)
 }

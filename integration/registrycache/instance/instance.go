@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 	"github.com/reprise-containers/reprise/integration/sandbox"
 )
 
@@ -75,11 +75,10 @@ func New(c Config) (*Instance, error) {
 		i.Data = filepath.Join(c.Dir, "data")
 	}
 	for _, a := range []*string{&i.Address, &i.Metrics} {
-		port, err := sandbox.FreePort()
-		if err != nil {
+		var err error
+		if *a, err = testbed.FreeAddress(); err != nil {
 			return nil, err
 		}
-		*a = net.JoinHostPort("127.0.0.1", port)
 	}
 	return i, i.Configure(c.Values)
 }

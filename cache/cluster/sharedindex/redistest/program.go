@@ -2,12 +2,14 @@
 package redistest
 
 import (
-	"errors"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 )
 
 // Program is a Redis server that can be started.
@@ -22,21 +24,11 @@ func Find() (Program, error) {
 	if path, err := exec.LookPath("redis-server"); err == nil {
 		return Program{Path: path}, nil
 	}
-	root, err := os.Getwd()
-	for err == nil {
-		if _, err := os.Stat(filepath.Join(root, "go.mod")); err == nil {
-			break
-		}
-		if root == filepath.Dir(root) {
-			return Program{}, errors.New("finding redis-server: no go.mod above the working directory")
-		}
-		root = filepath.Dir(root)
-	}
-	out, err := exec.Command(filepath.Join(root, "integration/tools/install.sh"), "--dir").Output()
+	tools, err := testbed.Tools(context.Background())
 	if err != nil {
-		return Program{}, fmt.Errorf("asking for the tools: %w", err)
+		return Program{}, err
 	}
-	debian := filepath.Join(strings.TrimSpace(string(out)), "debian")
+	debian := filepath.Join(tools, "debian")
 	p := Program{Path: filepath.Join(debian, "usr/bin/redis-server")}
 	if _, err := os.Stat(p.Path); err != nil {
 		return Program{}, fmt.Errorf("finding redis-server: %w (run `make tools`)", err)

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -17,6 +15,8 @@ import (
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/logging"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 )
 
 // Server is one Redis server, which keeps its port and folder over its lives.
@@ -24,8 +24,8 @@ type Server struct {
 	program  Program
 	dir      string
 	args     []string
-	port     int
-	bus      int // of a node of a cluster, else 0
+	port     string
+	bus      string // of a node of a cluster, else ""
 	password string
 
 	mu   sync.Mutex
@@ -45,29 +45,14 @@ type Config struct {
 func New(p Program, cfg Config) (*Server, error) {
 	s := &Server{program: p, dir: cfg.Dir, args: cfg.Args, password: cfg.Password}
 	var err error
-	if s.port, err = freePort(); err == nil && cfg.Cluster {
-		s.bus, err = freePort()
+	if s.port, err = testbed.FreePort(); err == nil && cfg.Cluster {
+		s.bus, err = testbed.FreePort()
 	}
 	return s, err
 }
 
-// freePort returns a port that nobody listens on, and that no connection is given:
-// those from 32768 on are.
-func freePort() (int, error) {
-	var errs error
-	for range 100 {
-		port := 10000 + rand.IntN(20000)
-		l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
-		if err == nil {
-			return port, l.Close()
-		}
-		errs = err
-	}
-	return 0, fmt.Errorf("looking for a free port: %w", errs)
-}
-
 // Addr is where it listens, as host:port.
-func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", strconv.Itoa(s.port)) }
+func (s *Server) Addr() string { return net.JoinHostPort("127.0.0.1", s.port) }
 
 // Client returns a client of its own of the server, which tries nothing twice. The log of
 // all Redis clients is switched off: a server that is not there is what tests want.
@@ -86,9 +71,9 @@ func (s *Server) Start(ctx context.Context) error {
 		return fmt.Errorf("opening the log of redis-server: %w", err)
 	}
 	defer out.Close()
-	args := []string{"--port", strconv.Itoa(s.port), "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--daemonize", "no"}
-	if s.bus != 0 {
-		args = append(args, "--cluster-enabled", "yes", "--cluster-port", strconv.Itoa(s.bus), "--cluster-node-timeout", "5000")
+	args := []string{"--port", s.port, "--bind", "127.0.0.1", "--dir", s.dir, "--save", "", "--daemonize", "no"}
+	if s.bus != "" {
+		args = append(args, "--cluster-enabled", "yes", "--cluster-port", s.bus, "--cluster-node-timeout", "5000")
 	}
 	if s.password != "" {
 		args = append(args, "--requirepass", s.password)

@@ -55,7 +55,7 @@ type Proxy struct {
 // NewProxy starts a proxy for the time of a test.
 func NewProxy(t testing.TB, s *Server) *Proxy {
 	t.Helper()
-	p := &Proxy{Endpoint: FreeAddress(t), healed: make(chan struct{})}
+	p := &Proxy{Endpoint: freeAddress(t), healed: make(chan struct{})}
 	l, err := net.Listen("tcp", p.Endpoint)
 	if err != nil {
 		t.Fatal(err)

@@ -5,19 +5,16 @@ package s3test
 import (
 	"bytes"
 	"context"
-	"errors"
-	"fmt"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 )
 
 // Credentials and region of a Server.
@@ -49,22 +46,11 @@ func Binary() (string, error) {
 	if path, err := exec.LookPath("versitygw"); err == nil {
 		return path, nil
 	}
-	root, err := os.Getwd()
+	dir, err := testbed.Tools(context.Background())
 	if err != nil {
 		return "", err
 	}
-	script := "integration/tools/install.sh"
-	for _, err = os.Stat(filepath.Join(root, script)); err != nil; _, err = os.Stat(filepath.Join(root, script)) {
-		if root == filepath.Dir(root) {
-			return "", errors.New("not in the module")
-		}
-		root = filepath.Dir(root)
-	}
-	dir, err := exec.Command(filepath.Join(root, script), "--dir").Output()
-	if err != nil {
-		return "", fmt.Errorf("asking for the tools: %w", err)
-	}
-	path := filepath.Join(strings.TrimSpace(string(dir)), "s3/versitygw")
+	path := filepath.Join(dir, "s3/versitygw")
 	_, err = os.Stat(path)
 	return path, err
 }
@@ -80,7 +66,7 @@ func Start(t testing.TB) *Server {
 	if err := os.Mkdir(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Endpoint: FreeAddress(t), Data: data, t: t, path: path}
+	s := &Server{Endpoint: freeAddress(t), Data: data, t: t, path: path}
 	s.Start()
 	t.Cleanup(func() {
 		s.Kill()
@@ -91,19 +77,13 @@ func Start(t testing.TB) *Server {
 	return s
 }
 
-// FreeAddress returns host:port of a port that nobody has and that the kernel gives
-// to no outgoing connection, so that it stays free while a server is down.
-func FreeAddress(t testing.TB) string {
+func freeAddress(t testing.TB) string {
 	t.Helper()
-	for range 1000 {
-		address := fmt.Sprintf("127.0.0.1:%d", 10000+rand.IntN(22000))
-		if l, err := net.Listen("tcp", address); err == nil {
-			l.Close()
-			return address
-		}
+	address, err := testbed.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
 	}
-	t.Fatal("no free port")
-	return ""
+	return address
 }
 
 // Start starts a server that was stopped, and waits until it answers.
