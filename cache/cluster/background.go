@@ -95,6 +95,9 @@ func (c *Cluster) follow(ctx context.Context) error {
 
 // told passes an announcement on.
 func (c *Cluster) told(ctx context.Context, a sharedindex.Announcement) {
+	if a.Missed { // it may have lost more than that
+		c.forgotten.Store(true)
+	}
 	if c.cfg.OnAnnouncement == nil || !a.Missed && a.Replica == c.cfg.Self {
 		return
 	}
@@ -124,20 +127,23 @@ const (
 // remind tells the index all that is verified here, after a start and whenever it may
 // have forgotten it, until ctx ends.
 func (c *Cluster) remind(ctx context.Context) error {
-	// What is fetched from now on it is told anyway.
-	before := time.Now()
-	var told, since time.Time
+	var told time.Time
+	began, since := time.Now(), c.cfg.Index.Stats().Since
 	for pause.For(ctx, remindLook) {
 		now := c.cfg.Index.Stats()
-		if !c.cache.Scanned() || !now.Up || now.Since.Equal(since) && time.Since(told) < remindEvery {
+		same := now.Since.Equal(since) && !c.forgotten.Swap(false)
+		if !c.cache.Scanned() || !now.Up || same && !told.IsZero() && time.Since(told) < remindEvery {
 			continue
 		}
-		if !told.IsZero() {
-			before = time.Now()
+		before := time.Now()
+		if told.IsZero() && same {
+			before = began // what was fetched since then it was told
 		}
-		if c.holdAll(ctx, before) == nil {
-			told, since = time.Now(), now.Since
+		if c.holdAll(ctx, before) != nil {
+			c.forgotten.Store(true)
+			continue
 		}
+		told, since = time.Now(), now.Since
 	}
 	return nil
 }

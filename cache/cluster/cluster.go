@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -56,6 +57,8 @@ type Cluster struct {
 	count counters
 	// announcing is the key of the MACs of announcements.
 	announcing []byte
+	// forgotten says that the index may have lost what it was told.
+	forgotten atomic.Bool
 	queue      chan job // verified, and not told or written back yet
 
 	mu     sync.Mutex
