@@ -1,12 +1,14 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
+	"crypto/rand"
 	"crypto/sha256"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	mathrand "math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -26,26 +28,45 @@ const (
 	followAgain = time.Second
 )
 
-// beat tells the others how this replica is, until ctx ends.
+// beat tells the others how this replica is, until ctx ends. What was said in its name
+// before tells it whether the index has lost its memory, and whether another process has
+// the same name.
 func (c *Cluster) beat(ctx context.Context) error {
-	for {
-		var status []byte
+	id := []byte(rand.Text()[:idSize])
+	for began := false; ; {
+		text := append(slices.Clone(id), ' ')
 		if c.cfg.Status != nil {
-			status = c.cfg.Status()
+			text = append(text, c.cfg.Status()...)
 		}
-		_ = c.cfg.Index.Beat(ctx, status) // counted by the index
+		before, known, err := c.cfg.Index.Beat(ctx, text)
+		if err == nil { // others are counted by the index
+			if began && !known {
+				c.forgotten.Store(true)
+			}
+			if began && known && !bytes.HasPrefix(before, id) {
+				c.failed("telling of this replica", fmt.Errorf("another one has the name %s too: each needs its own (cluster.advertise)", c.cfg.Self))
+			}
+			began = true
+		}
 		if !pause.For(ctx, beatEvery) {
 			return nil
 		}
 	}
 }
 
+// idSize is the length of what tells processes apart that have the same name.
+const idSize = 16
+
 // Replicas returns those that are there, by name.
 func (c *Cluster) Replicas(ctx context.Context) ([]sharedindex.Replica, error) {
 	if c.cfg.Index == nil {
 		return nil, nil
 	}
-	return c.cfg.Index.Replicas(ctx)
+	all, err := c.cfg.Index.Replicas(ctx)
+	for i, r := range all {
+		_, all[i].Status, _ = bytes.Cut(r.Status, []byte(" "))
+	}
+	return all, err
 }
 
 // Announce tells the other replicas something that OnAnnouncement of theirs understands.
@@ -114,41 +135,45 @@ func (c *Cluster) told(ctx context.Context, a sharedindex.Announcement) {
 }
 
 const (
-	// remindLook is how often it is looked whether the index was away, and may have
-	// forgotten what this replica has; remindEvery is how often it is told anyway, as it
-	// forgets what it is not asked for.
+	// remindLook is how often it is looked whether the index has forgotten what this
+	// replica has; remindEvery is how often it is told anyway, as it forgets what it is
+	// not asked for.
 	remindLook  = time.Second
 	remindEvery = 24 * time.Hour
-	// remindOf blobs are told at a time, with a pause of remindPause.
+	// remindOf blobs are told at a time. Then it is paused for remindShare times as long
+	// as that took, at least remindPause: all replicas may do it at once.
 	remindOf    = 256
+	remindShare = 20
 	remindPause = 50 * time.Millisecond
 )
 
-// remind tells the index all that is verified here, after a start and whenever it may
-// have forgotten it, until ctx ends.
+// remind tells the index all that is verified here, after a start, each day, and when
+// the index has lost it, until ctx ends.
 func (c *Cluster) remind(ctx context.Context) error {
 	var told time.Time
-	began, since := time.Now(), c.cfg.Index.Stats().Since
+	began := time.Now()
 	for pause.For(ctx, remindLook) {
-		now := c.cfg.Index.Stats()
-		same := now.Since.Equal(since) && !c.forgotten.Swap(false)
-		if !c.cache.Scanned() || !now.Up || same && !told.IsZero() && time.Since(told) < remindEvery {
+		if !c.cache.Scanned() || !c.cfg.Index.Stats().Up {
+			continue
+		}
+		lost := c.forgotten.Swap(false)
+		if !lost && !told.IsZero() && time.Since(told) < remindEvery {
 			continue
 		}
 		before := time.Now()
-		if told.IsZero() && same {
+		if told.IsZero() && !lost {
 			before = began // what was fetched since then it was told
 		}
-		if c.holdAll(ctx, before) != nil {
-			c.forgotten.Store(true)
-			continue
+		told = time.Now()
+		if err := c.holdAll(ctx, before); err != nil {
+			return nil // ctx has ended
 		}
-		told, since = time.Now(), now.Since
 	}
 	return nil
 }
 
-// holdAll tells the index all that is verified here and was fetched before then.
+// holdAll tells the index all that is verified here and was fetched before then. Where the
+// index is away it waits.
 func (c *Cluster) holdAll(ctx context.Context, before time.Time) error {
 	var keys []sharedindex.Key
 	for _, b := range c.cache.Blobs() {
@@ -156,11 +181,14 @@ func (c *Cluster) holdAll(ctx context.Context, before time.Time) error {
 			keys = append(keys, sharedindex.Key{Digest: b.Descriptor.Digest})
 		}
 	}
-	for some := range slices.Chunk(keys, remindOf) {
-		if err := c.cfg.Index.Hold(ctx, some...); err != nil {
-			return err
+	for len(keys) > 0 {
+		some := keys[:min(remindOf, len(keys))]
+		began, wait := time.Now(), remindLook
+		if c.cfg.Index.Hold(ctx, some...) == nil {
+			keys = keys[len(some):]
+			wait = max(remindPause, remindShare*time.Since(began))
 		}
-		if !pause.For(ctx, remindPause) {
+		if !pause.For(ctx, wait+mathrand.N(wait)) {
 			return ctx.Err()
 		}
 	}
@@ -193,7 +221,7 @@ func (c *Cluster) keepPosition(id string) error {
 // sweep keeps the tier in bounds, now and then, until ctx ends. Of several replicas one
 // does, the first by name; if nobody knows who is there, each does.
 func (c *Cluster) sweep(ctx context.Context) error {
-	for pause.For(ctx, sweepEvery/2+rand.N(sweepEvery)) {
+	for pause.For(ctx, sweepEvery/2+mathrand.N(sweepEvery)) {
 		if !c.first(ctx) {
 			continue
 		}

@@ -59,7 +59,7 @@ type Cluster struct {
 	announcing []byte
 	// forgotten says that the index may have lost what it was told.
 	forgotten atomic.Bool
-	queue      chan job // verified, and not told or written back yet
+	queue     chan job // verified, and not told or written back yet
 
 	mu     sync.Mutex
 	leases map[sharedindex.Key]map[*lease]struct{} // that this replica holds

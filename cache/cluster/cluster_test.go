@@ -115,6 +115,11 @@ func TestHolderDies(t *testing.T) {
 	first := &upstream{b: b, hook: func(ctx context.Context, pos int64) error {
 		if pos >= 8<<20 {
 			once.Do(func() {
+				for all[1].Stats().Peers.Bytes < 4<<20 || all[2].Stats().Peers.Bytes < 4<<20 {
+					if !pause.For(ctx, time.Millisecond) {
+						return
+					}
+				}
 				all[0].peers.Listener.Close()
 				all[0].peers.CloseClientConnections()
 				die()
@@ -431,6 +436,10 @@ func TestRedisForgets(t *testing.T) {
 	if err := a.whole(t.Context(), x, up); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "it was told that a is there", func() bool {
+		there, err := b.Replicas(t.Context())
+		return err == nil && len(there) == 2
+	})
 	redis.Kill() // it keeps nothing on disk
 	if err := redis.Start(t.Context()); err != nil {
 		t.Fatal(err)

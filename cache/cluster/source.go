@@ -82,6 +82,10 @@ const (
 	maxTries = 8
 	// tryAgain is waited while another replica holds a lease and is not reached.
 	tryAgain = time.Second
+	// idleTries and idlePause are how often, and how long at first, it is waited for a
+	// lease to be used.
+	idleTries = 5
+	idlePause = 10 * time.Millisecond
 )
 
 // errClosed is the error of a body that was closed while it was read.
@@ -237,8 +241,7 @@ func (b *body) choose() error {
 		if c.coming(b.s.key, b.pos) == nil {
 			// It is left of an earlier life of this replica, or of an answer that was
 			// lost.
-			b.over = f.Token
-			return nil
+			return b.idle(f.Token)
 		}
 		// Somebody here does, and is so far behind that it is not waited for.
 		return b.upstream(nil, min(b.end, f.End))
@@ -257,11 +260,26 @@ func (b *body) join(f *sharedindex.Fetching) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, peer.ErrNothing), errors.Is(err, peer.ErrNotThere), isRefused(err):
-		b.over = f.Token // it was started anew, or is gone
+	case errors.Is(err, peer.ErrNothing), errors.Is(err, peer.ErrNotThere):
+		return b.idle(f.Token) // it was started anew
+	case isRefused(err):
+		b.over = f.Token // it is gone
 		return nil
 	}
 	if !pause.For(b.ctx, tryAgain) { // until its lease ends
+		return b.ctx.Err()
+	}
+	return nil
+}
+
+// idle is for a lease under which its holder fetches nothing. It may have been granted
+// just now, so it is looked at some times before it is taken over.
+func (b *body) idle(token uint64) error {
+	if b.tries >= idleTries {
+		b.over = token
+		return nil
+	}
+	if !pause.For(b.ctx, idlePause<<b.tries) {
 		return b.ctx.Err()
 	}
 	return nil

@@ -31,7 +31,7 @@ func calls(x *sharedindex.Index) map[string]func(context.Context) error {
 		},
 		"Unpublish": func(ctx context.Context) error { return x.Unpublish(ctx, d, 1) },
 		"Announce":  func(ctx context.Context) error { return x.Announce(ctx, nil) },
-		"Beat":      func(ctx context.Context) error { return x.Beat(ctx, nil) },
+		"Beat":      func(ctx context.Context) error { return beat(ctx, x, nil) },
 		"Replicas":  func(ctx context.Context) error { _, err := x.Replicas(ctx); return err },
 		"Granted":   func(ctx context.Context) error { _, err := x.Granted(ctx, p); return err },
 		"Grant":     func(ctx context.Context) error { return x.Grant(ctx, p, 1, nil, time.Hour) },
@@ -134,7 +134,7 @@ func TestFrozen(t *testing.T) {
 		c.Timeout = 300 * time.Millisecond
 		x := open(t, c)
 		run(t, x)
-		eventually(t, func() error { return x.Beat(t.Context(), nil) })
+		eventually(t, func() error { return beat(t.Context(), x, nil) })
 		for _, s := range w.servers {
 			must(t, s.Freeze())
 		}
@@ -221,7 +221,7 @@ func TestCallerLeaves(t *testing.T) {
 	must(t, w.servers[0].Freeze())
 	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	wantErr(t, x.Beat(ctx, nil), context.DeadlineExceeded)
+	wantErr(t, beat(ctx, x, nil), context.DeadlineExceeded)
 	must(t, w.servers[0].Thaw())
 	if s := x.Stats(); !s.Up || s.Errors != 0 {
 		t.Errorf("after callers that left: %+v", s)
@@ -266,7 +266,7 @@ func TestRefused(t *testing.T) {
 	w := standalone(t)
 	x, admin := w.replica(t, "a:1"), w.client(t)
 	must(t, admin.ConfigSet(t.Context(), "maxmemory", "1").Err())
-	wantErr(t, x.Beat(t.Context(), nil), sharedindex.ErrAway)
+	wantErr(t, beat(t.Context(), x, nil), sharedindex.ErrAway)
 	atOnce(t, x)
 	run(t, x)
 	must(t, admin.ConfigSet(t.Context(), "maxmemory", "0").Err())
@@ -275,7 +275,7 @@ func TestRefused(t *testing.T) {
 
 	must(t, admin.ConfigSet(t.Context(), "requirepass", "hush").Err())
 	y := w.replica(t, "b:1")
-	wantErr(t, y.Beat(t.Context(), nil), sharedindex.ErrAway)
+	wantErr(t, beat(t.Context(), y, nil), sharedindex.ErrAway)
 	atOnce(t, y)
 	c := w.config("b:1")
 	c.Password = "hush"

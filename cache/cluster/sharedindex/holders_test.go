@@ -98,7 +98,7 @@ func forgotten(t *testing.T, w world) {
 	locate(t, a, wanted(sharedindex.Key{Origin: "up", Digest: fresh()}, 0, 1))
 	_, _, err := a.Claim(t.Context(), d)
 	must(t, err)
-	must(t, a.Beat(t.Context(), []byte("fine")))
+	must(t, beat(t.Context(), a, []byte("fine")))
 	p1 := sharedindex.Permission{Scope: a.Identify("scope"), Item: a.Identify("item")}
 	g, err := a.Granted(t.Context(), p1)
 	must(t, err)

@@ -18,13 +18,27 @@ type Replica struct {
 
 func (x *Index) beatKey() string { return x.tagged("replicas", "beats") }
 
-// Beat says that the replica is there, for Config.BeatTTL, and how it is.
-func (x *Index) Beat(ctx context.Context, status []byte) error {
+// Beat says that the replica is there, for Config.BeatTTL, and how it is. It returns what
+// was said in its name before; known is false if nothing was for so long, or if the index
+// has lost it.
+func (x *Index) Beat(ctx context.Context, status []byte) (before []byte, known bool, err error) {
 	if len(status) > MaxStatus {
-		return fmt.Errorf("telling the replica's status: %d bytes are more than %d", len(status), MaxStatus)
+		return nil, false, fmt.Errorf("telling the replica's status: %d bytes are more than %d", len(status), MaxStatus)
 	}
-	_, err := x.run(ctx, opBeat, beatScript, []string{x.beatKey()}, x.cfg.Replica, status, x.cfg.BeatTTL.Milliseconds())
-	return err
+	reply, err := x.run(ctx, opBeat, beatScript, []string{x.beatKey()}, x.cfg.Replica, status, x.cfg.BeatTTL.Milliseconds())
+	if err != nil {
+		return nil, false, err
+	}
+	s, err := texts(reply)
+	switch {
+	case err != nil:
+		return nil, false, x.wrong("%w", err)
+	case len(s) == 0:
+		return nil, false, nil
+	case len(s) > 1:
+		return nil, false, x.wrong("an earlier status of %d parts", len(s))
+	}
+	return []byte(s[0]), true, nil
 }
 
 // Replicas returns those that are there, by name.

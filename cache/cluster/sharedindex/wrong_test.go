@@ -32,7 +32,7 @@ func TestWrongTypes(t *testing.T) {
 			"Publish":    x.Publish(t.Context(), d, sharedindex.Stored{Generation: 1}),
 			"Unpublish":  x.Unpublish(t.Context(), d, 1),
 			"Announce":   x.Announce(t.Context(), nil),
-			"Beat":       x.Beat(t.Context(), nil),
+			"Beat":       beat(t.Context(), x, nil),
 			"Grant":      x.Grant(t.Context(), p, 1, nil, 1e9),
 			"Revoke":     x.Revoke(t.Context(), p.Scope),
 		}
@@ -83,7 +83,7 @@ func TestWrongValues(t *testing.T) {
 		if all, err := x.Replicas(ctx); err == nil && len(all) != 0 {
 			t.Errorf("%q: replicas %+v", v, all)
 		}
-		must(t, x.Beat(ctx, nil)) // that removes it
+		must(t, beat(ctx, x, nil)) // that removes it
 		if all, err := x.Replicas(ctx); err != nil || len(all) != 1 {
 			t.Errorf("%q: replicas %+v, %v", v, all, err)
 		}
