@@ -184,7 +184,7 @@ func (c *Cluster) holdAll(ctx context.Context, before time.Time) error {
 	for len(keys) > 0 {
 		some := keys[:min(remindOf, len(keys))]
 		began, wait := time.Now(), remindLook
-		if c.cfg.Index.Hold(ctx, some...) == nil {
+		if !errors.Is(c.cfg.Index.Hold(ctx, some...), sharedindex.ErrAway) { // other errors are of one blob
 			keys = keys[len(some):]
 			wait = max(remindPause, remindShare*time.Since(began))
 		}
