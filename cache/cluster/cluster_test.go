@@ -356,23 +356,28 @@ func TestStoppedWriter(t *testing.T) {
 func TestAnnouncements(t *testing.T) {
 	w, _ := newWorld(t)
 	a, b := w.replica(false), w.replica(false)
-	eventually(t, "both are there", func() bool {
+	eventually(t, "both are there, and know from where on to follow", func() bool {
 		there, err := a.Replicas(t.Context())
-		return err == nil && len(there) == 2 && strings.Contains(string(there[0].Status), there[0].Name)
+		_, none := os.Stat(b.position)
+		return err == nil && len(there) == 2 && strings.Contains(string(there[0].Status), there[0].Name) && none == nil
 	})
-	pause.For(t.Context(), 100*time.Millisecond) // who follows from now on must have begun
+	told := func(r *replica) []string {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return slices.Clone(r.told)
+	}
+	b.stopSharing()
+	if err := a.Announce(t.Context(), []byte("while it is away")); err != nil {
+		t.Fatal(err)
+	}
+	b.run("sharing again", b.Run)
+	eventually(t, "it was told what it missed", func() bool { return slices.Equal(told(b), []string{"while it is away"}) })
 	if err := a.Announce(t.Context(), []byte("forget it")); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "it was told", func() bool {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return slices.Equal(b.told, []string{"forget it"})
-	})
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if len(a.told) > 0 {
-		t.Errorf("who announced it was told %q", a.told)
+	eventually(t, "it was told the next", func() bool { return slices.Equal(told(b), []string{"while it is away", "forget it"}) })
+	if got := told(a); len(got) > 0 {
+		t.Errorf("who announced it was told %q", got)
 	}
 }
 
