@@ -104,7 +104,7 @@ func (w *world) replica(idle bool) *replica {
 	r.Serve(r.group)
 	r.run("fetching", r.group.Run)
 	if !idle {
-		r.stopSharing = r.run("sharing", r.Cluster.Run)
+		r.stopSharing = r.run("sharing", r.Run)
 	} else if r.index != nil {
 		r.run("probing", r.index.Run)
 	}
