@@ -2,8 +2,6 @@ package sharedindex
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"fmt"
 	"time"
 
@@ -24,8 +22,6 @@ const (
 type Index struct {
 	cfg     Config
 	client  redis.UniversalClient
-	nameKey []byte // of the HMACs that are names of permissions
-	sealKey []byte // of the MACs of their values
 	circuit circuit
 	count   counters
 }
@@ -39,16 +35,6 @@ func New(cfg Config) (*Index, error) {
 	logging.Disable()
 	x := &Index{cfg: cfg.withDefaults()}
 	x.circuit = circuit{away: map[string]string{}, since: time.Now()}
-	for key, what := range map[*[]byte]string{
-		&x.nameKey: "reprise permission names v1",
-		&x.sealKey: "reprise permission values v1",
-	} {
-		k, err := hkdf.Key(sha256.New, cfg.Secret, nil, what, sha256.Size)
-		if err != nil {
-			return nil, fmt.Errorf("deriving keys: %w", err)
-		}
-		*key = k
-	}
 	x.client = x.dial()
 	return x, nil
 }
