@@ -36,4 +36,5 @@ func ParseGrant(reply any) (permit.Grant, error) { return parseGrant(reply) }
 const (
 	MaxDecision    = maxDecision
 	KeptRevocation = keptRevocation
+	MaxConnections = maxConnections
 )

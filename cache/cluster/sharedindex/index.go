@@ -16,6 +16,12 @@ const (
 	// keptTokens is how long the last token of a key is remembered. That only matters
 	// where the clock of Redis goes back by less.
 	keptTokens = time.Hour
+
+	// maxConnections bounds those to each node. It does not depend on processors, as the
+	// client's own bound does: a hundred replicas of sixteen processors would open more
+	// than the 10,000 that Redis takes. Redis does one command after another, so more
+	// connections would only wait there and not here. Pipelines use the same ones.
+	maxConnections = 16
 )
 
 // Index is one replica's view of what all share. It may be used concurrently.
@@ -48,7 +54,7 @@ func (x *Index) dial() redis.UniversalClient {
 		return redis.NewClusterClient(&redis.ClusterOptions{
 			Addrs: c.Addrs, Username: c.Username, Password: c.Password, TLSConfig: c.TLS,
 			DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, PoolTimeout: c.Timeout,
-			ContextTimeoutEnabled: true, DialerRetries: 1, MaxRetries: -1,
+			ContextTimeoutEnabled: true, DialerRetries: 1, MaxRetries: -1, PoolSize: maxConnections, PipelinePoolSize: -1,
 			DisableIdentity: true, DisableRoutingPolicies: true, MaintNotificationsConfig: quiet,
 			FailingTimeoutSeconds: 1, ClusterStateReloadInterval: 10 * time.Second,
 		})
@@ -56,7 +62,7 @@ func (x *Index) dial() redis.UniversalClient {
 	return redis.NewClient(&redis.Options{
 		Addr: c.Addrs[0], Username: c.Username, Password: c.Password, TLSConfig: c.TLS, DB: c.Database,
 		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, PoolTimeout: c.Timeout,
-		ContextTimeoutEnabled: true, DialerRetries: 1, MaxRetries: -1,
+		ContextTimeoutEnabled: true, DialerRetries: 1, MaxRetries: -1, PoolSize: maxConnections, PipelinePoolSize: -1,
 		DisableIdentity: true, MaintNotificationsConfig: quiet,
 	})
 }
