@@ -124,7 +124,7 @@ func (w *world) join(r *replica, cfg *cluster.Config) {
 	r.peers.Start()
 	t.Cleanup(r.peers.Close)
 	r.index, err = sharedindex.New(sharedindex.Config{
-		Addrs: w.redis, Replica: r.name, Secret: secret, LeaseTTL: w.lease, Timeout: 20 * time.Second,
+		Addrs: w.redis, Replica: r.name, LeaseTTL: w.lease, Timeout: 20 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)

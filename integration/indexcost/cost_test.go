@@ -82,12 +82,11 @@ func BenchmarkOperation(b *testing.B) {
 		return func(i int) error { _, err := x.Look(ctx, blob(i%known)); return err }
 	})
 	fresh("granted+grant", func(_ *rig, x *sharedindex.Index) func(int) error {
-		return func(i int) error { return permit(ctx, x, i/20, i) }
+		return func(i int) error { return allow(ctx, x, i/20, i) }
 	})
 	fresh("granted", func(r *rig, x *sharedindex.Index) func(int) error {
-		check(r.t, permit(ctx, x, 0, 0))
-		p := sharedindex.Permission{Scope: sharedindex.ID(sum(-1)), Item: sharedindex.ID(sum(0))}
-		return func(int) error { _, err := x.Granted(ctx, p); return err }
+		check(r.t, allow(ctx, x, 0, 0))
+		return func(int) error { _, err := x.Granted(ctx, permission(0, 0)); return err }
 	})
 }
 

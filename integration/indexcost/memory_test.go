@@ -3,11 +3,13 @@ package indexcost_test
 import (
 	"context"
 	"flag"
+	"fmt"
 	"math"
 	"testing"
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
+	"github.com/reprise-containers/reprise/cache/proxy/permit"
 	"github.com/reprise-containers/reprise/cache/workload/simulate"
 )
 
@@ -66,7 +68,7 @@ func TestMemory(t *testing.T) {
 	got.Stored = grown("stored", n)
 	must(each(n, func(ctx context.Context, i int) error { return lease(ctx, x, n+i) }))
 	got.Token = max(got.Token, grown("lease", n))
-	must(each(n, func(ctx context.Context, i int) error { return permit(ctx, x, i/20, i) }))
+	must(each(n, func(ctx context.Context, i int) error { return allow(ctx, x, i/20, i) }))
 	got.Permit = grown("permission", n)
 	want := simulate.MeasuredMemory
 	for _, m := range []struct {
@@ -100,12 +102,21 @@ func wanted(i int) sharedindex.Wanted {
 	return sharedindex.Wanted{Key: k, Extent: sharedindex.Extent{Off: 0, End: size}}
 }
 
-// permit grants a permission of a scope.
-func permit(ctx context.Context, x *sharedindex.Index, scope, item int) error {
-	p := sharedindex.Permission{Scope: sharedindex.ID(sum(-1 - scope)), Item: sharedindex.ID(sum(item))}
-	g, err := x.Granted(ctx, p)
+// permission names one of a scope.
+func permission(scope, item int) permit.Name {
+	return permit.Name{Scope: [32]byte(sum(-1 - scope)), Item: [32]byte(sum(item))}
+}
+
+// allow grants a permission of a scope.
+func allow(ctx context.Context, x *sharedindex.Index, scope, item int) error {
+	n := permission(scope, item)
+	g, err := x.Granted(ctx, n)
 	if err != nil {
 		return err
 	}
-	return x.Grant(ctx, p, g.Epoch, []byte{1}, time.Hour)
+	kept, err := x.Grant(ctx, n, g.Epoch, []byte{1}, time.Hour)
+	if err == nil && !kept {
+		err = fmt.Errorf("permission %d of scope %d is not kept", item, scope)
+	}
+	return err
 }

@@ -55,7 +55,7 @@ func (r *rig) node(store tier.Store) *node {
 	server := httptest.NewUnstartedServer(peer.Handler(&n))
 	self := server.Listener.Addr().String()
 	server.Listener = tls.NewListener(server.Listener, who.Server())
-	n.index, err = sharedindex.New(sharedindex.Config{Addrs: []string{r.server.Addr()}, Replica: self, Secret: secret, Timeout: patience})
+	n.index, err = sharedindex.New(sharedindex.Config{Addrs: []string{r.server.Addr()}, Replica: self, Timeout: patience})
 	must(err)
 	t.Cleanup(func() { n.index.Close() })
 	cfg := cluster.Config{

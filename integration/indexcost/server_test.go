@@ -1,7 +1,6 @@
 package indexcost_test
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"fmt"
@@ -37,7 +36,7 @@ func (r *rig) replica(i int) *sharedindex.Index {
 	r.t.Helper()
 	x, err := sharedindex.New(sharedindex.Config{
 		Addrs: []string{r.server.Addr()}, Replica: fmt.Sprintf("10.20.%d.%d:7000", i/200, 10+i%200),
-		Secret: bytes.Repeat([]byte{7}, 32), Timeout: patience,
+		Timeout: patience,
 	})
 	if err != nil {
 		r.t.Fatal(err)

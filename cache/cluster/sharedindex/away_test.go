@@ -10,13 +10,14 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
+	"github.com/reprise-containers/reprise/cache/proxy/permit"
 )
 
 // calls are all operations that have a bound.
 func calls(x *sharedindex.Index) map[string]func(context.Context) error {
 	d := fresh()
 	k := sharedindex.Key{Digest: d}
-	p := sharedindex.Permission{}
+	p := permit.Name{}
 	return map[string]func(context.Context) error{
 		"Locate":     func(ctx context.Context) error { _, err := x.Locate(ctx, wanted(k, 0, 1)); return err },
 		"Renew":      func(ctx context.Context) error { return x.Renew(ctx, k, 1) },
@@ -35,7 +36,7 @@ func calls(x *sharedindex.Index) map[string]func(context.Context) error {
 		"Beat":      func(ctx context.Context) error { return beat(ctx, x, nil) },
 		"Replicas":  func(ctx context.Context) error { _, err := x.Replicas(ctx); return err },
 		"Granted":   func(ctx context.Context) error { _, err := x.Granted(ctx, p); return err },
-		"Grant":     func(ctx context.Context) error { return x.Grant(ctx, p, 1, nil, time.Hour) },
+		"Grant":     func(ctx context.Context) error { _, err := x.Grant(ctx, p, 1, []byte("x"), time.Hour); return err },
 		"Revoke":    func(ctx context.Context) error { return x.Revoke(ctx, p.Scope) },
 	}
 }

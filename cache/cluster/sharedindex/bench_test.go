@@ -87,7 +87,7 @@ func BenchmarkCalls(b *testing.B) {
 	k := sharedindex.Key{Digest: fresh()}
 	other := w.replica(b, "b:1")
 	must(b, other.Hold(b.Context(), k))
-	p := sharedindex.Permission{Scope: x.Identify("a")}
+	p := ask("a", "r")
 	grant(b, x, p, "yes")
 	ops := map[string]func() error{
 		"locate holder": func() error { _, err := x.Locate(b.Context(), wanted(k, 0, 1)); return err },

@@ -128,7 +128,7 @@ func isUnknownScript(err error) bool {
 
 // each does something for many keys, in few round trips: queue puts the command for the
 // i-th of n keys into a pipeline. What Redis answers to queue with NOSCRIPT is asked for
-// again by load, if that is not nil.
+// again by load, which sends the script too, if that is not nil.
 func (x *Index) each(ctx context.Context, kind op, keys []string, queue, load func(p redis.Pipeliner, key string)) error {
 	const batch = 256
 	nodes := map[string][]string{}
@@ -157,25 +157,38 @@ func (x *Index) each(ctx context.Context, kind op, keys []string, queue, load fu
 	return errors.Join(errs...)
 }
 
+// manyKeys are so many that the text of a script, some 3 KB, is little beside them.
+const manyKeys = 64
+
+// pipeline sends the commands for keys, which are of one node as far as is known. The first
+// of many brings the script along, so that a server that does not know it does not answer
+// all with NOSCRIPT; of few, which are more frequent, it does when that was answered.
 func (x *Index) pipeline(ctx context.Context, kind op, keys []string, queue, load func(p redis.Pipeliner, key string)) error {
-	p := x.client.Pipeline()
-	for _, k := range keys {
-		queue(p, k)
-	}
-	cmds, err := p.Exec(ctx)
-	if !isUnknownScript(err) || load == nil {
-		return err
-	}
-	p = x.client.Pipeline()
-	for i, c := range cmds {
-		switch {
-		case isUnknownScript(c.Err()):
-			load(p, keys[i])
-			x.count.ops[kind].Add(1)
-		case c.Err() != nil:
-			return c.Err()
+	bring := load != nil && len(keys) >= manyKeys
+	for {
+		p := x.client.Pipeline()
+		for i, k := range keys {
+			if i == 0 && bring {
+				load(p, k)
+			} else {
+				queue(p, k)
+			}
 		}
+		cmds, err := p.Exec(ctx)
+		if !isUnknownScript(err) || load == nil {
+			return err
+		}
+		// Some again: at least the first of them is done then.
+		var unknown []string
+		for i, c := range cmds {
+			switch {
+			case isUnknownScript(c.Err()):
+				unknown = append(unknown, keys[i])
+			case c.Err() != nil:
+				return c.Err()
+			}
+		}
+		keys, bring = unknown, true
+		x.count.ops[kind].Add(uint64(len(keys)))
 	}
-	_, err = p.Exec(ctx)
-	return err
 }

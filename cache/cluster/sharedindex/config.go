@@ -31,8 +31,7 @@ const (
 	// maxLeaseTTL is that of the scripts, to which a lease that ends later is wrong.
 	maxLeaseTTL = 24 * time.Hour
 
-	maxName   = 255
-	minSecret = 32
+	maxName = 255
 )
 
 // Config says where Redis is and who asks.
@@ -46,7 +45,6 @@ type Config struct {
 
 	Prefix  string // of keys; "reprise" if ""
 	Replica string // host:port where peers reach this replica; its name in the index
-	Secret  []byte // cluster secret, at least 32 bytes; the same on all replicas
 
 	LeaseTTL time.Duration // of leases and claims; 10 s if 0
 	Remember time.Duration // who has a content is forgotten when it was not told or asked so long; 7 days if 0
@@ -95,7 +93,6 @@ func (c Config) Validate() error {
 	unless(c.Database >= 0, "database %d is negative", c.Database)
 	unless(!strings.ContainsAny(c.Prefix, "{}") && len(c.Prefix) <= maxName, "prefix %q of keys has a brace or is too long", c.Prefix)
 	unless(validName(c.Replica), "name %q of the replica is empty, too long or not printable", c.Replica)
-	unless(len(c.Secret) >= minSecret, "the cluster secret has %d bytes, at least %d are needed", len(c.Secret), minSecret)
 	unless(c.LeaseTTL >= time.Millisecond && c.LeaseTTL <= maxLeaseTTL, "leases of %s are too short or too long", c.LeaseTTL)
 	unless(c.Remember >= time.Second, "remembering for %s is too short", c.Remember)
 	unless(c.BeatTTL >= time.Millisecond, "beats of %s are too short", c.BeatTTL)

@@ -1,7 +1,7 @@
 // Package sharedindex is what the replicas of a registry cache tell each other through
 // Redis or Redis Cluster: who has which content, who fetches which part of it from its
 // upstream, which object of the shared tier it is, what became invalid, who is there,
-// and what was decided about scoped permissions.
+// and what was decided about permissions.
 //
 // Nothing of it is needed. Every call has a bound; after a failure calls fail at once,
 // with ErrAway, until Run has seen Redis again. A replica then works alone. Redis may
@@ -40,9 +40,14 @@
 //
 // # What is trusted
 //
-// Redis gets no credential and no name that a permission is about: scopes and items are
-// HMACs by a key made of the cluster secret, and so is the MAC of each permission's
-// value. Who can write to Redis, but has no secret, can plant no permission; it can name
-// holders that have nothing and make replicas fetch more than they need. What is read is
-// parsed as what a stranger sent.
+// Redis gets no credential and no name that a permission is about, see package permit,
+// which makes names and seals values under the cluster secret. Who can write to Redis, but
+// has no secret, can plant no permission; it can name holders that have nothing and make
+// replicas fetch more than they need. What is read is parsed as what a stranger sent.
+//
+// A scope of permissions gets an epoch when something is granted in it or it is revoked;
+// to ask writes nothing, because anybody can ask, with credentials that are made up. Until
+// then an epoch is a time, and what is granted under it counts if it is not older than the
+// epochs of revocations are kept. If Redis loses the epoch of a revocation in that time, as
+// a fail-over may, what was asked before that may be granted after it.
 package sharedindex

@@ -4,10 +4,12 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/reprise-containers/reprise/cache/proxy/permit"
 )
 
 // PermissionKeys are the keys of a permission: of its scope's epoch and of itself.
-func (x *Index) PermissionKeys(p Permission) []string { return p.keys(x) }
+func (x *Index) PermissionKeys(n permit.Name) []string { return x.permissionKeys(n) }
 
 // ParsePlace reads an answer to Locate.
 func ParsePlace(reply any) (Place, error) { return parsePlace(reply) }
@@ -28,4 +30,11 @@ func ParseEntry(id string, values map[string]any) (Announcement, error) {
 }
 
 // ParseGrant reads an answer to Granted.
-func (x *Index) ParseGrant(reply any, p Permission) (Grant, error) { return x.parseGrant(reply, p) }
+func ParseGrant(reply any) (permit.Grant, error) { return parseGrant(reply) }
+
+// How long epochs are handed out and kept.
+const (
+	MaxDecision    = maxDecision
+	KeptRevocation = keptRevocation
+	MaxConnections = maxConnections
+)

@@ -79,20 +79,17 @@ func FuzzReplicas(f *testing.F) {
 	})
 }
 
-// FuzzGrant: without the secret's MAC nothing is granted, and nothing else is taken for
-// one.
+// FuzzGrant: what is granted is bounded, and is kept for no negative time.
 func FuzzGrant(f *testing.F) {
-	x, err := sharedindex.New(world{addrs: []string{"127.0.0.1:1"}}.config("a:1"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	defer x.Close()
-	for _, s := range []string{"5\n", "5\n" + strings.Repeat("x", 32), "5\n" + strings.Repeat("x", 50), "0\n", "x\n", "5", "nil", "#\n#", "5\nnil"} {
+	for _, s := range []string{
+		"5\n\n0", "5\nyes\n7", "5\n" + strings.Repeat("x", sharedindex.MaxValue+1) + "\n1", "0\nx\n0", "x\n\n0", "5\nyes\n-1",
+		"5\nyes\n9007199254740991", "5\nyes\n9007199254740992", "5", "nil", "#\n#", "5\nnil\n0",
+	} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
-		g, err := x.ParseGrant(reply(text), sharedindex.Permission{})
-		if err == nil && g.Found {
+		g, err := sharedindex.ParseGrant(reply(text))
+		if err == nil && (g.Value != nil && len(g.Value) == 0 || len(g.Value) > sharedindex.MaxValue || g.Left < 0 || g.Value == nil && g.Left != 0) {
 			t.Fatalf("%q is granted: %+v", text, g)
 		}
 	})

@@ -99,10 +99,8 @@ func forgotten(t *testing.T, w world) {
 	_, _, err := a.Claim(t.Context(), d)
 	must(t, err)
 	must(t, beat(t.Context(), a, []byte("fine")))
-	p1 := sharedindex.Permission{Scope: a.Identify("scope"), Item: a.Identify("item")}
-	g, err := a.Granted(t.Context(), p1)
-	must(t, err)
-	must(t, a.Grant(t.Context(), p1, g.Epoch, []byte("yes"), time.Minute))
+	grant(t, a, ask("alice", "r"), "yes")
+	must(t, a.Revoke(t.Context(), ask("bob", "r").Scope))
 	keys := 0
 	for _, s := range w.servers {
 		c := s.Client()
@@ -116,7 +114,7 @@ func forgotten(t *testing.T, w world) {
 		}
 		c.Close()
 	}
-	if keys != 7 {
+	if keys != 8 {
 		t.Errorf("%d keys", keys)
 	}
 }

@@ -2,8 +2,6 @@ package sharedindex
 
 import (
 	"context"
-	"crypto/hkdf"
-	"crypto/sha256"
 	"fmt"
 	"time"
 
@@ -18,14 +16,18 @@ const (
 	// keptTokens is how long the last token of a key is remembered. That only matters
 	// where the clock of Redis goes back by less.
 	keptTokens = time.Hour
+
+	// maxConnections bounds those to each node. It does not depend on processors, as the
+	// client's own bound does: a hundred replicas of sixteen processors would open more
+	// than the 10,000 that Redis takes. Redis does one command after another, so more
+	// connections would only wait there and not here. Pipelines use the same ones.
+	maxConnections = 16
 )
 
 // Index is one replica's view of what all share. It may be used concurrently.
 type Index struct {
 	cfg     Config
 	client  redis.UniversalClient
-	nameKey []byte // of the HMACs that are names of permissions
-	sealKey []byte // of the MACs of their values
 	circuit circuit
 	count   counters
 }
@@ -39,16 +41,6 @@ func New(cfg Config) (*Index, error) {
 	logging.Disable()
 	x := &Index{cfg: cfg.withDefaults()}
 	x.circuit = circuit{away: map[string]string{}, since: time.Now()}
-	for key, what := range map[*[]byte]string{
-		&x.nameKey: "reprise permission names v1",
-		&x.sealKey: "reprise permission values v1",
-	} {
-		k, err := hkdf.Key(sha256.New, cfg.Secret, nil, what, sha256.Size)
-		if err != nil {
-			return nil, fmt.Errorf("deriving keys: %w", err)
-		}
-		*key = k
-	}
 	x.client = x.dial()
 	return x, nil
 }
@@ -62,7 +54,7 @@ func (x *Index) dial() redis.UniversalClient {
 		return redis.NewClusterClient(&redis.ClusterOptions{
 			Addrs: c.Addrs, Username: c.Username, Password: c.Password, TLSConfig: c.TLS,
 			DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, PoolTimeout: c.Timeout,
-			ContextTimeoutEnabled: true, DialerRetries: 1, MaxRetries: -1,
+			ContextTimeoutEnabled: true, DialerRetries: 1, MaxRetries: -1, PoolSize: maxConnections, PipelinePoolSize: -1,
 			DisableIdentity: true, DisableRoutingPolicies: true, MaintNotificationsConfig: quiet,
 			FailingTimeoutSeconds: 1, ClusterStateReloadInterval: 10 * time.Second,
 		})
@@ -70,7 +62,7 @@ func (x *Index) dial() redis.UniversalClient {
 	return redis.NewClient(&redis.Options{
 		Addr: c.Addrs[0], Username: c.Username, Password: c.Password, TLSConfig: c.TLS, DB: c.Database,
 		DialTimeout: c.Timeout, ReadTimeout: c.Timeout, WriteTimeout: c.Timeout, PoolTimeout: c.Timeout,
-		ContextTimeoutEnabled: true, DialerRetries: 1, MaxRetries: -1,
+		ContextTimeoutEnabled: true, DialerRetries: 1, MaxRetries: -1, PoolSize: maxConnections, PipelinePoolSize: -1,
 		DisableIdentity: true, MaintNotificationsConfig: quiet,
 	})
 }

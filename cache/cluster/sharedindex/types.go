@@ -12,7 +12,7 @@ var (
 	// because it did not answer before. The replica works alone.
 	ErrAway = errors.New("the shared index is away")
 
-	// ErrFenced says that the lease, claim or epoch of the caller is not its own any
+	// ErrFenced says that the lease or claim of the caller is not its own any
 	// more: somebody else went on, or it ran out. Nothing was written.
 	ErrFenced = errors.New("the token is not valid any more")
 

@@ -1,7 +1,6 @@
 package sharedindex_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"strconv"
@@ -15,8 +14,6 @@ import (
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex/redistest"
 )
-
-var secret = bytes.Repeat([]byte("s"), 32)
 
 // world is a Redis that runs, and replicas that use it.
 type world struct {
@@ -44,7 +41,7 @@ func onBoth(t *testing.T, f func(*testing.T, world)) {
 // config has bounds and leases that a machine that does much else does not reach.
 func (w world) config(replica string) sharedindex.Config {
 	return sharedindex.Config{
-		Addrs: w.addrs, Cluster: w.cluster, Prefix: "test", Replica: replica, Secret: secret,
+		Addrs: w.addrs, Cluster: w.cluster, Prefix: "test", Replica: replica,
 		LeaseTTL: time.Hour, Timeout: time.Minute, BeatTTL: time.Hour,
 	}
 }

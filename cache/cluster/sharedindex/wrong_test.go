@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
+	"github.com/reprise-containers/reprise/cache/proxy/permit"
 )
 
 // TestWrongTypes: where Redis holds something of another type, calls have an error that
@@ -16,7 +17,7 @@ func TestWrongTypes(t *testing.T) {
 		x, admin := w.replica(t, "a:1"), w.client(t)
 		d := fresh()
 		k := sharedindex.Key{Digest: d, Origin: "up"}
-		p := sharedindex.Permission{}
+		p := permit.Name{}
 		for _, key := range append(x.PermissionKeys(p),
 			fmt.Sprintf("test:{%s}:lease", d), fmt.Sprintf("test:{%s}:lease:up", d), fmt.Sprintf("test:{%s}:claim", d),
 			fmt.Sprintf("test:{%s}:has", d), fmt.Sprintf("test:{%s}:has:up", d), "test:{replicas}:beats", stream) {
@@ -33,12 +34,13 @@ func TestWrongTypes(t *testing.T) {
 			"Unpublish":  x.Unpublish(t.Context(), d, 1),
 			"Announce":   x.Announce(t.Context(), nil),
 			"Beat":       beat(t.Context(), x, nil),
-			"Grant":      x.Grant(t.Context(), p, 1, nil, 1e9),
 			"Revoke":     x.Revoke(t.Context(), p.Scope),
 		}
 		_, wrong["Locate"] = x.Locate(t.Context(), wanted(k, 0, 1))
 		_, _, wrong["Claim"] = x.Claim(t.Context(), d)
 		_, wrong["Replicas"] = x.Replicas(t.Context())
+		_, wrong["Grant"] = x.Grant(t.Context(), p, 1, []byte("x"), 1e9)
+		_, wrong["Tail"] = x.Tail(t.Context())
 		_, wrong["Granted"] = x.Granted(t.Context(), p)
 		for name, err := range wrong {
 			if !errors.Is(err, sharedindex.ErrWrong) {
@@ -89,10 +91,10 @@ func TestWrongValues(t *testing.T) {
 		}
 		must(t, admin.Del(ctx, "test:{replicas}:beats").Err())
 
-		q := sharedindex.Permission{Scope: x.Identify(v)}
+		q := ask(v, "r")
 		must(t, admin.Set(ctx, x.PermissionKeys(q)[0], v, 1e10).Err())
 		must(t, admin.Set(ctx, x.PermissionKeys(q)[1], v, 1e10).Err())
-		if g, err := x.Granted(ctx, q); err != nil || g.Found || g.Epoch == 0 {
+		if g, err := x.Granted(ctx, q); err != nil || g.Value != nil || g.Epoch == 0 {
 			t.Errorf("%q: %+v, %v", v, g, err)
 		}
 	}
@@ -109,7 +111,6 @@ func TestConfig(t *testing.T) {
 		"prefix":           func(c *sharedindex.Config) { c.Prefix = "a{b" },
 		"no replica":       func(c *sharedindex.Config) { c.Replica = "" },
 		"replica":          func(c *sharedindex.Config) { c.Replica = "a b" },
-		"secret":           func(c *sharedindex.Config) { c.Secret = c.Secret[:31] },
 		"long lease":       func(c *sharedindex.Config) { c.LeaseTTL = 25 * time.Hour },
 		"lease":            func(c *sharedindex.Config) { c.LeaseTTL = 1 },
 		"remember":         func(c *sharedindex.Config) { c.Remember = 1 },

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -13,44 +12,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/redis/go-redis/v9"
-
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex/redistest"
 	"github.com/reprise-containers/reprise/cache/proxy/permit"
 	"github.com/reprise-containers/reprise/cache/proxy/route"
 )
-
-// indexed is a Shared in the index of replicas. How long a value is left, the index does
-// not say: client does.
-type indexed struct {
-	*sharedindex.Index
-	client redis.UniversalClient
-}
-
-func (x indexed) permission(n permit.Name) sharedindex.Permission {
-	return sharedindex.Permission{Scope: n.Scope, Item: n.Item}
-}
-
-func (x indexed) Granted(ctx context.Context, n permit.Name) (permit.Grant, error) {
-	g, err := x.Index.Granted(ctx, x.permission(n))
-	if err != nil || !g.Found {
-		return permit.Grant{Epoch: g.Epoch}, err
-	}
-	return permit.Grant{Value: g.Value, Left: g.Left, Epoch: g.Epoch}, err
-}
-
-func (x indexed) Grant(ctx context.Context, n permit.Name, epoch uint64, value []byte, ttl time.Duration) (bool, error) {
-	err := x.Index.Grant(ctx, x.permission(n), epoch, value, ttl)
-	if errors.Is(err, sharedindex.ErrFenced) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-func (x indexed) Revoke(ctx context.Context, scope [32]byte) error {
-	return x.Index.Revoke(ctx, scope)
-}
 
 // redisTest is a test on nodes of Redis; each call of shared is another replica's view.
 type redisTest = func(t *testing.T, shared func() permit.Shared, nodes []*redistest.Server)
@@ -71,11 +37,9 @@ func onRedis(t *testing.T, f redisTest) {
 
 func onNodes(t *testing.T, addrs []string, nodes []*redistest.Server, f redisTest) {
 	cluster := len(nodes) > 1
-	client := redis.NewUniversalClient(&redis.UniversalOptions{Addrs: addrs, IsClusterMode: cluster})
-	t.Cleanup(func() { client.Close() })
 	f(t, func() permit.Shared {
 		x, err := sharedindex.New(sharedindex.Config{
-			Addrs: addrs, Cluster: cluster, Prefix: "test", Replica: fmt.Sprint("replica", replicas.Add(1)), Secret: secret,
+			Addrs: addrs, Cluster: cluster, Prefix: "test", Replica: fmt.Sprint("replica", replicas.Add(1)),
 		})
 		if err != nil {
 			t.Fatal(err)
@@ -84,7 +48,7 @@ func onNodes(t *testing.T, addrs []string, nodes []*redistest.Server, f redisTes
 		ended := make(chan struct{})
 		go func() { x.Run(ctx); close(ended) }()
 		t.Cleanup(func() { cancel(); <-ended; x.Close() })
-		return indexed{x, client}
+		return x
 	}, nodes)
 }
 
@@ -186,32 +150,70 @@ func everything(t *testing.T, nodes []*redistest.Server) []byte {
 	return all.Bytes()
 }
 
-// TestRedisRevocation: a refusal ends at once what is in Redis, and what another replica
-// has kept within the TTL.
+// refuse tells of a refusal until the place knows.
+func refuse(t *testing.T, c *permit.Checker, r permit.Resource, auth permit.Secret) {
+	t.Helper()
+	for t.Context().Err() == nil {
+		before := c.Stats().SharedErrors
+		c.Denied(t.Context(), r, auth, 403)
+		if c.Stats().SharedErrors == before {
+			return
+		}
+	}
+}
+
+// TestRedisRevocation: a refusal ends at once what is in Redis, for those who have not
+// kept it themselves.
 func TestRedisRevocation(t *testing.T) {
 	onRedis(t, func(t *testing.T, shared func() permit.Shared, nodes []*redistest.Server) {
+		g, away := &registry{status: 200}, &registry{}
+		first, second, third := replica(t, long, g, shared()), replica(t, long, away, shared()), replica(t, long, away, shared())
+		allow(t, first, blobOf("a"), "Bearer a")
+		until(t, second, blobOf("a"), "Bearer a", "200 cached")
+		refuse(t, first, blobOf("a"), "Bearer a")
+		until(t, third, blobOf("a"), "Bearer a", "error")
+		if s := third.Stats(); s.SharedHits != 0 || s.SharedInvalid != 0 {
+			t.Errorf("%+v", s)
+		}
+		until(t, second, blobOf("a"), "Bearer a", "200 cached")
+		g.set(403)
+		expect(t, first, blobOf("a"), "Bearer a", permit.Range, "403")
+		g.set(200)
+		allow(t, first, blobOf("a"), "Bearer a")
+		until(t, third, blobOf("a"), "Bearer a", "200 cached")
+	})
+}
+
+// TestRedisRevocationEverywhere: what another replica has kept itself ends within the TTL.
+func TestRedisRevocationEverywhere(t *testing.T) {
+	onServer(t, func(t *testing.T, shared func() permit.Shared, nodes []*redistest.Server) {
 		const ttl = 3 * time.Second
 		cfg := permit.Config{RangeTTL: ttl, NegativeTTL: -1}
 		g, away := &registry{status: 200}, &registry{}
-		first, second, third := replica(t, cfg, g, shared()), replica(t, cfg, away, shared()), replica(t, cfg, away, shared())
-		expect(t, first, blobOf("a"), "Bearer a", permit.Range, "200")
-		second.Check(t.Context(), blobOf("a"), "Bearer a", permit.Range) // keeps it, if it is not too slow
-		before := first.Stats().SharedErrors
-		first.Denied(t.Context(), blobOf("a"), "Bearer a", 403)
+		first, second := replica(t, cfg, g, shared()), replica(t, cfg, away, shared())
+		for second.Stats().SharedHits == 0 && t.Context().Err() == nil {
+			allow(t, first, blobOf("a"), "Bearer a")
+			second.Check(t.Context(), blobOf("a"), "Bearer a", permit.Range) // finds it, if it is not too slow
+		}
+		refuse(t, first, blobOf("a"), "Bearer a")
 		told := time.Now()
-		if first.Stats().SharedErrors == before {
-			until(t, third, blobOf("a"), "Bearer a", "error")
-			if s := third.Stats(); s.SharedHits != 0 {
-				t.Errorf("%+v", s)
-			}
-		}
-		g.set(403)
-		expect(t, first, blobOf("a"), "Bearer a", permit.Range, "403")
 		time.Sleep(time.Until(told.Add(ttl)))
-		for _, c := range []*permit.Checker{second, third} {
-			expect(t, c, blobOf("a"), "Bearer a", permit.Range, "error")
+		expect(t, second, blobOf("a"), "Bearer a", permit.Range, "error")
+	})
+}
+
+// TestRedisMadeUp: credentials that the upstream never allowed leave nothing in Redis,
+// until it refuses them; and that ends soon.
+func TestRedisMadeUp(t *testing.T) {
+	onRedis(t, func(t *testing.T, shared func() permit.Shared, nodes []*redistest.Server) {
+		away := &registry{}
+		c := replica(t, long, away, shared())
+		for i := range 50 {
+			until(t, c, blobOf("a"), permit.Secret(fmt.Sprint("Bearer ", i)), "error")
 		}
-		t.Logf("hits of the second replica: %d", second.Stats().SharedHits)
+		if all := everything(t, nodes); len(all) != 0 {
+			t.Errorf("%q is in Redis", all)
+		}
 	})
 }
 
@@ -219,17 +221,16 @@ func TestRedisRevocation(t *testing.T) {
 // share again.
 func TestRedisAway(t *testing.T) {
 	s := redistest.Start(t)
-	x, err := sharedindex.New(sharedindex.Config{Addrs: []string{s.Addr()}, Prefix: "test", Replica: "a", Secret: secret})
+	x, err := sharedindex.New(sharedindex.Config{Addrs: []string{s.Addr()}, Prefix: "test", Replica: "a"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := s.Client()
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	go func() { x.Run(ctx); close(ended) }()
-	defer func() { cancel(); <-ended; x.Close(); client.Close() }()
+	defer func() { cancel(); <-ended; x.Close() }()
 	g := &registry{status: 200}
-	c := replica(t, long, g, indexed{x, client})
+	c := replica(t, long, g, x)
 	expect(t, c, blobOf("a"), "", permit.Range, "200")
 	s.Kill()
 	expect(t, c, blobOf("a"), "", permit.Range, "200 cached")
@@ -258,20 +259,13 @@ func TestRedisTampered(t *testing.T) {
 			allow(t, first, blobOf("a"), auth)
 		}
 		second := replica(t, long, away, shared())
-		until(t, second, blobOf("a"), "Bearer attacker", "error") // its epoch is there now
-		type entry struct {
-			c   *redis.Client
-			key string
-		}
 		values, epochs := make(map[string]string), make(map[string]string)
-		var scopes []entry
 		for _, n := range nodes {
 			c := n.Client()
 			defer c.Close()
 			for _, k := range c.Keys(t.Context(), "*").Val() {
 				if scope, ok := strings.CutSuffix(k, ":epoch"); ok {
 					epochs[scope] = c.Get(t.Context(), k).Val()
-					scopes = append(scopes, entry{c, scope})
 				} else {
 					values[k] = c.Get(t.Context(), k).Val()
 				}
@@ -280,18 +274,20 @@ func TestRedisTampered(t *testing.T) {
 		n := permit.NameOf(second, blobOf("a"), "Bearer attacker")
 		text := base64.RawURLEncoding.EncodeToString
 		mine := "test:{" + text(n.Scope[:]) + "}"
-		if len(values) == 0 || epochs[mine] == "" {
-			t.Fatalf("%d values, epochs %q", len(values), epochs)
+		if len(values) != 2 || len(epochs) != 2 {
+			t.Fatalf("values %q, epochs %q", values, epochs)
 		}
-		for _, e := range scopes {
-			if e.key != mine {
-				continue
-			}
-			for k, v := range values { // with its own epoch, too
-				for _, epoch := range []string{epochs[mine], epochs[k[:strings.Index(k, "}")+1]]} {
-					e.c.Set(t.Context(), mine+":epoch", epoch, time.Hour)
-					e.c.Set(t.Context(), mine+":item:"+text(n.Item[:]), v, time.Hour)
-					until(t, replica(t, long, away, shared()), blobOf("a"), "Bearer attacker", "error")
+		c := nodes[0].Client()
+		defer c.Close()
+		for k, v := range values { // with its own epoch, and another one that it is made to say
+			_, sealed, _ := strings.Cut(v, " ")
+			for _, epoch := range []string{epochs[k[:strings.Index(k, "}")+1]], "7"} {
+				c.Set(t.Context(), mine+":epoch", epoch, time.Hour)
+				c.Set(t.Context(), mine+":item:"+text(n.Item[:]), epoch+" "+sealed, time.Hour)
+				attacker := replica(t, long, away, shared())
+				until(t, attacker, blobOf("a"), "Bearer attacker", "error")
+				if s := attacker.Stats(); s.SharedInvalid == 0 {
+					t.Errorf("it was not read: %+v", s)
 				}
 			}
 		}

@@ -14,14 +14,15 @@ import (
 // and what is kept must hold nothing of ctx.
 type Shared interface {
 	// Granted returns what is kept by the name under its scope's present epoch,
-	// and that epoch.
+	// and that epoch. It should write nothing: anybody can make its callers ask.
 	Granted(ctx context.Context, n Name) (Grant, error)
 	// Grant keeps a value for ttl. If the scope's epoch is not the one given any
 	// more, it keeps nothing and returns false.
 	Grant(ctx context.Context, n Name, epoch uint64, value []byte, ttl time.Duration) (bool, error)
 	// Revoke makes the scope's epoch another one, that it never had: nothing that
 	// was kept in it, and nothing that is granted under an earlier epoch, is
-	// returned again. That holds also for an epoch that the place forgets.
+	// returned again. That holds also if the place forgets the epoch, after as
+	// long as it let a grant take.
 	Revoke(ctx context.Context, scope [32]byte) error
 }
 

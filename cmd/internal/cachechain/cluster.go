@@ -69,7 +69,7 @@ func openCluster(cfg cacheconfig.Cluster, chain *Chain, data *DataPath, watch Wa
 		}
 		shared.Self, shared.Index, shared.Peers = c.Self, c.index, c.peers
 		if cfg.Redis.Permissions {
-			if err := chain.Permit.Share(grants{c.index}, secret); err != nil {
+			if err := chain.Permit.Share(c.index, secret); err != nil {
 				return nil, fmt.Errorf("redis.permissions: %w", err)
 			}
 		}
@@ -95,7 +95,7 @@ func (c *Cluster) openPeers(cfg cacheconfig.Cluster, secret []byte) error {
 	}
 	redis := sharedindex.Config{
 		Addrs: cfg.Redis.Addresses, Cluster: cfg.Redis.Cluster, Username: cfg.Redis.Username, Password: password,
-		Database: cfg.Redis.Database, Prefix: cfg.Redis.Prefix, Replica: c.Self, Secret: secret, LeaseTTL: time.Duration(cfg.LeaseTTL),
+		Database: cfg.Redis.Database, Prefix: cfg.Redis.Prefix, Replica: c.Self, LeaseTTL: time.Duration(cfg.LeaseTTL),
 	}
 	if cfg.Redis.TLS {
 		roots, err := authorities(cfg.Redis.CAPath)
