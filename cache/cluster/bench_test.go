@@ -46,7 +46,7 @@ func BenchmarkPromotion(b *testing.B) {
 		b.Fatal(err)
 	}
 	name := ""
-	if err := store.List(ctx, "v1/", func(e tier.Entry) error { name = e.Name; return nil }); err != nil {
+	if err := store.List(ctx, "", func(e tier.Entry) error { name = e.Name; return nil }); err != nil {
 		b.Fatal(err)
 	}
 	file := filepath.Join(b.TempDir(), "object")

@@ -276,7 +276,7 @@ func eventually(t testing.TB, what string, is func() bool) {
 
 // objects returns how many objects the tier has.
 func (w *world) objects() (n int) {
-	err := w.store.List(w.t.Context(), "v1/", func(tier.Entry) error { n++; return nil })
+	err := w.store.List(w.t.Context(), "", func(tier.Entry) error { n++; return nil })
 	if err != nil {
 		w.t.Error(err)
 	}

@@ -179,17 +179,22 @@ func (r *replicas) pullAnywhere(ctx context.Context, first int, repo string, b *
 
 // objects returns the generations of a blob in the bucket, the newest last.
 func (r *replicas) objects(d digest.Digest) []string {
-	hex := d.Encoded()
-	entries, err := os.ReadDir(filepath.Join(r.s3.Data, "v1", "sha256", hex[:2], hex))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		r.t.Error(err)
-	}
 	var out []string
-	for _, e := range entries {
-		out = append(out, e.Name())
+	for _, path := range r.object(d, "*") {
+		out = append(out, filepath.Base(path))
 	}
 	slices.Sort(out)
 	return out
+}
+
+// object returns the files of a generation of a blob, of all if it is "*".
+func (r *replicas) object(d digest.Digest, generation string) []string {
+	hex := d.Encoded()
+	paths, err := filepath.Glob(filepath.Join(r.s3.Data, "v1-*", d.Algorithm().String(), hex[:2], hex, generation))
+	if err != nil {
+		r.t.Error(err)
+	}
+	return paths
 }
 
 // freeze stops the process of a replica, and thaw has it go on.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/reprise-containers/reprise/cache/cluster/tier"
@@ -118,13 +119,54 @@ func TestObjectsAreBound(t *testing.T) {
 		t.Errorf("cut to a frame: %d bytes, %v", len(got), err)
 	}
 	m.objects[objectName(b, 1)] = object
-	stranger, err := tier.New(m, tier.Config{Secret: bytes.Repeat([]byte("another secret. "), 2)})
-	if err != nil {
-		t.Fatal(err)
-	}
+	stranger := newStranger(t, m)
+	m.objects[stranger.Folder()+strings.TrimPrefix(objectName(b, 1), folder)] = object
 	if got, err := drain(t, stranger, b, b.object(1)); !errors.Is(err, tier.ErrDamaged) || len(got) > 0 {
 		t.Errorf("another secret: %d bytes, %v", len(got), err)
 	}
+}
+
+// newStranger returns the tier of another secret.
+func newStranger(t testing.TB, s tier.Store) *tier.Tier {
+	t.Helper()
+	stranger, err := tier.New(s, tier.Config{Secret: bytes.Repeat([]byte("another secret. "), 2)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return stranger
+}
+
+// What replicas of another secret have put is not found, is not called damaged, and
+// stays when it is swept, as does what they are putting.
+func TestStrangersAreLeftAlone(t *testing.T) {
+	eachStore(t, func(t *testing.T, s tier.Store) {
+		l, stranger, b := newTier(t, s), newStranger(t, s), newBlob(100_000, 1)
+		if l.Folder() != folder || stranger.Folder() == folder {
+			t.Errorf("the folders are %q and %q", l.Folder(), stranger.Folder())
+		}
+		put(t, l, b, 1)
+		put(t, l, b, 2)
+		if got, err := drain(t, stranger, b, b.object(1)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("opening: %d bytes: %v", len(got), err)
+		}
+		if o, found, err := stranger.Find(t.Context(), b.digest); found || err != nil {
+			t.Errorf("found %+v: %v", o, err)
+		}
+		put(t, stranger, b, 1)
+		want := tier.SweepReport{Evicted: tier.Removed{Count: 1, Bytes: 100_000 + 2*tail}}
+		report, err := stranger.Sweep(t.Context(), tier.SweepConfig{MaxBytes: 1})
+		if report != want || err != nil {
+			t.Errorf("the sweep did %+v: %v", report, err)
+		}
+		if stats := stranger.Stats(); stats.Damaged != 0 || stats.ReadErrors != 0 {
+			t.Errorf("stats are %+v", stats)
+		}
+		for _, generation := range []uint64{1, 2} {
+			if got, err := drain(t, l, b, b.object(generation)); err != nil || !bytes.Equal(got, b.data) {
+				t.Errorf("generation %d: %d bytes: %v", generation, len(got), err)
+			}
+		}
+	})
 }
 
 // Two writings of the same object have not one tag in common.

@@ -24,9 +24,12 @@ const (
 	newSuffix = ".tmp"
 	newDigits = 32
 
-	// What replicas of other users share is up to the umask and the folder's group.
-	folderMode = 0o770
-	fileMode   = 0o660
+	// What is made has these modes without what the umask takes away, but at least
+	// the shared ones: all replicas are to read it, whatever their users and umasks.
+	folderMode   = 0o775
+	fileMode     = 0o664
+	sharedFolder = 0o755
+	sharedFile   = 0o644
 
 	// calls is how many calls of the file system may be under way, or hang.
 	calls = 64
@@ -38,7 +41,12 @@ const (
 // followed out of the directory. Names are opened folder by folder, at which an NFS
 // client asks its server: what another replica has put is seen.
 //
-// Open, List and Remove end with their context even where the file system hangs, as
+// Files and folders can be read by all users, so that replicas may have different ones:
+// who else may is up to the mode of the directory itself. Replicas that are to write,
+// and sweep, as different users need one group for the directory, its setgid bit and
+// the umask 002.
+//
+// Open, List, Remove and Tidy end with their context even where the file system hangs, as
 // that of a server that is away does; reading and Create do not: NFS should be mounted
 // "soft". A directory that is not there is never made: it would be where a mount is
 // missing.
@@ -104,20 +112,41 @@ type section struct {
 	file *os.File
 }
 
+// Read implements io.Reader.
+func (s section) Read(p []byte) (int, error) {
+	n, err := s.SectionReader.Read(p)
+	if err != nil {
+		err = errorOfOne(err) // NFS may allow opening, and not reading
+	}
+	return n, err
+}
+
 func (s section) Close() error { return s.file.Close() }
 
 // Open implements Store.
 func (s *Dir) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, int64, error) {
-	file, err := await(ctx, s, func() (*os.File, error) {
-		root, err := s.root()
-		if err != nil {
-			return nil, err
-		}
-		defer root.Close()
-		return root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO is not waited for
-	}, func(f *os.File) { f.Close() })
+	file, err := await(ctx, s, func() (sized, error) { return s.open(name) }, func(f sized) { f.Close() })
 	if err != nil {
 		return nil, 0, err
+	}
+	return section{io.NewSectionReader(file, off, n), file.File}, file.size, nil
+}
+
+// sized is a file and how large it was when it was opened.
+type sized struct {
+	*os.File
+	size int64
+}
+
+func (s *Dir) open(name string) (sized, error) {
+	root, err := s.root()
+	if err != nil {
+		return sized{}, err
+	}
+	defer root.Close()
+	file, err := root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a FIFO is not waited for
+	if err != nil {
+		return sized{}, errorOfOne(err)
 	}
 	info, err := file.Stat()
 	if err == nil && !info.Mode().IsRegular() {
@@ -125,59 +154,9 @@ func (s *Dir) Open(ctx context.Context, name string, off, n int64) (io.ReadClose
 	}
 	if err != nil {
 		file.Close()
-		return nil, 0, err
+		return sized{}, err
 	}
-	return section{io.NewSectionReader(file, off, n), file}, info.Size(), nil
-}
-
-// List implements Store.
-func (s *Dir) List(ctx context.Context, folder string, f func(Entry) error) error {
-	entries, err := await(ctx, s, func() ([]Entry, error) { return s.list(ctx, strings.TrimSuffix(folder, "/")) }, func([]Entry) {})
-	if err != nil {
-		return err
-	}
-	for _, e := range entries {
-		if err := f(e); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (s *Dir) list(ctx context.Context, folder string) (entries []Entry, err error) {
-	root, err := s.root()
-	if err != nil {
-		return nil, err
-	}
-	defer root.Close()
-	if folder == "" {
-		folder = "."
-	}
-	err = fs.WalkDir(root.FS(), folder, func(name string, d fs.DirEntry, err error) error {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil // nobody put it there, or it was removed just now
-		}
-		if err != nil {
-			return err
-		}
-		if d.IsDir() && name == newFolder {
-			return fs.SkipDir
-		}
-		if !d.Type().IsRegular() {
-			return nil
-		}
-		info, err := d.Info()
-		if err == nil {
-			entries = append(entries, Entry{Name: name, Size: info.Size(), ModTime: info.ModTime()})
-		} else if errors.Is(err, fs.ErrNotExist) {
-			err = nil
-		}
-		return err
-	})
-	return entries, err
+	return sized{file, info.Size()}, nil
 }
 
 // Remove implements Store. The folder goes with its last object.
@@ -200,8 +179,9 @@ func (s *Dir) Remove(ctx context.Context, name string) error {
 	return err
 }
 
-// Tidy implements Tidier.
-func (s *Dir) Tidy(ctx context.Context, before time.Time) (Removed, error) {
+// Tidy implements Tidier. Files that are being written are in one folder, whatever
+// their names will be: what is left of others it removes too.
+func (s *Dir) Tidy(ctx context.Context, _ string, before time.Time, alive func()) (Removed, error) {
 	return await(ctx, s, func() (removed Removed, err error) {
 		root, err := s.root()
 		if err != nil {
@@ -213,6 +193,10 @@ func (s *Dir) Tidy(ctx context.Context, before time.Time) (Removed, error) {
 			return removed, nil
 		}
 		for _, e := range entries {
+			if ctx.Err() != nil {
+				return removed, errors.Join(err, context.Cause(ctx))
+			}
+			alive()
 			info, infoErr := e.Info()
 			if infoErr != nil || !isNew(e.Name()) || !info.Mode().IsRegular() || !info.ModTime().Before(before) {
 				continue
@@ -247,7 +231,7 @@ func (s *Dir) Create(ctx context.Context, name string, r io.Reader, size int64) 
 		return err
 	}
 	defer root.Close()
-	if err := root.Mkdir(newFolder, folderMode); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := makeFolder(root, newFolder); err != nil {
 		return creating(err)
 	}
 	temp := path.Join(newFolder, newName())
@@ -288,6 +272,9 @@ func write(ctx context.Context, root *os.Root, name string, r io.Reader, size in
 		return err
 	}
 	defer file.Close()
+	if info, err := file.Stat(); err == nil && info.Mode()&sharedFile != sharedFile {
+		_ = file.Chmod(info.Mode() | sharedFile) // where there are no modes all are the same
+	}
 	buf := make([]byte, 16*frameSize)
 	for left := size; left > 0; {
 		if ctx.Err() != nil {
@@ -302,10 +289,37 @@ func write(ctx context.Context, root *os.Root, name string, r io.Reader, size in
 		}
 		left -= int64(len(part))
 	}
+	if n, err := r.Read(buf[:1]); n != 0 || !errors.Is(err, io.EOF) {
+		return fmt.Errorf("%d bytes and more: %w", size, err)
+	}
 	if err := file.Sync(); err != nil {
 		return err
 	}
 	return file.Close()
+}
+
+// makeFolders makes a folder and those that it is in, where they are not there.
+func makeFolders(root *os.Root, name string) error {
+	if parent := path.Dir(name); parent != "." {
+		if err := makeFolders(root, parent); err != nil {
+			return err
+		}
+	}
+	return makeFolder(root, name)
+}
+
+func makeFolder(root *os.Root, name string) error {
+	err := root.Mkdir(name, folderMode)
+	if errors.Is(err, fs.ErrExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if info, err := root.Lstat(name); err == nil && info.Mode()&sharedFolder != sharedFolder {
+		_ = root.Chmod(name, info.Mode()|sharedFolder) // as that of files
+	}
+	return nil
 }
 
 // publish gives a file its name, unless there is one already.
@@ -317,7 +331,7 @@ func publish(root *os.Root, temp, name string) error {
 		}
 		switch {
 		case errors.Is(err, fs.ErrNotExist) && try < 3: // the folder went with its last object
-			if err := root.MkdirAll(path.Dir(name), folderMode); err != nil {
+			if err := makeFolders(root, path.Dir(name)); err != nil {
 				return err
 			}
 		case errors.Is(err, fs.ErrExist) && same(root, temp, name):

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"sync/atomic"
 	"syscall"
@@ -137,16 +138,127 @@ func TestDirIgnoresWhatIsNoFile(t *testing.T) {
 	}
 }
 
+// One file, or the folder of one blob, that can not be read is not a store that is
+// away, nor a blob that is not there, and does not keep the rest from being swept.
+func TestOneIsUnreadable(t *testing.T) {
+	dir, how := strangeDir(t)
+	how.links.Store(false)
+	s, err := tier.NewDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, other := newBlob(100_000, 1), newBlob(1000, 2)
+	put(t, newTier(t, s), b, 7)
+	put(t, newTier(t, s), other, 1)
+	name := filepath.Join(dir, objectName(b, 7))
+	lay := func(f func() error) func() {
+		return func() {
+			if err := errors.Join(os.RemoveAll(name), f()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, c := range []struct {
+		what   string
+		do     func()
+		folder bool // of all generations
+	}{
+		{"a file that is denied", func() { how.denied.Store(path.Base(name)) }, false},
+		{"a folder that is denied", func() { how.denied.Store(b.digest.Encoded()) }, true},
+		{"a link in a circle", lay(func() error { return os.Symlink(path.Base(name), name) }), false},
+		{"a link that leads out", lay(func() error { return os.Symlink("/etc/hostname", name) }), false},
+		{"a file in place of the folder", func() {
+			lay(func() error { return os.Remove(filepath.Dir(name)) })()
+			lay(func() error { return os.WriteFile(filepath.Dir(name), nil, 0o644) })()
+		}, false},
+	} {
+		how.denied.Store("")
+		c.do()
+		l := newTier(t, s)
+		if !c.folder { // who may not list a folder may open what is in it
+			if _, err := drain(t, l, b, b.object(7)); !errors.Is(err, tier.ErrUnreadable) || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("opening %s: %v", c.what, err)
+			}
+			if l.Stats().ReadErrors != 1 {
+				t.Errorf("%s: %+v", c.what, l.Stats())
+			}
+		}
+		if _, _, err := l.Find(t.Context(), b.digest); errors.Is(err, tier.ErrUnreadable) != c.folder {
+			t.Errorf("finding %s: %v", c.what, err)
+		}
+		if got, err := drain(t, l, other, other.object(1)); err != nil || !bytes.Equal(got, other.data) || l.Stats().Reading.Away {
+			t.Errorf("beside %s: %d bytes: %v", c.what, len(got), err)
+		}
+		report, err := l.Sweep(t.Context(), tier.SweepConfig{})
+		if report.Objects == 0 || errors.Is(err, tier.ErrUnreadable) != c.folder {
+			t.Errorf("sweeping beside %s: %+v: %v", c.what, report, err)
+		}
+	}
+}
+
+// What a replica puts those of other users can read, whatever its umask is; and where
+// the directory is a group's, so is what is in it.
+func TestModes(t *testing.T) {
+	s, dir := newDir(t)
+	if err := os.Chmod(dir, 0o750|os.ModeSetgid); err != nil {
+		t.Fatal(err)
+	}
+	for i, umask := range []int{0o077, 0o022, 0o002} {
+		before := syscall.Umask(umask)
+		b := newBlob(1000, uint64(i))
+		put(t, newTier(t, s), b, 1)
+		syscall.Umask(before)
+		name := filepath.Join(dir, objectName(b, 1))
+		info, err := os.Stat(name)
+		if want := 0o664&^os.FileMode(umask) | 0o644; err != nil || info.Mode() != want {
+			t.Errorf("with umask %03o the file has %v: %v", umask, info.Mode(), err)
+		}
+		info, err = os.Stat(filepath.Dir(name))
+		if want := os.ModeDir | os.ModeSetgid | 0o775&^os.FileMode(umask) | 0o755; err != nil || info.Mode() != want {
+			t.Errorf("with umask %03o the folder has %v: %v", umask, info.Mode(), err)
+		}
+	}
+	err := filepath.WalkDir(dir, func(name string, d fs.DirEntry, err error) error {
+		if info, _ := d.Info(); err == nil && name != dir && info.Mode()&0o444 != 0o444 {
+			t.Errorf("%s has %v", name, info.Mode())
+		}
+		return err
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // strange is a file system that has no hard links, or makes them and says that they
-// were there, and that hangs when it is told to.
+// were there, and that hangs, or denies something, when it is told to.
 type strange struct {
 	*fuse.LoopbackNode
 	ways *ways
 }
 
 type ways struct {
-	links atomic.Bool
-	hang  atomic.Pointer[chan struct{}]
+	links  atomic.Bool
+	hang   atomic.Pointer[chan struct{}]
+	denied atomic.Value // string: what may not be opened
+}
+
+func (w *ways) denies(n *strange) bool {
+	name, _ := w.denied.Load().(string)
+	return name != "" && path.Base(n.Path(nil)) == name
+}
+
+func (n *strange) Open(ctx context.Context, flags uint32) (fuse.FileHandle, uint32, syscall.Errno) {
+	if n.ways.denies(n) {
+		return nil, 0, syscall.EACCES
+	}
+	return n.LoopbackNode.Open(ctx, flags)
+}
+
+func (n *strange) OpendirHandle(ctx context.Context, flags uint32) (fuse.FileHandle, uint32, syscall.Errno) {
+	if n.ways.denies(n) {
+		return nil, 0, syscall.EACCES
+	}
+	return n.LoopbackNode.OpendirHandle(ctx, flags)
 }
 
 // WrapChild makes what is below strange too.
@@ -255,6 +367,9 @@ func TestHangingFileSystem(t *testing.T) {
 		if err := <-done; !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("opening: %v", err)
 		}
+	}
+	if _, err := newImpatient(t, s).Sweep(context.Background(), tier.SweepConfig{}); !errors.Is(err, tier.ErrSilent) {
+		t.Errorf("sweeping: %v", err)
 	}
 	how.hang.Store(nil)
 	close(until)

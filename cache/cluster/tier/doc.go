@@ -5,7 +5,11 @@
 //
 // A blob is the object
 //
-//	v1/<algorithm>/<first 2 hex digits>/<hex digits of the digest>/<generation, 16 hex digits>
+//	v1-<key ID>/<algorithm>/<first 2 hex digits>/<hex digits of the digest>/<generation, 16 hex digits>
+//
+// The key ID are 8 hex digits that HKDF-SHA256 derives from the cluster's secret. So
+// objects of another secret are not found, and stay: they would look damaged, and are
+// good for those who have it.
 //
 // A generation is a fencing token: it is given to one writer, so nobody writes over
 // what another wrote. The largest generation of a digest counts; the others are
@@ -35,5 +39,7 @@
 //
 // After an error of the store calls fail at once with ErrAway, for a second first and
 // up to half a minute later; then one call at a time finds out whether it is back.
-// Reading and writing are apart there: a disk that is full is read all the same.
+// Reading and writing are apart there: a disk that is full is read all the same. One
+// object that can not be read by itself is ErrUnreadable, and the store is not away for
+// that; a 404 that is not S3's says nothing of an object, and it is.
 package tier

@@ -51,7 +51,11 @@ func TestReadingFromABrokenS3(t *testing.T) {
 		{"503", s3test.Fault{Status: 503}, nil, true},
 		{"slow down", s3test.Fault{Status: 503, Code: "SlowDown"}, nil, true},
 		{"403", s3test.Fault{Status: 403}, nil, true},
-		{"404 of a proxy", s3test.Fault{Status: 404, Code: "NoSuchBucket"}, nil, true},
+		{"no bucket", s3test.Fault{Status: 404, Code: "NoSuchBucket"}, nil, true},
+		{"404 of a proxy", s3test.Fault{Status: 404}, nil, true},
+		{"404 of a proxy in HTML", s3test.Fault{Status: 404, Body: "<html><body>default backend</body></html>"}, nil, true},
+		{"416 of a proxy", s3test.Fault{Status: 416}, nil, true},
+		{"archived", s3test.Fault{Status: 403, Code: "InvalidObjectState"}, tier.ErrUnreadable, false},
 		{"reset", s3test.Fault{Reset: true}, nil, true},
 		{"reset in the body", s3test.Fault{Reset: true, Bytes: 300_000}, nil, true},
 		{"truncated", s3test.Fault{Truncate: true, Bytes: 300_000}, io.ErrUnexpectedEOF, true},
@@ -138,6 +142,49 @@ func TestWritingToABrokenS3(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// What a proxy says without asking the server is not believed of Remove and Put either.
+func TestAnswersThatAreNotS3s(t *testing.T) {
+	proxy := s3test.NewProxy(t, s3test.Start(t))
+	store, b := newS3(t, proxy.Endpoint), newBlob(1000, 1)
+	put(t, newTier(t, store), b, 1)
+	for _, status := range []int{http.StatusNotFound, http.StatusPreconditionFailed} {
+		for _, body := range []string{"", "<html></html>"} {
+			l := newTier(t, store)
+			proxy.Break(s3test.Fault{Status: status, Body: body})
+			if err := l.Remove(t.Context(), b.digest, 1); err == nil || !l.Stats().Writing.Away {
+				t.Errorf("removing, with %d: %v, %+v", status, err, l.Stats())
+			}
+			l = newTier(t, store)
+			err := l.Put(t.Context(), b.digest, b.object(2), bytes.NewReader(b.data))
+			if err == nil || errors.Is(err, fs.ErrExist) || errors.Is(err, fs.ErrNotExist) {
+				t.Errorf("putting, with %d: %v", status, err)
+			}
+			proxy.Heal()
+		}
+	}
+	if got, err := read(t, newTier(t, store), b, 1, 0, 1000); err != nil || !bytes.Equal(got, b.data) {
+		t.Errorf("the object is not there any more: %v", err)
+	}
+}
+
+// A large object is complete after all its bytes were taken and its reader was read to
+// the end, which is when a longer wait begins.
+func TestS3ReadsToTheEndBeforeItCompletes(t *testing.T) {
+	proxy := s3test.NewProxy(t, s3test.Start(t))
+	store, data := newS3(t, proxy.Endpoint), newBlob(40<<20, 1).data
+	before, atEnd := proxy.Requests(), int64(0)
+	r := io.MultiReader(bytes.NewReader(data), readerFunc(func([]byte) (int, error) {
+		atEnd = proxy.Requests() - before
+		return 0, io.EOF
+	}))
+	if err := store.Create(t.Context(), someName, r, int64(len(data))); err != nil {
+		t.Fatal(err)
+	}
+	if all := proxy.Requests() - before; atEnd != 4 || all != 5 { // a beginning, three parts, a completion
+		t.Errorf("the end was read after %d of %d requests", atEnd, all)
 	}
 }
 
@@ -278,7 +325,7 @@ func TestS3OverTLS(t *testing.T) {
 	defer front.Close()
 	t.Setenv("AWS_ACCESS_KEY_ID", s3test.AccessKey)
 	t.Setenv("AWS_SECRET_ACCESS_KEY", s3test.SecretKey)
-	cfg := tier.S3Config{Endpoint: strings.TrimPrefix(front.URL, "https://"), Bucket: s3test.Bucket, PathStyle: true}
+	cfg := tier.S3Config{Endpoint: strings.TrimPrefix(front.URL, "https://"), Bucket: s3test.Bucket}
 	b := newBlob(20<<20, 1)
 	for _, trusted := range []bool{false, true} {
 		if trusted {

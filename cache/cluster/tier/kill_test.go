@@ -162,7 +162,10 @@ func TestKilledWhilePuttingToS3(t *testing.T) {
 		t.Fatal(err)
 	}
 	var foreign []string // uploads of somebody else
-	for _, key := range []string{"else/v1/x", "some/where/v1/x", "some/where/" + objectName(killedBlob(), 1) + ".x"} {
+	for _, key := range []string{
+		"else/v1/x", "some/where/" + folder + "x",
+		"some/where/v1-00000000/" + strings.TrimPrefix(objectName(killedBlob(), 1), folder), "some/where/" + objectName(killedBlob(), 1) + ".x",
+	} {
 		id, err := client.NewMultipartUpload(t.Context(), s3test.Bucket, key, minio.PutObjectOptions{})
 		if err != nil {
 			t.Fatal(err)

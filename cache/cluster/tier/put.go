@@ -17,7 +17,7 @@ import (
 // (whole), ErrAway, ErrSilent, those of r and of the store. After an error of the store
 // there may be an object all the same, if its answer was lost; it is whole then.
 func (t *Tier) Put(ctx context.Context, d digest.Digest, o Object, r io.ReaderAt) error {
-	name, err := nameOf(d, o.Generation)
+	name, err := t.names.nameOf(d, o.Generation)
 	if err != nil {
 		return err
 	}
@@ -83,6 +83,7 @@ func (f *framer) Read(p []byte) (n int, err error) {
 		}
 		if f.err == nil && f.index == framesOf(f.size) {
 			f.err = io.EOF
+			f.watch.extend(completeTimeout)
 		}
 		if f.err != nil {
 			break

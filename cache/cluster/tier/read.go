@@ -17,12 +17,12 @@ var frames = sync.Pool{New: func() any { return new([frameSize]byte) }}
 
 // Open reads n bytes from off of an object, which must be in it. Each byte that is
 // read was verified; the first chunk is there when Open returns. Errors, of Open or of
-// reading: fs.ErrNotExist, ErrDamaged (the object is of no use: Remove it), ErrAway,
-// ErrSilent, io.ErrUnexpectedEOF if the store's answer was cut, and the store's own.
+// reading: fs.ErrNotExist, ErrDamaged (the object is of no use: Remove it),
+// ErrUnreadable, ErrAway, ErrSilent, io.ErrUnexpectedEOF if the store's answer was cut, and the store's own.
 // ctx ends reading too. The reader must be closed; it is also an io.WriterTo. Nothing
 // is asked if n is 0.
 func (t *Tier) Open(ctx context.Context, d digest.Digest, o Object, off, n int64) (io.ReadCloser, error) {
-	name, err := nameOf(d, o.Generation)
+	name, err := t.names.nameOf(d, o.Generation)
 	if err != nil {
 		return nil, err
 	}
@@ -223,6 +223,9 @@ func (r *reader) broken(err error) error {
 		r.pass.left()
 	case errors.Is(err, fs.ErrNotExist):
 		r.pass.worked()
+	case errors.Is(err, ErrUnreadable):
+		r.pass.worked()
+		r.tier.counts.readErrors.Add(1)
 	default:
 		if errors.Is(err, io.EOF) {
 			err = fmt.Errorf("%w: %s", io.ErrUnexpectedEOF, err) //nolint:errorlint // it is no end

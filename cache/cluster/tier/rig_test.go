@@ -60,7 +60,7 @@ func newS3(t testing.TB, endpoint string) *tier.S3 {
 func s3Config(endpoint string) tier.S3Config {
 	return tier.S3Config{
 		Endpoint: endpoint, Insecure: true, Bucket: s3test.Bucket, Prefix: "some/where/", Region: s3test.Region,
-		AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey, PathStyle: true,
+		AccessKey: s3test.AccessKey, SecretKey: s3test.SecretKey,
 	}
 }
 

@@ -38,15 +38,15 @@ type S3Config struct {
 	Endpoint  string // host[:port]
 	Insecure  bool   // HTTP
 	Bucket    string
-	Prefix    string // of all names, "" or ending with a slash
+	Prefix    string // of all names; a slash is added where there is none at its end
 	Region    string // "": the bucket's is asked for
 	AccessKey string // "": as the environment, files or the machine's role say
 	SecretKey string
 	CA        *x509.CertPool // nil: the system's
-	PathStyle bool           // the bucket is in the path, not the host name
 }
 
-// S3 is a Store in a bucket. Objects are created under the condition that there is none
+// S3 is a Store in a bucket, which is named in the path, or in the host name where that
+// is a public service's. Objects are created under the condition that there is none
 // of the name, where the server knows it. The key must have the rights GetObject,
 // PutObject, DeleteObject and ListBucket (without that, what is not there is an error
 // of the store), and for Sweep ListBucketMultipartUploads, ListMultipartUploadParts and
@@ -63,7 +63,7 @@ func NewS3(cfg S3Config) (*S3, error) {
 		return nil, errors.New("shared tier without a bucket")
 	}
 	if cfg.Prefix != "" && !strings.HasSuffix(cfg.Prefix, "/") {
-		return nil, fmt.Errorf("prefix %q of the shared tier has no slash at its end", cfg.Prefix)
+		cfg.Prefix += "/"
 	}
 	transport, err := minio.DefaultTransport(!cfg.Insecure)
 	if err != nil {
@@ -72,13 +72,11 @@ func NewS3(cfg S3Config) (*S3, error) {
 	transport.MaxIdleConnsPerHost = 32
 	transport.ReadBufferSize = readBuffer
 	transport.WriteBufferSize = frameSize
+	transport.ResponseHeaderTimeout = completeTimeout // of what may take longest
 	if !cfg.Insecure && cfg.CA != nil {
 		transport.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: cfg.CA}
 	}
 	options := minio.Options{Secure: !cfg.Insecure, Transport: transport, Region: cfg.Region, MaxRetries: 1, Creds: credentialsOf(cfg)}
-	if cfg.PathStyle {
-		options.BucketLookup = minio.BucketLookupPath
-	}
 	s := &S3{cfg: cfg}
 	reads, err := minio.NewCore(cfg.Endpoint, &options)
 	if err != nil {
@@ -102,33 +100,58 @@ func credentialsOf(cfg S3Config) *credentials.Credentials {
 	})
 }
 
-// errorOf returns err as a Store says it.
+// errorOf returns err as a Store says it. Only S3 knows what objects there are: the
+// client calls each 404 NoSuchKey, also that of a proxy without a server, or of a
+// server that is another one. Answers of S3 are XML, and there is none to HEAD, which
+// is not used therefore.
 func errorOf(err error) error {
 	response := minio.ErrorResponse{}
 	if !errors.As(err, &response) {
 		return err
 	}
 	switch {
+	case response.XMLName.Local == "":
+		if response.StatusCode != 0 {
+			return fmt.Errorf("HTTP status %d, not said by S3: %w", response.StatusCode, err)
+		}
 	case response.Code == minio.NoSuchKey:
 		return fmt.Errorf("%w: %w", fs.ErrNotExist, err)
-	case response.StatusCode == http.StatusPreconditionFailed:
+	case response.Code == minio.PreconditionFailed || response.StatusCode == http.StatusPreconditionFailed:
 		return fmt.Errorf("%w: %w", fs.ErrExist, err)
+	case response.Code == minio.InvalidObjectState: // a rule of the bucket's has archived it
+		return fmt.Errorf("%w: %w", ErrUnreadable, err)
 	}
 	return err
 }
 
 // Open implements Store.
 func (s *S3) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser, int64, error) {
+	body, size, err := s.open(ctx, name, off, n)
+	if minio.ToErrorResponse(err).Code != minio.InvalidRange {
+		return body, size, errorOf(err)
+	}
+	// It ends before that: its first byte is asked for to know its size.
+	body, size, err = s.open(ctx, name, 0, 1)
+	switch {
+	case minio.ToErrorResponse(err).Code == minio.InvalidRange:
+		size = 0
+	case err != nil:
+		return nil, 0, errorOf(err)
+	default:
+		body.Close()
+	}
+	return io.NopCloser(strings.NewReader("")), size, nil
+}
+
+// open is Open with the client's errors.
+func (s *S3) open(ctx context.Context, name string, off, n int64) (io.ReadCloser, int64, error) {
 	var options minio.GetObjectOptions
 	if err := options.SetRange(off, off+n-1); err != nil {
 		return nil, 0, err
 	}
 	body, info, header, err := s.reads.GetObject(ctx, s.cfg.Bucket, s.cfg.Prefix+name, options)
-	if minio.ToErrorResponse(err).Code == minio.InvalidRange {
-		return s.beyond(ctx, name)
-	}
 	if err != nil {
-		return nil, 0, errorOf(err)
+		return nil, 0, err
 	}
 	_, text, ok := strings.Cut(header.Get("Content-Range"), "/")
 	if !ok && off == 0 && info.Size >= 0 {
@@ -140,15 +163,6 @@ func (s *S3) Open(ctx context.Context, name string, off, n int64) (io.ReadCloser
 		return nil, 0, fmt.Errorf("reading %s: the server answers a range with Content-Range %q", name, header.Get("Content-Range"))
 	}
 	return body, size, nil
-}
-
-// beyond is Open of what is not in an object.
-func (s *S3) beyond(ctx context.Context, name string) (io.ReadCloser, int64, error) {
-	info, err := s.reads.StatObject(ctx, s.cfg.Bucket, s.cfg.Prefix+name, minio.StatObjectOptions{})
-	if err != nil {
-		return nil, 0, errorOf(err)
-	}
-	return io.NopCloser(strings.NewReader("")), info.Size, nil
 }
 
 // List implements Store.
@@ -237,56 +251,10 @@ func (s *S3) createParts(ctx context.Context, key string, p parts, options minio
 		}
 		done = append(done, minio.CompletePart{PartNumber: part.PartNumber, ETag: part.ETag})
 	}
+	if n, readErr := p.r.Read(make([]byte, 1)); n != 0 || !errors.Is(readErr, io.EOF) {
+		err = fmt.Errorf("%d bytes and more: %w", p.size, readErr)
+		return err
+	}
 	_, err = s.writes.CompleteMultipartUpload(ctx, s.cfg.Bucket, key, id, done, options)
 	return err
-}
-
-// Tidy implements Tidier.
-func (s *S3) Tidy(ctx context.Context, before time.Time) (removed Removed, err error) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var left []minio.ObjectMultipartInfo
-	for u := range s.reads.ListIncompleteUploads(ctx, s.cfg.Bucket, s.cfg.Prefix+version, true) {
-		if u.Err != nil {
-			return removed, errorOf(u.Err)
-		}
-		if _, _, ok := parseName(strings.TrimPrefix(u.Key, s.cfg.Prefix)); ok && u.Initiated.Before(before) {
-			left = append(left, u)
-		}
-	}
-	for _, u := range left {
-		size, idle, idleErr := s.idle(ctx, u, before)
-		if idleErr == nil && idle {
-			idleErr = s.writes.AbortMultipartUpload(ctx, s.cfg.Bucket, u.Key, u.UploadID)
-		}
-		switch {
-		case minio.ToErrorResponse(idleErr).Code == minio.NoSuchUpload: // it has ended
-		case idleErr != nil:
-			err = errors.Join(err, idleErr)
-		case idle:
-			removed.Count++
-			removed.Bytes += size
-		}
-	}
-	return removed, err
-}
-
-// idle reports whether no part of an upload came since a time, and the size of all.
-func (s *S3) idle(ctx context.Context, u minio.ObjectMultipartInfo, since time.Time) (size int64, idle bool, err error) {
-	for marker := 0; ; {
-		parts, err := s.reads.ListObjectParts(ctx, s.cfg.Bucket, u.Key, u.UploadID, marker, 1000)
-		if err != nil {
-			return 0, false, err
-		}
-		for _, p := range parts.ObjectParts {
-			size += p.Size
-			if !p.LastModified.Before(since) {
-				return 0, false, nil
-			}
-		}
-		if !parts.IsTruncated {
-			return size, true, nil
-		}
-		marker = parts.NextPartNumberMarker
-	}
 }

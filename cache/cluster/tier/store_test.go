@@ -94,6 +94,10 @@ func TestStoreKeepsObjects(t *testing.T) {
 		if err != nil || !bytes.Equal(got, large) {
 			t.Errorf("the large object has %d bytes, or wrong ones: %v", len(got), err)
 		}
+		create(t, s, "v1/empty", nil)
+		if got, size, err := fetch(s, "v1/empty", 0, 10); len(got) != 0 || size != 0 || err != nil {
+			t.Errorf("an empty object: %d bytes of %d: %v", len(got), size, err)
+		}
 		stop := errors.New("stop")
 		if err := s.List(t.Context(), "v1/", func(tier.Entry) error { return stop }); !errors.Is(err, stop) {
 			t.Errorf("List goes on after an error: %v", err)
@@ -180,7 +184,7 @@ func TestStoreCreatesWhole(t *testing.T) {
 		if got := names(t, s, "v1/"); len(got) != 0 {
 			t.Errorf("the store has %q", got)
 		}
-		removed, err := s.(tier.Tidier).Tidy(t.Context(), time.Now().Add(time.Hour))
+		removed, err := s.(tier.Tidier).Tidy(t.Context(), "v1/", time.Now().Add(time.Hour), func() {})
 		if removed.Count != 0 || err != nil {
 			t.Errorf("%+v was left: %v", removed, err)
 		}

@@ -3,6 +3,7 @@ package tier
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -41,7 +42,9 @@ type generation struct {
 
 // Sweep removes generations that were superseded longer than Grace ago, what is left
 // of Puts that were killed, and for MaxBytes the rest of the superseded ones and then
-// the oldest objects. It goes on after an error where it can, and returns the first.
+// the oldest objects. What is not in Folder, such as objects of another secret, it
+// neither lists nor counts. It goes on after an error where it can, and returns the
+// first; it ends with ErrSilent when the store says nothing for the Timeout.
 // Ages are by this machine's clock and the store's, which must agree within Grace.
 // Several replicas may sweep at once: they choose the same. A Sweep has some 200 bytes
 // of memory for each object.
@@ -51,13 +54,23 @@ func (t *Tier) Sweep(ctx context.Context, cfg SweepConfig) (report SweepReport, 
 	}
 	before := time.Now().Add(-cfg.Grace)
 	if tidier, ok := t.store.(Tidier); ok {
-		if report.Leftover, err = tidier.Tidy(ctx, before); err != nil {
+		err = t.watched(ctx, func(w *watch) (err error) {
+			report.Leftover, err = tidier.Tidy(w.ctx, t.Folder(), before, w.start)
+			return err
+		})
+		if err != nil {
 			err = fmt.Errorf("tidying up the shared tier: %w", err)
+		}
+		if errors.Is(err, ErrSilent) {
+			return report, err
 		}
 	}
 	all, foreign, listErr := t.generations(ctx)
 	if listErr != nil {
-		return report, cmp.Or(err, fmt.Errorf("listing the shared tier: %w", listErr))
+		err = cmp.Or(err, fmt.Errorf("listing the shared tier: %w", listErr))
+		if !errors.Is(listErr, ErrUnreadable) {
+			return report, err
+		}
 	}
 	s := sweep{tier: t, report: report, err: err}
 	s.report.Foreign = foreign
@@ -91,8 +104,8 @@ func leaving(a, b generation) int {
 // generations lists all objects; foreign is how many others there are.
 func (t *Tier) generations(ctx context.Context) (all []generation, foreign int, err error) {
 	of := map[digest.Digest][]int{} // places in all
-	err = t.store.List(ctx, version, func(e Entry) error {
-		d, number, ok := parseName(e.Name)
+	list := func(e Entry) error {
+		d, number, ok := t.names.parse(e.Name)
 		if _, whole := blobSize(e.Size); !ok || !whole {
 			foreign++
 			return nil
@@ -100,6 +113,12 @@ func (t *Tier) generations(ctx context.Context) (all []generation, foreign int, 
 		of[d] = append(of[d], len(all))
 		all = append(all, generation{Entry: e, number: number})
 		return nil
+	}
+	err = t.watched(ctx, func(w *watch) error {
+		return t.store.List(w.ctx, t.Folder(), func(e Entry) error {
+			w.start()
+			return list(e)
+		})
 	})
 	for _, places := range of {
 		if len(places) == 1 {
@@ -113,20 +132,33 @@ func (t *Tier) generations(ctx context.Context) (all []generation, foreign int, 
 	return all, foreign, err
 }
 
+// watched makes a call of the store that may take long, if only it gets on.
+func (t *Tier) watched(ctx context.Context, call func(*watch) error) error {
+	w := newWatch(ctx, t.timeout)
+	defer w.end()
+	return w.errorOf(call(w))
+}
+
 // sweep is one Sweep under way.
 type sweep struct {
 	tier   *Tier
 	report SweepReport
 	err    error
+	silent bool // the store is
 }
 
 // remove removes an object and counts it.
 func (s *sweep) remove(ctx context.Context, g generation, as *Removed) {
+	if s.silent {
+		return
+	}
 	if ctx.Err() != nil {
 		s.err = cmp.Or(s.err, context.Cause(ctx))
 		return
 	}
-	if err := s.tier.store.Remove(ctx, g.Name); err != nil {
+	err := s.tier.watched(ctx, func(w *watch) error { return s.tier.store.Remove(w.ctx, g.Name) })
+	if err != nil {
+		s.silent = errors.Is(err, ErrSilent)
 		s.err = cmp.Or(s.err, fmt.Errorf("removing %s from the shared tier: %w", g.Name, err))
 		return
 	}

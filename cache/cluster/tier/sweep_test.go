@@ -36,13 +36,13 @@ func TestSweepTakesWhatIsSuperseded(t *testing.T) {
 	m.at(5, objectName(a, 2), 1000)
 	m.at(0.5, objectName(a, 3), 1000) // 2 was superseded half an hour ago
 	m.at(99, objectName(b, 9), 2000)
-	foreign := []string{"v1/readme", "v1/sha256/ab/x/1", objectName(b, 9) + ".bak", strings.ToUpper(objectName(b, 9)), "v2/sha256/x"}
+	foreign := []string{folder + "readme", folder + "sha256/ab/x/1", objectName(b, 9) + ".bak", folder + strings.ToUpper(strings.TrimPrefix(objectName(b, 9), folder)), "v2/sha256/x", "v1/" + strings.TrimPrefix(objectName(b, 1), folder)}
 	for _, name := range foreign {
 		m.at(99, name, 500)
 	}
 	m.at(1, objectName(b, 10), 7) // no object is so small
 	report, err := l.Sweep(t.Context(), tier.SweepConfig{})
-	want := tier.SweepReport{Objects: 3, Bytes: 4000, Superseded: tier.Removed{Count: 1, Bytes: 1000}, Foreign: 4}
+	want := tier.SweepReport{Objects: 3, Bytes: 4000, Superseded: tier.Removed{Count: 1, Bytes: 1000}, Foreign: 5}
 	if report != want || err != nil {
 		t.Errorf("%+v, want %+v: %v", report, want, err)
 	}
@@ -137,7 +137,7 @@ func TestSweepLeavesForeignFiles(t *testing.T) {
 		for generation := range uint64(3) {
 			put(t, l, b, generation)
 		}
-		foreign := []string{"readme", "v1/readme", "v1/sha256/ab/readme", objectName(b, 1) + ".old"}
+		foreign := []string{"readme", "v1/readme", folder + "readme", folder + "sha256/ab/readme", objectName(b, 1) + ".old"}
 		for _, name := range foreign {
 			create(t, s, name, []byte("mine, and as long as a frame's tail"))
 		}
@@ -203,7 +203,7 @@ func TestDirFollowsNoLinks(t *testing.T) {
 	if got, err := drain(t, newTier(t, other), b, b.object(1)); err != nil || !bytes.Equal(got, b.data) {
 		t.Errorf("the object outside: %v", err)
 	}
-	if got := names(t, other, "v1/"); fmt.Sprint(got) != fmt.Sprintf("[%s %d]", objectName(b, 1), 100_000+2*tail) {
+	if got := names(t, other, folder); fmt.Sprint(got) != fmt.Sprintf("[%s %d]", objectName(b, 1), 100_000+2*tail) {
 		t.Errorf("outside are %q", got)
 	}
 }

@@ -18,6 +18,10 @@ var (
 	ErrDamaged = errors.New("object of the shared tier is damaged")
 	// ErrContent is a blob that has not its digest and was not stored.
 	ErrContent = errors.New("content has not its digest")
+	// ErrUnreadable is an object that is there and can not be read, while others can:
+	// archived by a rule of the bucket's, a file that this user may not read, a link.
+	// It is not known to be of no use, to other replicas or later.
+	ErrUnreadable = errors.New("object of the shared tier can not be read")
 	// ErrSilent is a store that said nothing for the Timeout.
 	ErrSilent = errors.New("store of the shared tier says nothing")
 )
@@ -28,6 +32,9 @@ const (
 	// writeTimeout is the shortest time that a store may take no bytes for: it
 	// takes them in large parts.
 	writeTimeout = time.Minute
+	// completeTimeout is the longest time for completing an object of which the store
+	// has all bytes: servers put it together, file systems write it to the disk.
+	completeTimeout = 5 * time.Minute
 )
 
 // Config is what a Tier is made of beside its Store.
@@ -45,6 +52,7 @@ type Object struct {
 // Tier keeps blobs in a Store. Its methods may be called concurrently.
 type Tier struct {
 	store            Store
+	names            names
 	key              []byte // that keys of objects are derived from
 	timeout          time.Duration
 	reading, writing breaker
@@ -60,24 +68,31 @@ func New(store Store, cfg Config) (*Tier, error) {
 	if err != nil {
 		return nil, fmt.Errorf("deriving the key of the shared tier: %w", err)
 	}
-	t := &Tier{store: store, key: key, timeout: cfg.Timeout}
+	names, err := namesOf(cfg.Secret)
+	if err != nil {
+		return nil, err
+	}
+	t := &Tier{store: store, names: names, key: key, timeout: cfg.Timeout}
 	if t.timeout == 0 {
 		t.timeout = 10 * time.Second
 	}
 	return t, nil
 }
 
+// Folder returns the folder of all objects of the secret, with a slash at its end.
+func (t *Tier) Folder() string { return string(t.names) }
+
 // Find looks for the newest generation of a blob, by listing: it is for those who have
 // not been told by others.
 func (t *Tier) Find(ctx context.Context, d digest.Digest) (newest Object, found bool, err error) {
-	folder, err := folderOf(d)
+	folder, err := t.names.folderOf(d)
 	if err != nil {
 		return Object{}, false, err
 	}
 	err = t.ask(ctx, &t.reading, func(ctx context.Context) error {
 		t.counts.finds.Add(1)
 		return t.store.List(ctx, folder, func(e Entry) error {
-			of, generation, ok := parseName(e.Name)
+			of, generation, ok := t.names.parse(e.Name)
 			size, whole := blobSize(e.Size)
 			if ok && whole && of == d && (!found || generation > newest.Generation) {
 				newest, found = Object{generation, size}, true
@@ -96,7 +111,7 @@ func (t *Tier) Find(ctx context.Context, d digest.Digest) (newest Object, found 
 
 // Remove removes a generation, which need not be there.
 func (t *Tier) Remove(ctx context.Context, d digest.Digest, generation uint64) error {
-	name, err := nameOf(d, generation)
+	name, err := t.names.nameOf(d, generation)
 	if err != nil {
 		return err
 	}
@@ -123,7 +138,7 @@ func (t *Tier) ask(ctx context.Context, b *breaker, call func(context.Context) e
 // tell ends a pass by the error of a call in ctx.
 func (p *pass) tell(ctx context.Context, err error) {
 	switch {
-	case err == nil:
+	case err == nil, errors.Is(err, ErrUnreadable):
 		p.worked()
 	case ctx.Err() != nil:
 		p.left()

@@ -19,9 +19,12 @@ import (
 	"github.com/reprise-containers/reprise/cache/cluster/tier/s3test"
 )
 
+// folder is that of secret.
+const folder = "v1-f5c19d67/"
+
 func objectName(b blob, generation uint64) string {
 	hex := b.digest.Encoded()
-	return fmt.Sprintf("v1/%s/%s/%s/%016x", b.digest.Algorithm(), hex[:2], hex, generation)
+	return fmt.Sprintf(folder+"%s/%s/%s/%016x", b.digest.Algorithm(), hex[:2], hex, generation)
 }
 
 func TestTierFindsTheNewest(t *testing.T) {
@@ -149,7 +152,7 @@ func TestPutWantsTheDigest(t *testing.T) {
 				t.Errorf("%d bytes are said to be one more: %v", size, err)
 			}
 		}
-		if got := names(t, s, "v1/"); len(got) != 0 {
+		if got := names(t, s, folder); len(got) != 0 {
 			t.Errorf("stored all the same: %q", got)
 		}
 		if s := l.Stats(); s.Writing.Away || s.PutErrors != 8 {
@@ -190,7 +193,7 @@ func TestNew(t *testing.T) {
 	if _, err := tier.NewDir(""); err == nil {
 		t.Error("no directory is taken")
 	}
-	for _, c := range []tier.S3Config{{Endpoint: "host"}, {Endpoint: "host", Bucket: "b", Prefix: "p"}, {Endpoint: "http://host/path", Bucket: "b"}} {
+	for _, c := range []tier.S3Config{{Endpoint: "host"}, {Endpoint: "http://host/path", Bucket: "b"}} {
 		if _, err := tier.NewS3(c); err == nil {
 			t.Errorf("%+v is taken", c)
 		}
@@ -202,6 +205,28 @@ func TestNew(t *testing.T) {
 		putErr := l.Put(t.Context(), d, tier.Object{Size: 1}, strings.NewReader("1"))
 		if err == nil || openErr == nil || putErr == nil || l.Remove(t.Context(), d, 1) == nil {
 			t.Errorf("%q is taken", d)
+		}
+	}
+}
+
+// A prefix is a folder, with a slash at its end or without.
+func TestPrefix(t *testing.T) {
+	cfg := s3Config(s3test.Start(t).Endpoint)
+	b := newBlob(1000, 1)
+	for i, prefix := range []string{"", "some/where", "some/where/"} {
+		cfg.Prefix = prefix
+		s, err := tier.NewS3(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i < 2 {
+			put(t, newTier(t, s), b, 1)
+		}
+		if got, err := read(t, newTier(t, s), b, 1, 0, 1000); err != nil || !bytes.Equal(got, b.data) {
+			t.Errorf("%q: %v", prefix, err)
+		}
+		if got := names(t, s, folder); len(got) != 1 {
+			t.Errorf("%q has %q", prefix, got)
 		}
 	}
 }

@@ -26,6 +26,12 @@ func newWatch(ctx context.Context, timeout time.Duration) *watch {
 // start begins a wait for the store.
 func (w *watch) start() { w.timer.Reset(w.timeout) }
 
+// extend is that what is waited for now may take longer.
+func (w *watch) extend(timeout time.Duration) {
+	w.timeout = max(w.timeout, timeout)
+	w.start()
+}
+
 // stop is that the store is not waited for.
 func (w *watch) stop() { w.timer.Stop() }
 

@@ -25,6 +25,8 @@ type Fault struct {
 	// Code is the S3 error that is answered with Status, such as "SlowDown"; "": no
 	// XML, as a proxy answers.
 	Code string
+	// Body is what is answered then; "": a line of text.
+	Body string
 	// Bytes is after how many bytes of an answer's body Reset, Truncate or Stall
 	// happens; 0: Reset and Stall happen before its header, when the server has done
 	// what was asked.
@@ -84,7 +86,11 @@ func NewProxy(t testing.TB, s *Server) *Proxy {
 				fmt.Fprintf(w, "<Error><Code>%s</Code><Message>broken on purpose</Message></Error>", fault.Code)
 				return
 			}
-			http.Error(w, errBroken.Error(), fault.Status)
+			body := fault.Body
+			if body == "" {
+				body = errBroken.Error()
+			}
+			http.Error(w, body, fault.Status)
 			return
 		}
 		forward.ServeHTTP(&faulty{ResponseWriter: w, r: r, fault: *fault, healed: healed}, r)
