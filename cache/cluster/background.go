@@ -98,13 +98,15 @@ func (c *Cluster) signed(text []byte) ([]byte, bool) {
 // remembered, so that it goes on there after a restart.
 func (c *Cluster) follow(ctx context.Context) error {
 	for {
-		after := c.position()
-		err := c.cfg.Index.Follow(ctx, after, func(a sharedindex.Announcement) {
-			c.told(ctx, a)
-			if err := c.keepPosition(a.ID); err != nil {
-				c.failed("remembering what others announced", err)
-			}
-		})
+		after, err := c.position(ctx)
+		if err == nil {
+			err = c.cfg.Index.Follow(ctx, after, func(a sharedindex.Announcement) {
+				c.told(ctx, a)
+				if ctx.Err() == nil { // or it may not have been done
+					c.keepPosition(a.ID)
+				}
+			})
+		}
 		if err != nil && ctx.Err() == nil && !errors.Is(err, sharedindex.ErrAway) {
 			c.failed("following announcements of other replicas", err)
 		}
@@ -184,7 +186,7 @@ func (c *Cluster) holdAll(ctx context.Context, before time.Time) error {
 	for len(keys) > 0 {
 		some := keys[:min(remindOf, len(keys))]
 		began, wait := time.Now(), remindLook
-		if c.cfg.Index.Hold(ctx, some...) == nil {
+		if !errors.Is(c.cfg.Index.Hold(ctx, some...), sharedindex.ErrAway) { // other errors are of one blob
 			keys = keys[len(some):]
 			wait = max(remindPause, remindShare*time.Since(began))
 		}
@@ -198,24 +200,29 @@ func (c *Cluster) holdAll(ctx context.Context, before time.Time) error {
 // maxPosition bounds what is read back of the file, in bytes.
 const maxPosition = 64
 
-// position returns where to go on, "" for now.
-func (c *Cluster) position() string {
+// position returns where to go on. A replica that starts for the first time goes on from
+// now, and remembers that at once: what is announced while it is away it is to be told.
+func (c *Cluster) position(ctx context.Context) (string, error) {
 	text, err := os.ReadFile(c.cfg.Position)
-	if err != nil || len(text) > maxPosition {
-		return ""
+	if err == nil && len(text) <= maxPosition {
+		return strings.TrimSpace(string(text)), nil
 	}
-	return strings.TrimSpace(string(text))
+	id, err := c.cfg.Index.Tail(ctx)
+	if err == nil {
+		c.keepPosition(id)
+	}
+	return id, err
 }
 
-func (c *Cluster) keepPosition(id string) error {
-	if c.cfg.Position == "" || id == "" {
-		return nil
-	}
+func (c *Cluster) keepPosition(id string) {
 	tmp := filepath.Join(filepath.Dir(c.cfg.Position), "."+filepath.Base(c.cfg.Position)+".tmp")
-	if err := os.WriteFile(tmp, []byte(id+"\n"), 0o600); err != nil {
-		return err
+	err := os.WriteFile(tmp, []byte(id+"\n"), 0o600)
+	if err == nil {
+		err = os.Rename(tmp, c.cfg.Position)
 	}
-	return os.Rename(tmp, c.cfg.Position)
+	if err != nil {
+		c.failed("remembering what others announced", err)
+	}
 }
 
 // sweep keeps the tier in bounds, now and then, until ctx ends. Of several replicas one

@@ -9,7 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -64,8 +63,9 @@ type Cluster struct {
 	mu     sync.Mutex
 	leases map[sharedindex.Key]map[*lease]struct{} // that this replica holds
 	claims map[*claim]struct{}
-	away   map[string]time.Time        // peers that were not reached, and until when they are not asked
-	wrong  map[digest.Digest]time.Time // blobs that were found wrong, and until when no peer is asked for them
+	away   map[string]time.Time          // peers that were not reached, and until when they are not asked
+	given  map[sharedindex.Key]time.Time // blobs of which peers gave something, and when
+	wrong  map[sharedindex.Key]time.Time // those that were found wrong then
 }
 
 // maxQueue is how many blobs may wait to be told and written back. Those that come on
@@ -88,7 +88,7 @@ func New(cfg Config, c *cache.Cache) (*Cluster, error) {
 	return &Cluster{
 		cfg: cfg, cache: c, announcing: key, queue: make(chan job, maxQueue),
 		leases: make(map[sharedindex.Key]map[*lease]struct{}), claims: make(map[*claim]struct{}),
-		away: make(map[string]time.Time), wrong: make(map[digest.Digest]time.Time),
+		away: make(map[string]time.Time), given: make(map[sharedindex.Key]time.Time), wrong: make(map[sharedindex.Key]time.Time),
 	}, nil
 }
 
@@ -121,18 +121,6 @@ func (c *Cluster) Source(origin string, desc ocispec.Descriptor, up fill.Source)
 	return &source{c: c, key: sharedindex.Key{Origin: origin, Digest: desc.Digest}, size: desc.Size, up: up}
 }
 
-// Fetch returns a blob of at most limit bytes that replicas or the tier have, whole and
-// found to have its digest; false if none has. Nothing is fetched from an upstream.
-func (c *Cluster) Fetch(ctx context.Context, d digest.Digest, limit int64) ([]byte, bool) {
-	b := &body{s: &source{c: c, key: sharedindex.Key{Digest: d}}, ctx: ctx, end: limit}
-	defer b.Close()
-	text, ok := b.small(limit)
-	if !ok || digest.FromBytes(text) != d {
-		return nil, false
-	}
-	return text, true
-}
-
 // Verified is told of content that was found right. It is told to the others, and
 // written to the tier, in the background.
 func (c *Cluster) Verified(x *cache.Content) {
@@ -141,31 +129,6 @@ func (c *Cluster) Verified(x *cache.Content) {
 	default:
 		c.count.dropped.Add(1)
 	}
-}
-
-// Mismatched is told of content that was found wrong. The disk of a peer may be what made
-// it so, which has to find that out by itself; until then peers are not asked for it.
-func (c *Cluster) Mismatched(x *cache.Content) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := time.Now()
-	for d, until := range c.wrong {
-		if now.After(until) {
-			delete(c.wrong, d)
-		}
-	}
-	c.wrong[x.Descriptor().Digest] = now.Add(wrongFor)
-}
-
-// wrongFor is how long peers are not asked for a blob that was found wrong.
-const wrongFor = 10 * time.Minute
-
-// doubted reports whether peers are not to be asked for a blob.
-func (c *Cluster) doubted(d digest.Digest) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	until, ok := c.wrong[d]
-	return ok && time.Now().Before(until)
 }
 
 // failed tells of an error in the background.

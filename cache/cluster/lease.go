@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/reprise-containers/reprise/cache"
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
 	"github.com/reprise-containers/reprise/cache/fill"
@@ -23,6 +25,7 @@ type lease struct {
 	extent  fill.Extent
 	content *cache.Content // what is fetched is stored in
 	over    chan struct{}  // closed when nothing more comes
+	once    sync.Once      // closes it
 
 	mu     sync.Mutex
 	until  time.Time // when it ends unless it is renewed, by the steady clock
@@ -47,7 +50,7 @@ func (c *Cluster) lead(key sharedindex.Key, granted *sharedindex.Lease, x *cache
 }
 
 // end gives the lease up. What was stored in its content others may ask for.
-func (l *lease) end() {
+func (l *lease) end(ctx context.Context) {
 	c := l.c
 	c.mu.Lock()
 	delete(c.leases[l.key], l)
@@ -55,7 +58,7 @@ func (l *lease) end() {
 		delete(c.leases, l.key)
 	}
 	c.mu.Unlock()
-	close(l.over)
+	l.finish()
 	held, until := l.content.Extent(l.extent.Off, l.extent.End)
 	l.content.Release()
 	l.mu.Lock()
@@ -67,8 +70,11 @@ func (l *lease) end() {
 	}
 	some := held || until < l.extent.End
 	// An error is counted by the index; the lease ends by itself then.
-	_ = c.cfg.Index.Release(context.Background(), l.key, l.token, some)
+	_ = c.cfg.Index.Release(context.WithoutCancel(ctx), l.key, l.token, some)
 }
+
+// finish says that nothing more comes under the lease.
+func (l *lease) finish() { l.once.Do(func() { close(l.over) }) }
 
 // check fails when the lease was lost while nobody looked: a process that was stopped
 // knows nothing of the time in between.
@@ -85,8 +91,8 @@ func (l *lease) check(ctx context.Context) error {
 	return nil
 }
 
-// renew asks for more time. If the index is away the lease counts on: nobody can get
-// another one there.
+// renew asks for more time. If this replica does not reach the index the lease counts on
+// for it: if others do and one of them takes it over, the same comes twice.
 func (l *lease) renew(ctx context.Context) error {
 	at := time.Now()
 	err := l.c.cfg.Index.Renew(ctx, l.key, l.token)
@@ -98,6 +104,7 @@ func (l *lease) renew(ctx context.Context) error {
 	case errors.Is(err, sharedindex.ErrFenced):
 		l.fenced = true
 		l.c.count.fenced.Add(1)
+		l.finish()
 		if l.body != nil {
 			l.body.Close() // who reads it may be waiting
 		}
@@ -125,14 +132,26 @@ func (c *Cluster) renew(ctx context.Context) error {
 		case <-tick.C:
 		}
 		leases, claims := c.held()
+		var g errgroup.Group
+		g.SetLimit(renewAtOnce)
 		for _, l := range leases {
-			_ = l.renew(ctx) // who reads under it finds out
+			g.Go(func() error {
+				_ = l.renew(ctx) // who reads under it finds out
+				return nil
+			})
 		}
 		for _, w := range claims {
-			w.renew(ctx)
+			g.Go(func() error {
+				w.renew(ctx)
+				return nil
+			})
 		}
+		_ = g.Wait() // it has none
 	}
 }
+
+// renewAtOnce is how many are renewed at a time: the index may be slow.
+const renewAtOnce = 16
 
 // held returns what is to be renewed.
 func (c *Cluster) held() (leases []*lease, claims []*claim) {
@@ -155,11 +174,18 @@ func (c *Cluster) coming(key sharedindex.Key, off int64) <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for l := range c.leases[key] {
-		if l.extent.Off <= off && off < l.extent.End {
+		if l.extent.Off <= off && off < l.extent.End && !l.lost() {
 			return l.over
 		}
 	}
 	return nil
+}
+
+// lost reports whether the lease is another's now: what comes then is not of an upstream.
+func (l *lease) lost() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.fenced
 }
 
 // fetched returns the content that something is fetched into, held once more; nil if

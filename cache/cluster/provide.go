@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -134,16 +135,25 @@ func isRefused(err error) bool {
 }
 
 // lost takes note of an object that the tier did not give: one that is damaged, or not
-// there any more, nobody is to ask for again.
+// there any more, nobody is to ask for again. What it is was said by the index, which is
+// not believed so far that something is removed: only what the tier itself lists is.
 func (c *Cluster) lost(ctx context.Context, d digest.Digest, o tier.Object, err error) {
-	if errors.Is(err, tier.ErrDamaged) {
-		c.count.damaged.Add(1)
-		c.failed("reading "+d.String()+" from the shared tier", err)
-		if err := c.cfg.Tier.Remove(context.WithoutCancel(ctx), d, o.Generation); err != nil {
-			c.failed("removing what is damaged", err)
-		}
+	damaged := errors.Is(err, tier.ErrDamaged)
+	if !damaged && !isGone(err) {
+		return
 	}
-	if c.cfg.Index != nil && (errors.Is(err, tier.ErrDamaged) || isGone(err)) {
-		_ = c.cfg.Index.Unpublish(context.WithoutCancel(ctx), d, o.Generation) // counted by the index
+	ctx = context.WithoutCancel(ctx)
+	if c.cfg.Index != nil {
+		_ = c.cfg.Index.Unpublish(ctx, d, o.Generation) // counted by the index
 	}
+	if !damaged {
+		return
+	}
+	listed, found, err := c.cfg.Tier.Find(ctx, d)
+	if err != nil || !found || listed != o {
+		return
+	}
+	c.count.damaged.Add(1)
+	err = c.cfg.Tier.Remove(ctx, d, o.Generation)
+	c.failed("reading from the shared tier", fmt.Errorf("the object of %s was damaged and is removed: %w", d, errors.Join(tier.ErrDamaged, err)))
 }

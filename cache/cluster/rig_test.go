@@ -51,14 +51,16 @@ func newWorld(t testing.TB) (*world, *redistest.Server) {
 // replica is a cache in a cluster.
 type replica struct {
 	*cluster.Cluster
-	t     testing.TB
-	name  string
-	dir   string // of the cache
-	cache *cache.Cache
-	group *fill.Group
-	index *sharedindex.Index
-	tier  *tier.Tier
-	peers *httptest.Server // nil: none
+	t           testing.TB
+	name        string
+	dir         string // of the cache
+	position    string
+	stopSharing func()
+	cache       *cache.Cache
+	group       *fill.Group
+	index       *sharedindex.Index
+	tier        *tier.Tier
+	peers       *httptest.Server // nil: none
 
 	mu   sync.Mutex
 	told []string
@@ -75,8 +77,9 @@ func (w *world) replica(idle bool) *replica {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { r.cache.Close() })
+	r.position = t.TempDir() + "/position"
 	cfg := cluster.Config{
-		LeaseTTL: w.lease, Secret: secret, Position: t.TempDir() + "/position",
+		LeaseTTL: w.lease, Secret: secret, Position: r.position,
 		OnAnnouncement: func(_ context.Context, payload []byte, _ bool) {
 			r.mu.Lock()
 			defer r.mu.Unlock()
@@ -101,7 +104,7 @@ func (w *world) replica(idle bool) *replica {
 	r.Serve(r.group)
 	r.run("fetching", r.group.Run)
 	if !idle {
-		r.run("sharing", r.Cluster.Run)
+		r.stopSharing = r.run("sharing", r.Cluster.Run)
 	} else if r.index != nil {
 		r.run("probing", r.index.Run)
 	}
@@ -138,17 +141,19 @@ func (l late) Provide(ctx context.Context, r peer.Request) (io.ReadCloser, int64
 	return l.r.Provide(ctx, r)
 }
 
-// run runs something for the time of the test.
-func (r *replica) run(what string, f func(context.Context) error) {
+// run runs something for the time of the test, or until the function it returns is called.
+func (r *replica) run(what string, f func(context.Context) error) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- f(ctx) }()
-	r.t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := <-ended; err != nil {
 			r.t.Errorf("%s: %v", what, err)
 		}
 	})
+	r.t.Cleanup(stop)
+	return stop
 }
 
 // content is some.

@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cache/cluster/peer"
@@ -49,6 +48,7 @@ type body struct {
 	limit  int64  // where somebody else has something again, as far as is known
 	insist bool   // those who have the next byte were asked in vain
 	over   uint64 // the token of a lease whose holder fails
+	stuck  uint64 // the token of a lease under which nothing came for long
 	noTier bool   // it failed
 
 	mu     sync.Mutex // as it may be closed while it is read
@@ -138,8 +138,9 @@ func (b *body) read(x *part, p []byte) (int, error) {
 	}
 	n, err := x.Read(p[:min(int64(len(p)), x.end-b.pos)])
 	b.s.c.count.bytes[x.kind].Add(int64(n))
-	if err != nil && x.lease != nil && x.lease.check(b.ctx) != nil {
-		err = errFenced
+	// It may have taken so long that the lease is another's.
+	if x.lease != nil && x.lease.check(b.ctx) != nil {
+		return 0, errFenced
 	}
 	return n, err
 }
@@ -157,7 +158,8 @@ func (b *body) ended(x *part, err error) error {
 	switch {
 	case b.ctx.Err() != nil:
 		return b.ctx.Err()
-	case x.kind == fromUpstream && !errors.Is(err, errFenced):
+	case errors.Is(err, errFenced): // another one goes on, and is followed
+	case x.kind == fromUpstream:
 		if errors.Is(err, io.EOF) && b.pos < x.end {
 			return io.ErrUnexpectedEOF
 		}
@@ -169,11 +171,12 @@ func (b *body) ended(x *part, err error) error {
 		b.noTier = true
 		b.s.c.count.failed[fromTier].Add(1)
 	case x.kind == fromPeer && b.pos < x.end && x.token != 0:
-		// It ended early. Whose lease it was has it no more, or else is stuck, and
-		// then loses it when it ends.
-		if !errors.Is(err, peer.ErrStalled) {
+		// It ended early: whose lease it was fetches no more. Or it is stuck, which its
+		// upstream may be for a while.
+		if !errors.Is(err, peer.ErrStalled) || b.stuck == x.token {
 			b.over = x.token
 		}
+		b.stuck = x.token
 		b.s.c.count.failed[fromPeer].Add(1)
 	}
 	return nil
@@ -191,7 +194,7 @@ func (b *body) Close() error {
 		err = x.Close()
 	}
 	for _, l := range leases {
-		l.end()
+		l.end(b.ctx)
 	}
 	return err
 }
@@ -222,12 +225,9 @@ func (b *body) choose() error {
 	if b.tries > maxTries {
 		return b.upstream(nil, b.end)
 	}
-	if c.doubted(b.s.key.Digest) {
-		return b.alone()
-	}
-	at := time.Now()
+	at, doubted := time.Now(), c.doubted(b.s.key)
 	place, err := c.cfg.Index.Locate(b.ctx, sharedindex.Wanted{
-		Key: b.s.key, Extent: sharedindex.Extent{Off: b.pos, End: b.limit}, Insist: b.insist, Over: b.over,
+		Key: b.s.key, Extent: sharedindex.Extent{Off: b.pos, End: b.limit}, Insist: b.insist || doubted, Over: b.over,
 	})
 	if err != nil {
 		c.count.alone.Add(1)
@@ -244,6 +244,8 @@ func (b *body) choose() error {
 			return b.idle(f.Token)
 		}
 		// Somebody here does, and is so far behind that it is not waited for.
+		return b.upstream(nil, min(b.end, f.End))
+	case f != nil && doubted:
 		return b.upstream(nil, min(b.end, f.End))
 	case f != nil:
 		return b.join(f)
@@ -310,14 +312,15 @@ func (b *body) peer(replica string, end int64, token uint64) error {
 		return err
 	}
 	a, err := c.cfg.Peers.Open(b.ctx, replica, peer.Request{Origin: b.s.key.Origin, Digest: b.s.key.Digest, Off: b.pos, End: end})
-	if err == nil && a.Size != b.s.size {
-		a.Close()
-		err = peer.ErrNothing // of this blob
-	}
 	if err != nil {
 		c.missed(b.ctx, b.s.key, replica, err)
 		return err
 	}
+	if a.Size != b.s.size { // which an upstream may have claimed
+		a.Close()
+		return peer.ErrNothing
+	}
+	c.believed(b.s.key)
 	return b.open(&part{ReadCloser: a, end: end, kind: fromPeer, token: token})
 }
 
@@ -364,7 +367,7 @@ func (b *body) lead(granted *sharedindex.Lease, at time.Time) error {
 	}
 	l := c.lead(b.s.key, granted, x, at)
 	if !b.keep(l) {
-		l.end()
+		l.end(b.ctx)
 		return errClosed
 	}
 	if granted.End-granted.Off >= worthFinding && b.find(l.extent.End, l) {
@@ -439,70 +442,4 @@ func (b *body) keep(l *lease) bool {
 	}
 	b.leases = append(b.leases, l)
 	return true
-}
-
-// small reads a blob whose size is not known, from those who have the whole.
-func (b *body) small(limit int64) ([]byte, bool) {
-	c := b.s.c
-	d := b.s.key.Digest
-	if c.cfg.Index == nil {
-		if c.cfg.Tier == nil {
-			return nil, false
-		}
-		o, found, err := c.cfg.Tier.Find(b.ctx, d)
-		return b.smallOf(d, o, found && err == nil, limit)
-	}
-	place, err := c.cfg.Index.Look(b.ctx, b.s.key)
-	if err != nil {
-		return nil, false
-	}
-	for _, replica := range place.Holders {
-		if c.reachable(replica) != nil {
-			continue
-		}
-		a, err := c.cfg.Peers.Open(b.ctx, replica, peer.Request{Digest: d, End: -1})
-		if err != nil {
-			c.missed(b.ctx, b.s.key, replica, err)
-			continue
-		}
-		text, ok := c.readAll(a, a.Size, limit, fromPeer)
-		a.Close()
-		if ok {
-			return text, true
-		}
-	}
-	if o := place.Stored; o != nil {
-		return b.smallOf(d, tier.Object{Generation: o.Generation, Size: o.Size}, true, limit)
-	}
-	return nil, false
-}
-
-// smallOf reads an object of the tier.
-func (b *body) smallOf(d digest.Digest, o tier.Object, found bool, limit int64) ([]byte, bool) {
-	c := b.s.c
-	if c.cfg.Tier == nil || !found || o.Size > limit {
-		return nil, false
-	}
-	r, err := c.cfg.Tier.Open(b.ctx, d, o, 0, o.Size)
-	if err != nil {
-		c.lost(b.ctx, d, o, err)
-		return nil, false
-	}
-	defer r.Close()
-	return c.readAll(&watched{r, b, o}, o.Size, limit, fromTier)
-}
-
-// readAll reads all size bytes of r, if they are not more than limit.
-func (c *Cluster) readAll(r io.Reader, size, limit int64, from kind) ([]byte, bool) {
-	if size > limit {
-		return nil, false
-	}
-	text := make([]byte, size)
-	n, err := io.ReadFull(r, text)
-	c.count.segments[from].Add(1)
-	c.count.bytes[from].Add(int64(n))
-	if err != nil {
-		c.count.failed[from].Add(1)
-	}
-	return text, err == nil
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"math/rand/v2"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -23,9 +22,6 @@ type claim struct {
 	digest digest.Digest
 	token  uint64
 	cancel context.CancelCauseFunc // ends the writing
-
-	mu    sync.Mutex
-	until time.Time // by the steady clock
 }
 
 // renew asks for more time. Who has lost the claim ends to write; what it wrote has a
@@ -114,7 +110,12 @@ func (c *Cluster) share(ctx context.Context, j job) error {
 	if _, found, err := c.cfg.Tier.Find(ctx, j.digest); found || err != nil {
 		return err
 	}
-	return c.put(ctx, x, uint64(time.Now().UnixMicro()))
+	generation := uint64(time.Now().UnixMicro())
+	err := c.put(ctx, x, generation)
+	if err == nil && !c.has(j.digest) { // it was purged in the meantime
+		return c.cfg.Tier.Remove(context.WithoutCancel(ctx), j.digest, generation)
+	}
+	return err
 }
 
 // writeClaimed writes x under a claim, and says where it is.
@@ -126,18 +127,23 @@ func (c *Cluster) writeClaimed(ctx context.Context, x *cache.Content, token uint
 	c.mu.Lock()
 	c.claims[w] = struct{}{}
 	c.mu.Unlock()
-	err := c.put(within, x, token)
+	err := c.putUnlessThere(within, x, token)
 	c.mu.Lock()
 	delete(c.claims, w)
 	c.mu.Unlock()
 	after := context.WithoutCancel(ctx)
-	if err == nil {
+	switch {
+	case errors.Is(context.Cause(within), errFenced):
+		err = errFenced
+	case err == nil && !c.has(d):
+		err = errPurged
+	case err == nil:
 		err = c.cfg.Index.Publish(after, d, sharedindex.Stored{Generation: token, Size: x.Descriptor().Size})
 		if err == nil || errors.Is(err, sharedindex.ErrAway) { // then it is found by the list of the tier
 			return nil
 		}
-	} else if errors.Is(context.Cause(within), errFenced) {
-		err = errFenced
+	case errors.Is(err, errThere):
+		return nil
 	}
 	// Somebody else has written it since, or it was written and the answer was lost.
 	gone := c.cfg.Tier.Remove(after, d, token)
@@ -145,7 +151,46 @@ func (c *Cluster) writeClaimed(ctx context.Context, x *cache.Content, token uint
 		return gone
 	}
 	_ = c.cfg.Index.Unclaim(after, d, token) // it ends by itself
+	if errors.Is(err, errPurged) {
+		return gone
+	}
 	return err
+}
+
+var (
+	// errThere says that the tier has a blob that the index had forgotten.
+	errThere = errors.New("it is there")
+	// errPurged says that a blob was purged while it was written.
+	errPurged = errors.New("it was purged in the meantime")
+)
+
+// putUnlessThere writes x under a claim, unless the tier has it by its list: then the
+// index is told.
+func (c *Cluster) putUnlessThere(ctx context.Context, x *cache.Content, token uint64) error {
+	d := x.Descriptor().Digest
+	o, found, err := c.cfg.Tier.Find(ctx, d)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return c.put(ctx, x, token)
+	}
+	after := context.WithoutCancel(ctx)
+	_ = c.cfg.Index.Unclaim(after, d, token) // it ends by itself
+	if err := c.cfg.Index.Publish(after, d, sharedindex.Stored{Generation: o.Generation, Size: o.Size}); err != nil {
+		return err
+	}
+	return errThere
+}
+
+// has reports whether a blob is in the cache, verified. While it is held it is not
+// evicted, but may be purged.
+func (c *Cluster) has(d digest.Digest) bool {
+	x, ok := c.cache.Find("", d)
+	if ok {
+		x.Release()
+	}
+	return ok
 }
 
 // put writes x as a generation.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"slices"
 
 	"github.com/reprise-containers/reprise/cache"
 )
@@ -48,7 +49,7 @@ func (r *Follower) Read(p []byte) (int, error) {
 			return r.read(p[:until-r.pos])
 		}
 		gone := r.coming(r.pos)
-		if gone == nil {
+		if gone == nil || !r.f.brings(r.pos) {
 			// It may have been stored, and its fetch ended, in between.
 			if held, _ := r.x.Extent(r.pos, r.end); held {
 				continue
@@ -86,6 +87,14 @@ func (r *Follower) wait(changed, gone <-chan struct{}) error {
 		return ErrStopped
 	}
 	return nil
+}
+
+// brings reports whether somebody here fetches the byte at off into the cache. Who gets it
+// past the cache brings it to nobody else.
+func (f *filling) brings(off int64) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.ContainsFunc(f.fetches, func(t *fetch) bool { return t.pos <= off && off < t.End })
 }
 
 // news returns what is closed when something changes.

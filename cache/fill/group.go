@@ -44,14 +44,14 @@ type Config struct {
 	// Attempts is how often in a row a reader's source may fail without
 	// giving a byte; 3 if 0.
 	Attempts int
+	// Backoff is waited after the first of them, and twice as long after each
+	// other; 200 ms if 0.
+	Backoff time.Duration
 	// OnVerified is told of every content that was found right, when that happens.
 	// It must not block, and clones what it keeps. Optional.
 	OnVerified func(x *cache.Content)
 	// OnMismatch is the same for content that was found wrong.
 	OnMismatch func(x *cache.Content)
-	// Backoff is waited after the first of them, and twice as long after each
-	// other; 200 ms if 0.
-	Backoff time.Duration
 }
 
 func (c Config) withDefaults() Config {

@@ -226,13 +226,18 @@ func (x *exchange) digestKey(d digest.Digest) index.Key {
 	}
 }
 
+// sharedWait is how long it is tried to get a manifest from where it is shared.
+const sharedWait = 3 * time.Second
+
 // sharedManifest gets the manifest d from where it is shared, and keeps it. "" is no
 // manifest's digest.
 func (x *exchange) sharedManifest(d digest.Digest, claimedType, accept string) (*served, bool) {
 	if x.h.parts.Shared == nil || d == "" {
 		return nil, false
 	}
-	body, ok := x.h.parts.Shared.Fetch(context.WithoutCancel(x.r.Context()), d, x.h.cfg.MaxManifest)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(x.r.Context()), sharedWait)
+	defer cancel()
+	body, ok := x.h.parts.Shared.Fetch(ctx, d, x.h.cfg.MaxManifest)
 	if !ok {
 		return nil, false
 	}

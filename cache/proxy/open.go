@@ -80,6 +80,9 @@ func (x *exchange) prime(src *source, key blobKey, rng wanted, ranged bool) (*op
 		return nil, err
 	}
 	x.h.sizes.put(key, src.size)
+	if x.h.parts.Shared != nil && !src.ignores {
+		src.closePrimed() // it was for the size, and would keep a worker from others
+	}
 	return x.openSized(src, key, src.size, rng, ranged)
 }
 

@@ -206,11 +206,19 @@ func (s *source) givenBack(a *answer, err error) bool {
 	return true
 }
 
-// dropPrimed closes the primed answer if nothing wanted it.
+// dropPrimed closes the primed answer if nothing wanted it, and whatever comes after.
 func (s *source) dropPrimed() {
 	s.mu.Lock()
+	s.dropped = true
+	s.mu.Unlock()
+	s.closePrimed()
+}
+
+// closePrimed closes the primed answer if nothing wanted it yet.
+func (s *source) closePrimed() {
+	s.mu.Lock()
 	a := s.primed
-	s.primed, s.dropped = nil, true
+	s.primed = nil
 	s.mu.Unlock()
 	if a != nil {
 		a.body.Close()

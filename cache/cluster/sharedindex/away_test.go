@@ -31,6 +31,7 @@ func calls(x *sharedindex.Index) map[string]func(context.Context) error {
 		},
 		"Unpublish": func(ctx context.Context) error { return x.Unpublish(ctx, d, 1) },
 		"Announce":  func(ctx context.Context) error { return x.Announce(ctx, nil) },
+		"Tail":      func(ctx context.Context) error { _, err := x.Tail(ctx); return err },
 		"Beat":      func(ctx context.Context) error { return beat(ctx, x, nil) },
 		"Replicas":  func(ctx context.Context) error { _, err := x.Replicas(ctx); return err },
 		"Granted":   func(ctx context.Context) error { _, err := x.Granted(ctx, p); return err },

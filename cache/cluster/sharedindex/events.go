@@ -74,18 +74,29 @@ func parseID(s string) (p position, err error) {
 	return p, nil
 }
 
-// Follow calls f for each announcement after the one with the ID after ("": from now
-// on), until ctx ends, whose error it returns. While Redis is away it waits. Where some
-// are lost, because too many came or Redis lost them, it says so and goes on. One caller
-// at a time gets calls of f, in order.
+// Tail returns the ID to give to Follow so that it tells all that is announced from now
+// on, and nothing from before; also where nothing was announced yet.
+func (x *Index) Tail(ctx context.Context) (id string, err error) {
+	var p position
+	err = x.call(ctx, opFollow, x.eventKey(), func(ctx context.Context) (err error) {
+		p, err = tail(ctx, x.client, x.eventKey())
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	return p.String(), nil
+}
+
+// Follow calls f for each announcement after the one with the ID after ("": from when
+// Redis first answers), until ctx ends, whose error it returns. While Redis is away it
+// waits. Where some are lost, because too many came or Redis lost them, or because after
+// is no ID, it says so and goes on. One caller at a time gets calls of f, in order.
 func (x *Index) Follow(ctx context.Context, after string, f func(Announcement)) error {
 	fo := follower{x: x, f: f}
 	if after != "" {
 		p, err := parsePosition(after)
-		if err != nil {
-			return fmt.Errorf("following announcements: %w", err)
-		}
-		fo.at, fo.known = p, true
+		fo.at, fo.known, fo.astray = p, err == nil, err != nil
 	}
 	fo.client = x.dial()
 	defer fo.client.Close()
@@ -113,16 +124,20 @@ type follower struct {
 	client redis.UniversalClient // of its own: a read waits
 	at     position              // the last one that was read
 	known  bool                  // at is set
+	astray bool                  // it is not known what was read before: some may be missed
 }
 
 // step reads what comes next, or looks whether nothing can come.
 func (fo *follower) step(ctx context.Context) error {
 	if !fo.known {
-		tail, err := fo.tail(ctx)
+		end, err := fo.tail(ctx)
 		if err != nil {
 			return err
 		}
-		fo.at, fo.known = tail, true
+		fo.at, fo.known = end, true
+		if fo.astray {
+			fo.miss(end)
+		}
 	}
 	bound, cancel := context.WithTimeout(ctx, followBlock+fo.x.cfg.Timeout)
 	defer cancel()
@@ -152,22 +167,27 @@ func (fo *follower) step(ctx context.Context) error {
 // look sees whether the stream lost its end: then what was there was missed, and what
 // comes next may come under an ID that is not after the last one that was read.
 func (fo *follower) look(ctx context.Context) error {
-	tail, err := fo.tail(ctx)
+	end, err := fo.tail(ctx)
 	if err != nil {
 		return err
 	}
-	if tail.before(fo.at) || tail.id() == fo.at.id() && tail.n != fo.at.n {
-		fo.miss(tail)
+	if end.before(fo.at) || end.id() == fo.at.id() && end.n != fo.at.n {
+		fo.miss(end)
 	}
 	return nil
 }
 
-// tail returns the position of the last entry; the zero one if there is none.
 func (fo *follower) tail(ctx context.Context) (position, error) {
 	bound, cancel := context.WithTimeout(ctx, fo.x.cfg.Timeout)
 	defer cancel()
 	fo.x.count.ops[opFollow].Add(1)
-	last, err := fo.client.XRevRangeN(bound, fo.x.eventKey(), "+", "-", 1).Result()
+	return tail(bound, fo.client, fo.x.eventKey())
+}
+
+// tail returns the position of a stream's last entry; the zero one if there is none: the
+// first one that is announced then has the number 1.
+func tail(ctx context.Context, client redis.UniversalClient, stream string) (position, error) {
+	last, err := client.XRevRangeN(ctx, stream, "+", "-", 1).Result()
 	if err != nil || len(last) == 0 {
 		return position{}, err
 	}

@@ -102,7 +102,8 @@ func TestAnnouncements(t *testing.T) {
 	onBoth(t, func(t *testing.T, w world) {
 		for name, f := range map[string]func(*testing.T, world){
 			"in order": inOrder, "trimmed": trimmed, "lost": lost, "lost while away": lostWhileAway,
-			"rolled back": rolledBack, "nothing there": nothingThere, "of a stranger": ofAStranger,
+			"rolled back": rolledBack, "nothing there": nothingThere, "from the tail": fromTail, "astray": astray,
+			"of a stranger": ofAStranger,
 		} {
 			t.Run(name, func(t *testing.T) {
 				w.empty(t)
@@ -128,8 +129,48 @@ func inOrder(t *testing.T, w world) {
 	if a.Announce(t.Context(), make([]byte, sharedindex.MaxPayload+1)) == nil {
 		t.Error("a payload that is too long was announced")
 	}
-	if err := a.Follow(t.Context(), "12", nil); err == nil {
-		t.Error("a wrong ID was taken")
+}
+
+// fromTail: all that is announced after Tail is told by who follows from there, with
+// nothing missed, whatever was there before.
+func fromTail(t *testing.T, w world) {
+	a, admin := w.replica(t, "a:1"), w.client(t)
+	tail := func() string {
+		t.Helper()
+		id, err := a.Tail(t.Context())
+		must(t, err)
+		return id
+	}
+	never := tail()
+	announce(t, a, "one")
+	one := tail()
+	announce(t, a, "two")
+	follow(t, a, never).want("one", "two")
+	follow(t, a, one).want("two")
+	must(t, admin.XTrimMaxLen(t.Context(), stream, 0).Err())
+	emptied := tail()
+	fo := follow(t, a, emptied)
+	announce(t, a, "three", "four")
+	fo.want("three", "four")
+	follow(t, a, emptied).want("three", "four")
+}
+
+// astray: who follows from what is no ID is told that some are missed, once, and then all
+// that comes; also if nothing was announced yet.
+func astray(t *testing.T, w world) {
+	a := w.replica(t, "a:1")
+	for _, before := range [][]string{nil, {"zero"}} {
+		announce(t, a, before...)
+		for _, id := range []string{"12", "5-7", "5-7/x", "\x00\xff", " "} {
+			fo := follow(t, w.replica(t, "b:1"), id)
+			fo.wantMissed()
+			again := follow(t, a, fo.last)
+			announce(t, a, "one", "two")
+			fo.want("one", "two")
+			again.want("one", "two")
+			fo.end()
+			again.end()
+		}
 	}
 }
 

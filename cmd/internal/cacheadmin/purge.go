@@ -41,16 +41,18 @@ func (s *Server) purge(w http.ResponseWriter, r *http.Request) {
 	reply(w, done, err)
 }
 
-// Purge forgets what another replica's operator had forgotten; Purged is not told.
-func (s *Server) Purge(ctx context.Context, p Purge) (Purged, error) {
+// Purge forgets what another replica's operator had forgotten, and returns which blobs that
+// named here. Purged is not told.
+func (s *Server) Purge(ctx context.Context, p Purge) (Purged, []digest.Digest, error) {
 	g, err := newGoing(p)
 	if err != nil {
-		return Purged{}, err
+		return Purged{}, nil, err
 	}
 	if err := s.scanned(ctx); err != nil {
-		return Purged{}, err
+		return Purged{}, nil, err
 	}
-	return g.purge(s.parts)
+	done, err := g.purge(s.parts)
+	return done, slices.Collect(maps.Keys(g.digests)), err
 }
 
 // image is what one of Purge.Images says.

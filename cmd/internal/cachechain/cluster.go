@@ -259,7 +259,7 @@ func (c *Cluster) purged(ctx context.Context, p cacheadmin.Purge, named []digest
 		}
 		tell(of)
 	}
-	return errors.Join(append(errs, c.Cluster.Forget(ctx, named))...)
+	return errors.Join(append(errs, c.Forget(ctx, named))...)
 }
 
 // announced forgets what another replica was made to forget.
@@ -275,7 +275,12 @@ func (c *Cluster) announced(ctx context.Context, payload []byte, missed bool) {
 	err := json.Unmarshal(payload, &p)
 	if err == nil {
 		var done cacheadmin.Purged
-		done, err = admin.Purge(ctx, p)
+		var named []digest.Digest
+		done, named, err = admin.Purge(ctx, p)
+		if !p.All {
+			// It may know more of an image than the one that announced it.
+			err = errors.Join(err, c.Forget(ctx, named))
+		}
 		c.log.Info("purged for another replica", "blobs", done.Blobs, "links", done.Links)
 	}
 	if err != nil {
