@@ -146,7 +146,7 @@ func (c *Cluster) writeClaimed(ctx context.Context, x *cache.Content, token uint
 		return nil
 	}
 	// Somebody else has written it since, or it was written and the answer was lost.
-	gone := c.cfg.Tier.Remove(after, d, token)
+	gone := c.takeBack(after, d, token)
 	if errors.Is(err, errFenced) || errors.Is(err, sharedindex.ErrFenced) {
 		return gone
 	}
@@ -164,6 +164,20 @@ var (
 	errPurged = errors.New("it was purged in the meantime")
 )
 
+// takeBack removes what was written under a claim that is lost or led to nothing, unless
+// who had the claim next has found it and told the index.
+func (c *Cluster) takeBack(ctx context.Context, d digest.Digest, token uint64) error {
+	place, err := c.cfg.Index.Look(ctx, sharedindex.Key{Digest: d})
+	if err != nil || place.Stored != nil && place.Stored.Generation == token {
+		return nil // the sweep finds it, if it is of no use
+	}
+	return c.cfg.Tier.Remove(ctx, d, token)
+}
+
+// settled is how old an object must be to be taken for one that its writer is done with.
+// Generations are times.
+const settled = 10 * time.Minute
+
 // putUnlessThere writes x under a claim, unless the tier has it by its list: then the
 // index is told.
 func (c *Cluster) putUnlessThere(ctx context.Context, x *cache.Content, token uint64) error {
@@ -172,7 +186,7 @@ func (c *Cluster) putUnlessThere(ctx context.Context, x *cache.Content, token ui
 	if err != nil {
 		return err
 	}
-	if !found {
+	if !found || time.Since(time.UnixMicro(int64(o.Generation))) < settled {
 		return c.put(ctx, x, token)
 	}
 	after := context.WithoutCancel(ctx)

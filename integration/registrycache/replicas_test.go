@@ -86,7 +86,9 @@ func TestReplicasOnce(t *testing.T) {
 			if got := r.ratio(b); got > maxWaste {
 				t.Errorf("upstream bytes / unique bytes: %.4f, the limit is %.2f", got, maxWaste)
 			}
-			r.eventually("the bucket has it", func() bool { return len(r.objects(b.Digest)) > 0 })
+			r.eventually("it is written to the bucket", func() bool {
+				return r.written() == 1 && len(r.objects(b.Digest)) == 1
+			})
 			// From there each replica can give it, when it has nothing and nobody else is.
 			for _, i := range r.all {
 				if err := i.Stop(); err != nil {
@@ -107,6 +109,14 @@ func TestReplicasOnce(t *testing.T) {
 			}
 		})
 	}
+}
+
+// written is how many blobs the replicas have written to the bucket.
+func (r *replicas) written() (n float64) {
+	for i := range r.all {
+		n += r.stat(i, "reprise_registry_cache_cluster_written_total")
+	}
+	return n
 }
 
 // TestReplicaKilled kills the replica that fetches in the middle of that: the others go
