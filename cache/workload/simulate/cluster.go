@@ -36,8 +36,9 @@ var Spreads = []Spread{ByClient, ByTurn, ByHash}
 //
 // That is what packages cluster, sharedindex and tier do, with whole objects: what another
 // replica reads is no use of it, as in package fill; each one that got something tells the
-// index, and tries to write it to the tier. Different is that evictions are of objects,
-// that the tier is swept at once and not each hour, and that replicas and lines never fail.
+// index, and tries to write it to the tier, whose list it looks at before. Different is that
+// evictions are of objects, that the tier is swept at once and not each hour, and that
+// replicas and lines never fail.
 type Cluster struct {
 	Replicas []int  // each number is simulated; none: nothing is
 	Spread   Spread // default ByClient

@@ -381,8 +381,15 @@ func (s *slowCluster) share(k int, id uint32) {
 		s.op(&s.cell.Redis.Ops.Look)
 		s.start("again", k, id, s.now+int64(s.c.LeaseTTL)+int64(s.c.LeaseTTL)/2)
 	default:
-		s.claims = append(s.claims, id)
 		s.hours[s.now/3600e9]++
+		s.cell.Tier.Lists++
+		if slices.Contains(s.tier, id) {
+			s.op(&s.cell.Redis.Ops.Publish)
+			s.stored = append(s.stored, id)
+			s.expires[id] = s.now + int64(s.c.Keep)
+			return
+		}
+		s.claims = append(s.claims, id)
 		s.cell.Redis.Ops.RenewClaim += s.renewals(took)
 		s.start("write", k, id, s.now+took)
 	}

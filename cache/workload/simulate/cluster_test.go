@@ -123,7 +123,7 @@ func TestClusterHerd(t *testing.T) {
 	// The two that follow are refused the claim, and ask again half a lease after it may
 	// have run out.
 	ops := simulate.RedisOps{Locate: 3, Renew: 6, Release: 1, Hold: 5, Claim: 5, Look: 4, Publish: 1}
-	if shared.Fetched.Requests != 1 || shared.Times() != 1 || shared.Followed.Requests != 2 || shared.Joined.Requests != n-3 || shared.Redis.Ops != ops || shared.Tier.Lists != 1 {
+	if shared.Fetched.Requests != 1 || shared.Times() != 1 || shared.Followed.Requests != 2 || shared.Joined.Requests != n-3 || shared.Redis.Ops != ops || shared.Tier.Lists != 2 {
 		t.Errorf("three replicas: %+v", shared)
 	}
 	if b := shared.Between; b.Bytes != 2*size || b.Sent != 2*size || b.Taken != size || b.Peak != 2*size/60 {

@@ -73,13 +73,15 @@ type RedisUse struct {
 	// at the stream of announcements. They are not in Ops.
 	Idle float64 `json:"idle"`
 	// Busiest is the most operations of one second of virtual time, beside the idle ones.
+	// Seconds begin at whole ones of the trace's times: what lies across two of them may be
+	// up to twice as much.
 	Busiest int64 `json:"busiest"`
 	// Blobs and Holders are the most that were known at a time; Objects those in L2.
 	Blobs   int64 `json:"blobs"`
 	Holders int64 `json:"holders"`
 	Objects int64 `json:"objects"`
-	// Tokens are the leases and claims of the busiest hour: the last token of each is kept
-	// for an hour. Permits are the most permissions that were known at a time.
+	// Tokens are the leases and claims of the busiest whole hour: the last token of each is
+	// kept for an hour. Permits are the most permissions that were known at a time.
 	Tokens  int64 `json:"tokens"`
 	Permits int64 `json:"permits"`
 	Memory  int64 `json:"memory"` // bytes, for all of those
@@ -134,8 +136,8 @@ type BetweenUse struct {
 	Bytes int64 `json:"bytes"`
 	Sent  int64 `json:"sent"`  // by the replica that sent most
 	Taken int64 `json:"taken"` // by the one that took most
-	// Peak is the most that one replica sent in a minute, in bytes a second. A fetch
-	// counts when it begins.
+	// Peak is the most that one replica sent in a minute, in bytes a second; minutes begin
+	// at whole ones, as seconds of RedisUse.Busiest do. A fetch counts when it begins.
 	Peak int64 `json:"peak"`
 }
 
@@ -156,7 +158,8 @@ type PermissionUse struct {
 	Checked uint64 `json:"checked"` // HEAD requests to the upstream
 }
 
-// busiest finds the most of something in a window of time.
+// busiest finds the most of something in windows of time, each of which begins where the
+// one before ends.
 type busiest struct {
 	window, start int64 // nanoseconds
 	n, max        int64

@@ -238,7 +238,7 @@ func (r *clusterRunning) ended(d due) {
 }
 
 // share tells the others what a replica has, and writes it to L2 unless it is there or
-// somebody is at it.
+// somebody is at it. Who may write it looks at the list before.
 func (r *clusterRunning) share(k int32, id uint32) {
 	if !r.l1[k].has(id) {
 		return
@@ -268,8 +268,15 @@ func (r *clusterRunning) share(k int32, id uint32) {
 		}
 		return
 	}
-	e.claimed = true
 	r.tokens.add(r.now, 1)
+	r.cell.Tier.Lists++ // the index may have forgotten what is there
+	if r.l2.has(id) {
+		r.op(&r.cell.Redis.Ops.Publish)
+		e.stored = true
+		r.remember(id, e)
+		return
+	}
+	e.claimed = true
 	r.cell.Redis.Ops.RenewClaim += r.renewals(took)
 	r.later(k, id, written, r.now+took)
 }

@@ -44,6 +44,9 @@ type Cluster struct {
 // positionName is the file, in the data path, up to where announcements were followed.
 const positionName = "cluster.position"
 
+// minSecret is the least length of the secret of a cluster, in bytes.
+const minSecret = 32
+
 // openCluster opens what is configured of a cluster. Nothing of it need be there.
 func openCluster(cfg cacheconfig.Cluster, chain *Chain, data *DataPath, watch Watch) (c *Cluster, err error) {
 	defer func() {
@@ -51,11 +54,15 @@ func openCluster(cfg cacheconfig.Cluster, chain *Chain, data *DataPath, watch Wa
 			err = fmt.Errorf("configuring the cluster: %w", err)
 		}
 	}()
-	secret, err := os.ReadFile(cfg.SecretPath)
+	text, err := secretFile(cfg.SecretPath)
+	if err == nil && len(text) < minSecret {
+		err = fmt.Errorf("%s has %d bytes, at least %d are needed, the same for all replicas: head -c 32 /dev/urandom | base64 >%s",
+			cfg.SecretPath, len(text), minSecret, cfg.SecretPath)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("secretPath: %w", err)
 	}
-	secret = bytes.TrimSpace(secret)
+	secret := []byte(text)
 	c = &Cluster{chain: chain, log: watch.Log, about: watch.Status}
 	shared := cluster.Config{
 		LeaseTTL: time.Duration(cfg.LeaseTTL), Writers: cfg.Tier.Writers, Sweep: tier.SweepConfig{MaxBytes: int64(cfg.Tier.MaxSize)},
@@ -84,18 +91,18 @@ func openCluster(cfg cacheconfig.Cluster, chain *Chain, data *DataPath, watch Wa
 
 // openPeers opens the index, and the way to and from those whom it names.
 func (c *Cluster) openPeers(cfg cacheconfig.Cluster, secret []byte) error {
-	c.Self = cfg.Advertise
-	if c.Self == "" {
-		c.Self = cfg.Address
+	var err error
+	if c.Self, err = cfg.AdvertiseAddress(); err != nil {
+		return err
 	}
-	c.Self = os.ExpandEnv(c.Self)
 	password, err := secretFile(cfg.Redis.PasswordPath)
 	if err != nil {
 		return fmt.Errorf("redis.passwordPath: %w", err)
 	}
 	redis := sharedindex.Config{
 		Addrs: cfg.Redis.Addresses, Cluster: cfg.Redis.Cluster, Username: cfg.Redis.Username, Password: password,
-		Database: cfg.Redis.Database, Prefix: cfg.Redis.Prefix, Replica: c.Self, LeaseTTL: time.Duration(cfg.LeaseTTL),
+		Database: cfg.Redis.Database, Prefix: cfg.Redis.Prefix, Replica: c.Self,
+		LeaseTTL: time.Duration(cfg.LeaseTTL), Remember: time.Duration(cfg.Redis.Remember),
 	}
 	if cfg.Redis.TLS {
 		roots, err := authorities(cfg.Redis.CAPath)
@@ -153,13 +160,17 @@ func openS3(s cacheconfig.S3) (tier.Store, error) {
 	})
 }
 
-// secretFile returns what a file says, without the line's end; "" if none is named.
+// secretFile returns what a file says, without one line's end after it; "" if none is
+// named. Other space is part of the secret.
 func secretFile(path string) (string, error) {
 	if path == "" {
 		return "", nil
 	}
 	text, err := os.ReadFile(path)
-	return string(bytes.TrimSpace(text)), err
+	if line, ok := bytes.CutSuffix(text, []byte("\n")); ok {
+		text = bytes.TrimSuffix(line, []byte("\r"))
+	}
+	return string(text), err
 }
 
 // authorities returns the system's and those of a file; nil if none is named.

@@ -166,7 +166,7 @@ func Default() Cache {
 		Warm: Warm{Enabled: true, Bandwidth: 32 << 20, Images: 4, Again: Duration(600e9)},
 		Cluster: Cluster{
 			Address: "0.0.0.0:7001", LeaseTTL: Duration(10e9),
-			Redis: Redis{Addresses: []string{}, Prefix: "reprise"}, Tier: SharedTier{Writers: 2},
+			Redis: Redis{Addresses: []string{}, Prefix: "reprise", Remember: Duration(7 * 24 * 3600e9)}, Tier: SharedTier{Writers: 2},
 		},
 		Metrics: Metrics{Address: "0.0.0.0:3000"},
 		GC: GC{

@@ -133,18 +133,18 @@ func TestUnitKeepsMountsAlive(t *testing.T) {
 }
 
 func TestSystemdAcceptsTheUnit(t *testing.T) {
-	analyzeUnit(t, "reprise-snapshotter.service", "reprise-snapshotter.service", "ExecStart=/usr/local/bin/reprise-snapshotter ")
+	analyzeUnit(t, read(t, "reprise-snapshotter.service"), "reprise-snapshotter.service", "ExecStart=/usr/local/bin/reprise-snapshotter ")
 }
 
-// analyzeUnit has systemd check a file in contrib as the unit name. The program in
+// analyzeUnit has systemd check a text as the unit name. The program in
 // its line start need not be installed.
-func analyzeUnit(t *testing.T, file, name, start string) {
+func analyzeUnit(t *testing.T, text []byte, name, start string) {
 	t.Helper()
 	analyze, err := exec.LookPath("systemd-analyze")
 	if err != nil {
 		t.Skip("no systemd-analyze")
 	}
-	unit := strings.Replace(string(read(t, file)), start, "ExecStart=/bin/true ", 1)
+	unit := strings.Replace(string(text), start, "ExecStart=/bin/true ", 1)
 	path := filepath.Join(t.TempDir(), name)
 	if err := os.WriteFile(path, []byte(unit), 0o644); err != nil {
 		t.Fatal(err)

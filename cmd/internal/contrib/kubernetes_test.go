@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pelletier/go-toml/v2"
 	"go.yaml.in/yaml/v3"
@@ -105,6 +106,7 @@ type container struct {
 type probe struct {
 	HTTPGet   struct{ Port string } `yaml:"httpGet"`
 	TCPSocket struct{ Port string } `yaml:"tcpSocket"`
+	Exec      struct{ Command []string }
 }
 
 // objects are those of one file, each of which may name another.
@@ -278,15 +280,6 @@ func (o *objects) checkPod(one *object) {
 // checkConfig loads a configuration, and looks whether the pods that have it have what
 // it names.
 func (o *objects) checkConfig(of, text string) {
-	c, err := cacheconfig.Parse([]byte(text))
-	if err == nil {
-		err = c.Validate()
-	}
-	if err != nil {
-		o.t.Errorf("%s: ConfigMap %s: %v", o.name, of, err)
-		return
-	}
-	o.need(len(c.Server.Registries) > 0, "ConfigMap %s names no registry", of)
 	var pod *object
 	for _, one := range o.all {
 		for _, v := range one.Spec.Template.Spec.Volumes {
@@ -299,6 +292,18 @@ func (o *objects) checkConfig(of, text string) {
 		o.t.Errorf("%s: nobody reads ConfigMap %s", o.name, of)
 		return
 	}
+	for _, e := range pod.Spec.Template.Spec.Containers[0].Env {
+		o.t.Setenv(e.Name, "x")
+	}
+	c, err := cacheconfig.Parse([]byte(text))
+	if err == nil {
+		err = c.Validate()
+	}
+	if err != nil {
+		o.t.Errorf("%s: ConfigMap %s: %v", o.name, of, err)
+		return
+	}
+	o.need(len(c.Server.Registries) > 0, "ConfigMap %s names no registry", of)
 	at := func(name, address string) {
 		_, port, _ := net.SplitHostPort(address)
 		o.need(fmt.Sprint(ports(&pod.Spec.Template)[name]) == port, "the port %s is not that of %s", name, address)
@@ -334,12 +339,8 @@ func (o *objects) checkCluster(pod *object, c cacheconfig.Cluster) {
 	name, peers, _ := strings.Cut(c.Advertise, ".")
 	service, _, _ := strings.Cut(peers, ".")
 	o.need(name == "$POD_NAME" && service == pod.Spec.ServiceName && service != "", "replicas are not %s", c.Advertise)
-	set := map[string]bool{}
-	for _, e := range pod.Spec.Template.Spec.Containers[0].Env {
-		set[e.Name] = true
-	}
-	o.need(os.Expand(c.Advertise, func(v string) string { return map[bool]string{true: "x"}[set[v]] }) == "x."+service+".x.svc:7001",
-		"the environment does not say what %s is", c.Advertise)
+	self, err := c.AdvertiseAddress()
+	o.need(err == nil && self == "x."+service+".x.svc:7001", "the environment does not say what %s is: %q, %v", c.Advertise, self, err)
 	for _, a := range c.Redis.Addresses {
 		host, port, _ := net.SplitHostPort(a)
 		s := o.find("Service", host)
@@ -441,5 +442,58 @@ func TestNodesAreSentToTheCache(t *testing.T) {
 	}
 	if text, err := os.ReadFile(written); string(text) != "# own\n" || err != nil {
 		t.Errorf("a file of somebody else became %q, %v", text, err)
+	}
+}
+
+// The password of Redis is in no list of processes, it counts, and the probe knows it.
+func TestRedisTakesItsPasswordFromAFile(t *testing.T) {
+	for _, program := range []string{"redis-server", "redis-cli"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skip("no ", program)
+		}
+	}
+	o := parseObjects(t, "kubernetes-cluster.yaml", read(t, cacheDir+"kubernetes-cluster.yaml"))
+	c := o.find("Deployment", "registry-cache-redis").Spec.Template.Spec.Containers[0]
+	for _, password := range []string{"abcDEF123", ""} {
+		root := t.TempDir()
+		socket := filepath.Join(root, "socket")
+		config := o.find("ConfigMap", "registry-cache-redis").Data["redis.conf"] + "port 0\nunixsocket " + socket + "\n"
+		for name, text := range map[string]string{"redis.conf": config, "redis-password": password} {
+			if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		here := strings.NewReplacer("/etc/redis/", root+"/", "/etc/redis-secret/", root+"/", "redis-cli", "redis-cli -s "+socket)
+		command := func(args []string) *exec.Cmd {
+			var local []string
+			for _, a := range args {
+				local = append(local, here.Replace(a))
+			}
+			return exec.CommandContext(t.Context(), local[0], local[1:]...) //nolint:gosec // of our own file
+		}
+		server := command(c.Command)
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		ready := func() bool { return command(c.ReadinessProbe.Exec.Command).Run() == nil }
+		for deadline := time.Now().Add(20 * time.Second); !ready(); time.Sleep(20 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("it does not become ready")
+			}
+		}
+		asked, err := exec.CommandContext(t.Context(), "redis-cli", "-s", socket, "config", "get", "maxmemory-policy").Output()
+		if err != nil || strings.Contains(string(asked), "volatile-lru") != (password == "") {
+			t.Errorf("without the password it says %s, %v", asked, err)
+		}
+		line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", server.Process.Pid))
+		if err != nil || !strings.Contains(string(line), "redis-server") || password != "" && strings.Contains(string(line), password) {
+			t.Errorf("the list of processes has %q, %v", line, err)
+		}
+		if err := server.Process.Signal(os.Interrupt); err != nil {
+			t.Error(err)
+		}
+		if err := server.Wait(); err != nil {
+			t.Errorf("told to end: %v", err)
+		}
 	}
 }

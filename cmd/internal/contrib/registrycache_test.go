@@ -130,5 +130,12 @@ func TestClientsReadTheirSnippets(t *testing.T) {
 }
 
 func TestSystemdAcceptsTheRegistryCachesUnit(t *testing.T) {
-	analyzeUnit(t, cacheDir+"registry-cache.service", "registry-cache.service", "ExecStart=/usr/local/bin/registry-cache ")
+	alone := read(t, cacheDir+"registry-cache.service")
+	lines := regexp.MustCompile(`(?m)^#cluster(-nfs)? `)
+	if n := len(lines.FindAll(alone, -1)); n < 6 {
+		t.Errorf("%d lines are for a cluster", n)
+	}
+	for _, text := range [][]byte{alone, lines.ReplaceAll(alone, nil)} {
+		analyzeUnit(t, text, "registry-cache.service", "ExecStart=/usr/local/bin/registry-cache ")
+	}
 }
