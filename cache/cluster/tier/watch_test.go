@@ -96,7 +96,11 @@ func TestSweepOfAStuckStore(t *testing.T) {
 			for i := range 5 {
 				s.memory.at(9, objectName(newBlob(1, uint64(i)), 1), 1000)
 			}
+			began := time.Now()
 			report, err := newTier(t, s).Sweep(context.Background(), tier.SweepConfig{MaxBytes: 1000})
+			if took := time.Since(began); took > 2*time.Minute {
+				t.Errorf("%s is stuck: it took %v", what, took)
+			}
 			switch {
 			case what == "nothing":
 				if err != nil || report.Objects != 1 || *s.removes != 4 {
