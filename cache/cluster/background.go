@@ -138,8 +138,8 @@ func (c *Cluster) told(ctx context.Context, a sharedindex.Announcement) {
 
 const (
 	// remindLook is how often it is looked whether the index has forgotten what this
-	// replica has; remindEvery is how often it is told anyway, as it forgets what it is
-	// not asked for.
+	// replica has; remindEvery is how often it is told anyway at the least, as it forgets
+	// what it is not asked for.
 	remindLook  = time.Second
 	remindEvery = 24 * time.Hour
 	// remindOf blobs are told at a time. Then it is paused for remindShare times as long
@@ -152,6 +152,10 @@ const (
 // remind tells the index all that is verified here, after a start, each day, and when
 // the index has lost it, until ctx ends.
 func (c *Cluster) remind(ctx context.Context) error {
+	every := remindEvery
+	if r := c.cfg.Remember; r > 0 {
+		every = min(every, r/2)
+	}
 	var told time.Time
 	began := time.Now()
 	for pause.For(ctx, remindLook) {
@@ -159,7 +163,7 @@ func (c *Cluster) remind(ctx context.Context) error {
 			continue
 		}
 		lost := c.forgotten.Swap(false)
-		if !lost && !told.IsZero() && time.Since(told) < remindEvery {
+		if !lost && !told.IsZero() && time.Since(told) < every {
 			continue
 		}
 		before := time.Now()

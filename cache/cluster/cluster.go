@@ -31,6 +31,8 @@ type Config struct {
 	Tier *tier.Tier
 	// LeaseTTL is that of the index. 10 s if 0.
 	LeaseTTL time.Duration
+	// Remember is how long the index knows of what it is not asked for; 0: for days.
+	Remember time.Duration
 	// Writers is how many blobs are written to the tier at a time; 2 if 0.
 	Writers int
 	// Sweep is what the tier is kept to.

@@ -189,9 +189,8 @@ func (c *Cluster) putUnlessThere(ctx context.Context, x *cache.Content, token ui
 	if !found || time.Since(time.UnixMicro(int64(o.Generation))) < settled {
 		return c.put(ctx, x, token)
 	}
-	after := context.WithoutCancel(ctx)
-	_ = c.cfg.Index.Unclaim(after, d, token) // it ends by itself
-	if err := c.cfg.Index.Publish(after, d, sharedindex.Stored{Generation: o.Generation, Size: o.Size}); err != nil {
+	err = c.cfg.Index.PublishFound(context.WithoutCancel(ctx), d, token, sharedindex.Stored{Generation: o.Generation, Size: o.Size})
+	if err != nil {
 		return err
 	}
 	return errThere

@@ -2,6 +2,7 @@ package sharedindex
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
@@ -51,7 +52,13 @@ func (x *Index) Unclaim(ctx context.Context, d digest.Digest, token uint64) erro
 // claim that ran out without another one being granted may still be published, because
 // the object is whole, and no other one can be meant. So may an object that was found.
 func (x *Index) Publish(ctx context.Context, d digest.Digest, s Stored) error {
-	err := validToken(Key{Digest: d}, s.Generation)
+	return x.PublishFound(ctx, d, s.Generation, s)
+}
+
+// PublishFound is Publish of an object that was found, in the place of one that would have
+// been stored under the claim of the token, which ends.
+func (x *Index) PublishFound(ctx context.Context, d digest.Digest, token uint64, s Stored) error {
+	err := errors.Join(validToken(Key{Digest: d}, token), validToken(Key{Digest: d}, s.Generation))
 	if err == nil && (s.Size < 0 || s.Size > maxNumber) {
 		err = fmt.Errorf("size %d", s.Size)
 	}
@@ -59,7 +66,7 @@ func (x *Index) Publish(ctx context.Context, d digest.Digest, s Stored) error {
 		return fmt.Errorf("publishing an object: %w", err)
 	}
 	keys := []string{x.claimKey(d), x.hasKey(Key{Digest: d})}
-	return x.fenced(ctx, opPublish, publishScript, keys, s.Generation, s.Size, x.cfg.Remember.Milliseconds())
+	return x.fenced(ctx, opPublish, publishScript, keys, s.Generation, s.Size, x.cfg.Remember.Milliseconds(), token)
 }
 
 // Unpublish says that an object is not there or is damaged. Nothing happens if another

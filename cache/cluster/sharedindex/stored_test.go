@@ -116,6 +116,13 @@ func found(t *testing.T, a, b *sharedindex.Index) {
 	must(t, a.Publish(ctx, d, sharedindex.Stored{Generation: 7, Size: 0}))
 	must(t, b.Publish(ctx, d, sharedindex.Stored{Generation: 9, Size: 1}))
 	wantErr(t, a.Publish(ctx, d, sharedindex.Stored{Generation: 8, Size: 1}), sharedindex.ErrFenced)
+
+	// Who has the claim may publish an older one that it has found, and nobody else.
+	must(t, a.Unpublish(ctx, d, 9))
+	claimed := claim(t, a, d)
+	wantErr(t, b.Publish(ctx, d, sharedindex.Stored{Generation: 9, Size: 1}), sharedindex.ErrFenced)
+	must(t, a.PublishFound(ctx, d, claimed, sharedindex.Stored{Generation: 9, Size: 1}))
+	wantErr(t, a.RenewClaim(ctx, d, claimed), sharedindex.ErrFenced)
 	for _, s := range []sharedindex.Stored{{Generation: 0, Size: 1}, {Generation: 1 << 60, Size: 1}, {Generation: 10, Size: -1}, {Generation: 10, Size: 1 << 60}} {
 		if a.Publish(ctx, d, s) == nil {
 			t.Errorf("%+v was published", s)

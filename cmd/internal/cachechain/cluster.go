@@ -3,8 +3,11 @@ package cachechain
 import (
 	"bytes"
 	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,7 +68,7 @@ func openCluster(cfg cacheconfig.Cluster, chain *Chain, data *DataPath, watch Wa
 	secret := []byte(text)
 	c = &Cluster{chain: chain, log: watch.Log, about: watch.Status}
 	shared := cluster.Config{
-		LeaseTTL: time.Duration(cfg.LeaseTTL), Writers: cfg.Tier.Writers, Sweep: tier.SweepConfig{MaxBytes: int64(cfg.Tier.MaxSize)},
+		LeaseTTL: time.Duration(cfg.LeaseTTL), Remember: time.Duration(cfg.Redis.Remember), Writers: cfg.Tier.Writers, Sweep: tier.SweepConfig{MaxBytes: int64(cfg.Tier.MaxSize)},
 		Position: filepath.Join(data.Dir, positionName), Status: c.status,
 		OnAnnouncement: c.announced,
 		OnError:        func(err error) { watch.Log.Warn("sharing with other replicas", "error", err) },
@@ -99,9 +102,15 @@ func (c *Cluster) openPeers(cfg cacheconfig.Cluster, secret []byte) error {
 	if err != nil {
 		return fmt.Errorf("redis.passwordPath: %w", err)
 	}
+	// Who has another secret is in another cluster, also by mistake.
+	id, err := hkdf.Key(sha256.New, secret, nil, "reprise index name v1", 4)
+	if err != nil {
+		return fmt.Errorf("deriving the name of the index: %w", err)
+	}
+	prefix := cfg.Redis.Prefix + "-" + hex.EncodeToString(id)
 	redis := sharedindex.Config{
 		Addrs: cfg.Redis.Addresses, Cluster: cfg.Redis.Cluster, Username: cfg.Redis.Username, Password: password,
-		Database: cfg.Redis.Database, Prefix: cfg.Redis.Prefix, Replica: c.Self,
+		Database: cfg.Redis.Database, Prefix: prefix, Replica: c.Self,
 		LeaseTTL: time.Duration(cfg.LeaseTTL), Remember: time.Duration(cfg.Redis.Remember),
 	}
 	if cfg.Redis.TLS {

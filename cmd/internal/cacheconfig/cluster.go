@@ -32,7 +32,7 @@ type Redis struct {
 	Username     string   `yaml:"username" comment:"Of Redis' ACL; empty: the default user."`
 	PasswordPath string   `yaml:"passwordPath" comment:"File with the password."`
 	Database     int      `yaml:"database" comment:"0 with a Redis Cluster."`
-	Prefix       string   `yaml:"prefix" comment:"Of all keys: clusters with different ones share a Redis."`
+	Prefix       string   `yaml:"prefix" comment:"Of all keys, before 8 digits that are made of the secret: clusters may share a Redis."`
 	TLS          bool     `yaml:"tls" comment:"Speak TLS to Redis."`
 	CAPath       string   `yaml:"caPath" comment:"PEM file of authorities that Redis' certificates may be of, beside the system's."`
 	Remember     Duration `yaml:"remember" comment:"How long Redis knows who has a blob that nobody tells or asks of, at least 1h. Less takes less of its memory, and more is fetched again."`

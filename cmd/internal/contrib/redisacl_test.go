@@ -1,7 +1,6 @@
 package contrib_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"os"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex/redistest"
+	"github.com/reprise-containers/reprise/cache/proxy/permit"
 )
 
 // aclRules returns what docs/registry-cache.md gives a user of Redis'.
@@ -50,7 +50,7 @@ func allow(t *testing.T, s *redistest.Server, rules []string) {
 // asUser does each operation on the index as the user, and returns what went wrong.
 func asUser(ctx context.Context, addrs []string) error {
 	x, err := sharedindex.New(sharedindex.Config{
-		Addrs: addrs, Username: "registry-cache", Password: "PASSWORD", Replica: "a.example:7001", Secret: bytes.Repeat([]byte{7}, 32), Timeout: 20 * time.Second,
+		Addrs: addrs, Username: "registry-cache", Password: "PASSWORD", Replica: "a.example:7001", Timeout: 20 * time.Second,
 	})
 	if err != nil {
 		return err
@@ -58,7 +58,7 @@ func asUser(ctx context.Context, addrs []string) error {
 	defer x.Close()
 	k := sharedindex.Key{Digest: digest.FromString(time.Now().String())}
 	w := sharedindex.Wanted{Key: k, Extent: sharedindex.Extent{Off: 0, End: 100}}
-	p := sharedindex.Permission{Scope: x.Identify("scope"), Item: x.Identify("item")}
+	p := permit.Name{Scope: [32]byte{1}, Item: [32]byte{2}}
 	var token, epoch uint64
 	after, err := x.Tail(ctx)
 	if err != nil {
@@ -85,7 +85,7 @@ func asUser(ctx context.Context, addrs []string) error {
 		func() error { return x.Unpublish(ctx, k.Digest, token) },
 		func() error { return x.Drop(ctx, "", k) },
 		func() error { g, err := x.Granted(ctx, p); epoch = g.Epoch; return err },
-		func() error { return x.Grant(ctx, p, epoch, []byte{1}, time.Minute) },
+		func() error { _, err := x.Grant(ctx, p, epoch, []byte{1}, time.Minute); return err },
 		func() error { return x.Revoke(ctx, p.Scope) },
 		func() error { _, _, err := x.Beat(ctx, []byte("{}")); return err },
 		func() error { _, err := x.Replicas(ctx); return err },
