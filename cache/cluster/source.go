@@ -84,7 +84,7 @@ const (
 	tryAgain = time.Second
 	// idleTries and idlePause are how often, and how long at first, it is waited for a
 	// lease to be used.
-	idleTries = 5
+	idleTries = 7
 	idlePause = 10 * time.Millisecond
 )
 
