@@ -94,7 +94,7 @@ func TestSweepOfAStuckStore(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s.memory, s.pace, s.removes = newMemory(), 9*time.Second, new(int)
 			for i := range 5 {
-				s.memory.at(9, objectName(newBlob(1, uint64(i)), 1), 1000)
+				s.at(9, objectName(newBlob(1, uint64(i)), 1), 1000)
 			}
 			began := time.Now()
 			report, err := newTier(t, s).Sweep(context.Background(), tier.SweepConfig{MaxBytes: 1000})
