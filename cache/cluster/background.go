@@ -3,19 +3,11 @@ package cluster
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
-	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"time"
-
-	"github.com/opencontainers/go-digest"
 
 	"github.com/reprise-containers/reprise/cache/cluster/sharedindex"
 	"github.com/reprise-containers/reprise/remote/blob/pause"
@@ -24,8 +16,6 @@ import (
 const (
 	beatEvery  = 5 * time.Second
 	sweepEvery = time.Hour
-	// followAgain is waited after following failed.
-	followAgain = time.Second
 )
 
 // beat tells the others how this replica is, until ctx ends. What was said in its name
@@ -69,166 +59,6 @@ func (c *Cluster) Replicas(ctx context.Context) ([]sharedindex.Replica, error) {
 	return all, err
 }
 
-// Announce tells the other replicas something that OnAnnouncement of theirs understands.
-// It carries a MAC: who can write to the index, and does not know the secret, can at most
-// have said again what was said once.
-func (c *Cluster) Announce(ctx context.Context, payload []byte) error {
-	if c.cfg.Index == nil {
-		return nil
-	}
-	return c.cfg.Index.Announce(ctx, append(c.sign(payload), payload...))
-}
-
-func (c *Cluster) sign(payload []byte) []byte {
-	mac := hmac.New(sha256.New, c.announcing)
-	mac.Write(payload)
-	return mac.Sum(nil)
-}
-
-// signed returns the payload of an announcement; false if it is not one of a replica.
-func (c *Cluster) signed(text []byte) ([]byte, bool) {
-	if len(text) < sha256.Size {
-		return nil, false
-	}
-	mac, payload := text[:sha256.Size], text[sha256.Size:]
-	return payload, hmac.Equal(mac, c.sign(payload))
-}
-
-// follow tells OnAnnouncement what others announce, until ctx ends. What was told is
-// remembered, so that it goes on there after a restart.
-func (c *Cluster) follow(ctx context.Context) error {
-	for {
-		after, err := c.position(ctx)
-		if err == nil {
-			err = c.cfg.Index.Follow(ctx, after, func(a sharedindex.Announcement) {
-				c.told(ctx, a)
-				if ctx.Err() == nil { // or it may not have been done
-					c.keepPosition(a.ID)
-				}
-			})
-		}
-		if err != nil && ctx.Err() == nil && !errors.Is(err, sharedindex.ErrAway) {
-			c.failed("following announcements of other replicas", err)
-		}
-		if !pause.For(ctx, followAgain) {
-			return nil
-		}
-	}
-}
-
-// told passes an announcement on.
-func (c *Cluster) told(ctx context.Context, a sharedindex.Announcement) {
-	if a.Missed { // it may have lost more than that
-		c.forgotten.Store(true)
-	}
-	if c.cfg.OnAnnouncement == nil || !a.Missed && a.Replica == c.cfg.Self {
-		return
-	}
-	if a.Missed {
-		c.cfg.OnAnnouncement(ctx, nil, true)
-		return
-	}
-	payload, ok := c.signed(a.Payload)
-	if !ok {
-		c.failed("following announcements of other replicas", fmt.Errorf("one in the name of %s is not of who knows the secret", a.Replica))
-		return
-	}
-	c.cfg.OnAnnouncement(ctx, payload, false)
-}
-
-const (
-	// remindLook is how often it is looked whether the index has forgotten what this
-	// replica has; remindEvery is how often it is told anyway at the least, as it forgets
-	// what it is not asked for.
-	remindLook  = time.Second
-	remindEvery = 24 * time.Hour
-	// remindOf blobs are told at a time. Then it is paused for remindShare times as long
-	// as that took, at least remindPause: all replicas may do it at once.
-	remindOf    = 256
-	remindShare = 20
-	remindPause = 50 * time.Millisecond
-)
-
-// remind tells the index all that is verified here, after a start, each day, and when
-// the index has lost it, until ctx ends.
-func (c *Cluster) remind(ctx context.Context) error {
-	every := remindEvery
-	if r := c.cfg.Remember; r > 0 {
-		every = min(every, r/2)
-	}
-	var told time.Time
-	began := time.Now()
-	for pause.For(ctx, remindLook) {
-		if !c.cache.Scanned() || !c.cfg.Index.Stats().Up {
-			continue
-		}
-		lost := c.forgotten.Swap(false)
-		if !lost && !told.IsZero() && time.Since(told) < every {
-			continue
-		}
-		before := time.Now()
-		if told.IsZero() && !lost {
-			before = began // what was fetched since then it was told
-		}
-		told = time.Now()
-		if err := c.holdAll(ctx, before); err != nil {
-			return nil // ctx has ended
-		}
-	}
-	return nil
-}
-
-// holdAll tells the index all that is verified here and was fetched before then. Where the
-// index is away it waits.
-func (c *Cluster) holdAll(ctx context.Context, before time.Time) error {
-	var keys []sharedindex.Key
-	for _, b := range c.cache.Blobs() {
-		if b.Origin == "" && b.FetchedAt.Before(before) {
-			keys = append(keys, sharedindex.Key{Digest: b.Descriptor.Digest})
-		}
-	}
-	for len(keys) > 0 {
-		some := keys[:min(remindOf, len(keys))]
-		began, wait := time.Now(), remindLook
-		if !errors.Is(c.cfg.Index.Hold(ctx, some...), sharedindex.ErrAway) { // other errors are of one blob
-			keys = keys[len(some):]
-			wait = max(remindPause, remindShare*time.Since(began))
-		}
-		if !pause.For(ctx, wait+mathrand.N(wait)) {
-			return ctx.Err()
-		}
-	}
-	return nil
-}
-
-// maxPosition bounds what is read back of the file, in bytes.
-const maxPosition = 64
-
-// position returns where to go on. A replica that starts for the first time goes on from
-// now, and remembers that at once: what is announced while it is away it is to be told.
-func (c *Cluster) position(ctx context.Context) (string, error) {
-	text, err := os.ReadFile(c.cfg.Position)
-	if err == nil && len(text) <= maxPosition {
-		return strings.TrimSpace(string(text)), nil
-	}
-	id, err := c.cfg.Index.Tail(ctx)
-	if err == nil {
-		c.keepPosition(id)
-	}
-	return id, err
-}
-
-func (c *Cluster) keepPosition(id string) {
-	tmp := filepath.Join(filepath.Dir(c.cfg.Position), "."+filepath.Base(c.cfg.Position)+".tmp")
-	err := os.WriteFile(tmp, []byte(id+"\n"), 0o600)
-	if err == nil {
-		err = os.Rename(tmp, c.cfg.Position)
-	}
-	if err != nil {
-		c.failed("remembering what others announced", err)
-	}
-}
-
 // sweep keeps the tier in bounds, now and then, until ctx ends. Of several replicas one
 // does, the first by name; if nobody knows who is there, each does.
 func (c *Cluster) sweep(ctx context.Context) error {
@@ -256,27 +86,4 @@ func (c *Cluster) first(ctx context.Context) bool {
 		names[i] = r.Name
 	}
 	return c.cfg.Self <= slices.Min(names)
-}
-
-// Forget removes blobs from the tier. Other replicas are told by Announce.
-func (c *Cluster) Forget(ctx context.Context, digests []digest.Digest) error {
-	if c.cfg.Tier == nil {
-		return nil
-	}
-	var errs []error
-	for _, d := range digests {
-		o, found, err := c.cfg.Tier.Find(ctx, d)
-		for ; found && err == nil; o, found, err = c.cfg.Tier.Find(ctx, d) {
-			if err = c.cfg.Tier.Remove(ctx, d, o.Generation); err != nil {
-				break
-			}
-			if c.cfg.Index != nil {
-				_ = c.cfg.Index.Unpublish(ctx, d, o.Generation) // counted by the index
-			}
-		}
-		if err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errors.Join(errs...)
 }

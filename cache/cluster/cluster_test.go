@@ -269,6 +269,34 @@ func TestTierOnly(t *testing.T) {
 	}
 }
 
+// What is small is got whole from a peer, or from the tier when there is none, and from
+// nowhere if it is not there.
+func TestFetch(t *testing.T) {
+	w, _ := newWorld(t)
+	a, b := w.replica(false), w.replica(false)
+	x := newBlob(3000, 13)
+	if _, ok := b.Fetch(t.Context(), x.desc.Digest, 4<<20); ok {
+		t.Error("it is nowhere")
+	}
+	if err := a.whole(t.Context(), x, &upstream{b: x}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the tier has it", func() bool { return b.known(x) })
+	got, ok := b.Fetch(t.Context(), x.desc.Digest, 4<<20)
+	if n := b.Stats(); !ok || !slices.Equal(got, x.data) || n.Peers.Bytes != 3000 {
+		t.Errorf("from a peer: %d bytes, %v, %+v", len(got), ok, n.Peers)
+	}
+	a.peers.CloseClientConnections()
+	a.peers.Close()
+	got, ok = b.Fetch(t.Context(), x.desc.Digest, 4<<20)
+	if n := b.Stats(); !ok || !slices.Equal(got, x.data) || n.Tier.Bytes != 3000 {
+		t.Errorf("from the tier: %d bytes, %v, %+v", len(got), ok, n.Tier)
+	}
+	if _, ok := b.Fetch(t.Context(), x.desc.Digest, 2999); ok {
+		t.Error("it is larger than what was wanted at most")
+	}
+}
+
 // A holder that was stopped for longer than its lease goes on with what its successor
 // fetches, and releases nothing of it.
 func TestStoppedHolder(t *testing.T) {

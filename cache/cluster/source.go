@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/reprise-containers/reprise/cache/cluster/peer"
@@ -21,7 +22,7 @@ type source struct {
 	c    *Cluster
 	key  sharedindex.Key
 	size int64
-	up   fill.Source // nil: no upstream is asked
+	up   fill.Source
 }
 
 // Open implements fill.Source.
@@ -249,7 +250,7 @@ func (b *body) choose() error {
 		return b.upstream(nil, min(b.end, f.End))
 	case f != nil:
 		return b.join(f)
-	case b.insist: // too much of it is being fetched already
+	case b.insist, doubted: // too much of it is being fetched already
 		return b.upstream(nil, b.end)
 	}
 	b.elsewhere(place)
@@ -331,27 +332,37 @@ func (b *body) tier(o tier.Object, end int64, l *lease) bool {
 	if c.cfg.Tier == nil || b.noTier || o.Size != b.s.size {
 		return false
 	}
-	r, err := c.cfg.Tier.Open(b.ctx, b.s.key.Digest, o, b.pos, end-b.pos)
+	r, err := c.openStored(b.ctx, b.s.key.Digest, o, b.pos, end-b.pos)
 	if err != nil {
 		b.noTier = true
-		c.lost(b.ctx, b.s.key.Digest, o, err)
 		return false
 	}
-	return b.open(&part{ReadCloser: &watched{r, b, o}, end: end, kind: fromTier, lease: l}) == nil
+	return b.open(&part{ReadCloser: r, end: end, kind: fromTier, lease: l}) == nil
 }
 
-// watched tells of an object that is found to be damaged.
+// openStored opens n bytes at off of an object of the tier. That it is damaged or gone is
+// taken note of, now or when it is read.
+func (c *Cluster) openStored(ctx context.Context, d digest.Digest, o tier.Object, off, n int64) (io.ReadCloser, error) {
+	lost := func(err error) { c.lost(ctx, d, o, err) }
+	r, err := c.cfg.Tier.Open(ctx, d, o, off, n)
+	if err != nil {
+		lost(err)
+		return nil, err
+	}
+	return &watched{r, lost}, nil
+}
+
+// watched tells of what reading fails with.
 type watched struct {
 	io.ReadCloser
-	b *body
-	o tier.Object
+	failed func(error)
 }
 
 // Read implements io.Reader.
 func (w *watched) Read(p []byte) (int, error) {
 	n, err := w.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		w.b.s.c.lost(w.b.ctx, w.b.s.key.Digest, w.o, err)
+		w.failed(err)
 	}
 	return n, err
 }
@@ -402,14 +413,8 @@ func (b *body) alone() error {
 	return b.upstream(nil, b.end)
 }
 
-// errNoUpstream ends what is to be had elsewhere only.
-var errNoUpstream = errors.New("no replica and no tier has it")
-
 // upstream opens the segment at the upstream.
 func (b *body) upstream(l *lease, end int64) error {
-	if b.s.up == nil {
-		return errNoUpstream
-	}
 	r, err := b.s.up.Open(b.ctx, b.pos, end-b.pos)
 	if err != nil {
 		return err
