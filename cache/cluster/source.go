@@ -314,7 +314,11 @@ func (b *body) peer(replica string, end int64, token uint64) error {
 	}
 	a, err := c.cfg.Peers.Open(b.ctx, replica, peer.Request{Origin: b.s.key.Origin, Digest: b.s.key.Digest, Off: b.pos, End: end})
 	if err != nil {
-		c.missed(b.ctx, b.s.key, replica, err)
+		// Who has just begun to fetch has nothing yet; the index may know that it has
+		// before the next question.
+		if token == 0 || !errors.Is(err, peer.ErrNothing) {
+			c.missed(b.ctx, b.s.key, replica, err)
+		}
 		return err
 	}
 	if a.Size != b.s.size { // which an upstream may have claimed
