@@ -13,8 +13,8 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/reprise-containers/reprise/remote/blob"
+	"github.com/reprise-containers/reprise/remote/blob/stall"
 	"github.com/reprise-containers/reprise/remote/registry"
-	"github.com/reprise-containers/reprise/remote/registry/transport"
 )
 
 // within runs f under synctest's clock.
@@ -115,8 +115,8 @@ func TestHangInBody(t *testing.T) {
 		b := open(t, n.client(t, registry.Config{IdleTimeout: 9 * time.Second}), "registry.test", data)
 		start := time.Now()
 		got, err := b.ReadAt(t.Context(), make([]byte, 100), 0)
-		var stall *transport.StallError
-		if !errors.As(err, &stall) || blob.IsPermanent(err) || got != 40 {
+		var stalled *stall.Error
+		if !errors.As(err, &stalled) || blob.IsPermanent(err) || got != 40 {
 			t.Errorf("%d bytes, error %v", got, err)
 		}
 		if took := time.Since(start); took != 78*time.Second+9*time.Second {
@@ -164,8 +164,8 @@ func TestUploadStall(t *testing.T) {
 		})
 		c := n.client(t, registry.Config{IdleTimeout: 9 * time.Second, Retry: blob.RetryConfig{Attempts: 1, Base: 1}})
 		err := c.Push(t.Context(), "registry.test/team/app:1", descriptor(data), bytes.NewReader(data))
-		var stall *transport.StallError
-		if !errors.As(err, &stall) {
+		var stalled *stall.Error
+		if !errors.As(err, &stalled) {
 			t.Errorf("error %v", err)
 		}
 	})

@@ -40,7 +40,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // Timeout reports whether the registry did not answer, or went on, in time.
 func (e *Error) Timeout() bool {
-	var n interface{ Timeout() bool } // also of transport.StallError, which is no net.Error
+	var n interface{ Timeout() bool } // also of stall.Error, which is no net.Error
 	return errors.As(e.Err, &n) && n.Timeout()
 }
 

@@ -9,7 +9,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/reprise-containers/reprise/remote/registry/transport"
+	"github.com/reprise-containers/reprise/remote/blob/stall"
 	"github.com/reprise-containers/reprise/remote/upstream"
 )
 
@@ -45,7 +45,7 @@ func TestTimeouts(t *testing.T) {
 	if resp == nil || body != "begin" {
 		t.Errorf("body %q", body)
 	}
-	if _, ok := errors.AsType[*transport.StallError](err); !ok {
+	if _, ok := errors.AsType[*stall.Error](err); !ok {
 		t.Errorf("%v, want a stall", err)
 	}
 	if s := c.Stats(); s.Timeouts != 3 || s.WorkersBusy != 0 {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/remote/blob/stall"
 )
 
 var (
@@ -82,30 +84,27 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 type Answer struct {
 	Size int64 // of the blob, in bytes
 
-	body   io.ReadCloser
-	cancel context.CancelCauseFunc
-	ctx    context.Context //nolint:containedctx // tells why body failed
-	timer  *time.Timer
-	stall  time.Duration
+	body  io.ReadCloser
+	watch *stall.Watch
 }
 
 // Open asks the peer at host:port. Errors wrap ErrNothing, ErrNotThere, or say that the
 // peer was not reached.
 func (c *Client) Open(ctx context.Context, replica string, r Request) (*Answer, error) {
-	ctx, cancel := context.WithCancelCause(ctx)
-	a, err := c.open(ctx, cancel, replica, r)
+	w := stall.New(ctx, c.stall)
+	a, err := c.open(w, replica, r)
 	if err != nil {
-		cancel(nil)
+		w.End()
 		return nil, fmt.Errorf("asking replica %s for %s: %w", replica, r.Digest, err)
 	}
 	return a, nil
 }
 
-func (c *Client) open(ctx context.Context, cancel context.CancelCauseFunc, replica string, r Request) (*Answer, error) {
+func (c *Client) open(w *stall.Watch, replica string, r Request) (*Answer, error) {
 	u := url.URL{Scheme: "https", Host: replica, Path: blobPath + string(r.Digest), RawQuery: url.Values{
 		"origin": {r.Origin}, "off": {strconv.FormatInt(r.Off, 10)}, "end": {strconv.FormatInt(r.End, 10)},
 	}.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequestWithContext(w.Context(), http.MethodGet, u.String(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -118,9 +117,7 @@ func (c *Client) open(ctx context.Context, cancel context.CancelCauseFunc, repli
 		resp.Body.Close()
 		return nil, err
 	}
-	a := &Answer{Size: size, body: resp.Body, cancel: cancel, ctx: ctx, stall: c.stall}
-	a.timer = time.AfterFunc(c.stall, func() { cancel(ErrStalled) })
-	return a, nil
+	return &Answer{Size: size, body: resp.Body, watch: w}, nil
 }
 
 // answered makes sense of the head of an answer.
@@ -144,9 +141,10 @@ func answered(resp *http.Response) (size int64, err error) {
 
 // Read implements io.Reader.
 func (a *Answer) Read(p []byte) (int, error) {
-	a.timer.Reset(a.stall)
+	a.watch.Start()
 	n, err := a.body.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(a.ctx), ErrStalled) {
+	a.watch.Stop()
+	if _, ok := errors.AsType[*stall.Error](a.watch.Explain(err)); ok {
 		err = ErrStalled
 	}
 	return n, err
@@ -154,7 +152,6 @@ func (a *Answer) Read(p []byte) (int, error) {
 
 // Close ends the answer.
 func (a *Answer) Close() error {
-	a.timer.Stop()
-	a.cancel(nil)
+	a.watch.End()
 	return a.body.Close()
 }

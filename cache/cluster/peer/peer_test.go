@@ -187,6 +187,24 @@ func TestStalls(t *testing.T) {
 	}
 }
 
+// Who is slow to read does not lose a peer that sends.
+func TestSlowReader(t *testing.T) {
+	at := serve(t, secret, whole)
+	const stall = 200 * time.Millisecond
+	a, err := client(t, secret, stall).Open(t.Context(), at, peer.Request{Digest: digest.FromBytes(content), End: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if _, err := io.ReadFull(a, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * stall)
+	if got, err := io.ReadAll(a); err != nil || len(got) != len(content)-1000 {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
+}
+
 func TestNobody(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -7,10 +7,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/remote/blob/scratch"
 )
 
 const (
@@ -22,8 +23,6 @@ const (
 	// writeFor is how long a peer may take nothing.
 	writeFor = 30 * time.Second
 )
-
-var pieces = sync.Pool{New: func() any { return new([piece]byte) }}
 
 // Provider gives peers what a replica has.
 type Provider interface {
@@ -73,14 +72,15 @@ func serve(p Provider, w http.ResponseWriter, r *http.Request) {
 // long for it, and the first byte may be on its way from far.
 func send(w http.ResponseWriter, bytes io.Reader) error {
 	control := http.NewResponseController(w)
-	buf := pieces.Get().(*[piece]byte)
-	defer pieces.Put(buf)
+	borrowed := scratch.Borrow(piece)
+	defer scratch.Return(borrowed)
+	buf := *borrowed
 	defer control.SetWriteDeadline(time.Time{}) //nolint:errcheck // it was set before
 	for {
 		if err := control.Flush(); err != nil {
 			return err
 		}
-		n, err := bytes.Read(buf[:])
+		n, err := bytes.Read(buf)
 		if n > 0 {
 			if err := control.SetWriteDeadline(time.Now().Add(writeFor)); err != nil {
 				return err

@@ -10,6 +10,8 @@ import (
 	"io/fs"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/remote/blob/stall"
 )
 
 // Put stores the o.Size bytes of r as a generation, which is nobody else's. Errors:
@@ -33,11 +35,12 @@ func (t *Tier) Put(ctx context.Context, d digest.Digest, o Object, r io.ReaderAt
 		return fmt.Errorf("storing %s: %w", name, err)
 	}
 	t.counts.puts.Add(1)
-	w := newWatch(ctx, max(t.timeout, writeTimeout))
-	defer w.end()
-	f := &framer{source: r, digest: d, hash: d.Algorithm().Hash(), size: o.Size, seal: seal, watch: w}
+	f := &framer{source: r, digest: d, hash: d.Algorithm().Hash(), size: o.Size, seal: seal}
 	_, _ = rand.Read(f.salt[:]) // does not fail
-	err = w.errorOf(t.store.Create(w.ctx, name, f, objectSize(o.Size)))
+	err = watched(ctx, max(t.timeout, writeTimeout), func(w *stall.Watch) error {
+		f.watch = w
+		return t.store.Create(w.Context(), name, f, objectSize(o.Size))
+	})
 	switch {
 	case f.err != nil && !errors.Is(f.err, io.EOF): // not the store's
 		p.left()
@@ -64,7 +67,7 @@ type framer struct {
 	size   int64
 	seal   sealer
 	salt   [saltSize]byte
-	watch  *watch
+	watch  *stall.Watch
 
 	index int64
 	frame []byte // for those that do not fit where they are wanted
@@ -74,7 +77,7 @@ type framer struct {
 
 // Read implements io.Reader.
 func (f *framer) Read(p []byte) (n int, err error) {
-	f.watch.start()
+	f.watch.Start()
 	for n < len(p) {
 		if len(f.rest) > 0 {
 			c := copy(p[n:], f.rest)
@@ -83,7 +86,7 @@ func (f *framer) Read(p []byte) (n int, err error) {
 		}
 		if f.err == nil && f.index == framesOf(f.size) {
 			f.err = io.EOF
-			f.watch.extend(completeTimeout)
+			f.watch.Extend(completeTimeout)
 		}
 		if f.err != nil {
 			break

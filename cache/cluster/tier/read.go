@@ -10,6 +10,8 @@ import (
 	"sync"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/remote/blob/stall"
 )
 
 // frames are buffers for one frame.
@@ -40,7 +42,8 @@ func (t *Tier) Open(ctx context.Context, d digest.Digest, o Object, off, n int64
 		return nil, fmt.Errorf("opening %s: %w", name, err)
 	}
 	t.counts.reads.Add(1)
-	r.caller, r.watch = ctx, newWatch(ctx, t.timeout)
+	r.caller, r.watch = ctx, stall.New(ctx, t.timeout)
+	r.watch.Start()
 	if err := r.open(off, n); err != nil {
 		r.Close()
 		return nil, err
@@ -55,7 +58,7 @@ type reader struct {
 	seal   sealer
 	size   int64 // of the blob
 	pass   *pass
-	watch  *watch
+	watch  *stall.Watch
 	caller context.Context //nolint:containedctx // reading ends with it, like that of an HTTP answer
 
 	src   io.ReadCloser
@@ -71,7 +74,7 @@ type reader struct {
 func (r *reader) open(off, n int64) error {
 	from := off / chunkSize * frameSize
 	to := min(((off+n-1)/chunkSize+1)*frameSize, objectSize(r.size))
-	src, size, err := r.tier.store.Open(r.watch.ctx, r.name, from, to-from)
+	src, size, err := r.tier.store.Open(r.watch.Context(), r.name, from, to-from)
 	if err != nil {
 		return r.broken(err)
 	}
@@ -111,8 +114,8 @@ func (r *reader) into(p []byte) error {
 
 // fill reads what comes next, all of p.
 func (r *reader) fill(p []byte) error {
-	r.watch.start()
-	err := r.watch.ctx.Err() // a file does not know of it
+	r.watch.Start()
+	err := r.watch.Context().Err() // a file does not know of it
 	if err == nil {
 		_, err = io.ReadFull(r.src, p)
 	}
@@ -124,7 +127,7 @@ func (r *reader) fill(p []byte) error {
 
 // verify looks at a frame and gives what is wanted of it.
 func (r *reader) verify(chunk, tail []byte, give func([]byte)) error {
-	r.watch.stop()
+	r.watch.Stop()
 	if !r.seal.opens(tail, chunk, r.index) {
 		return r.damaged(fmt.Sprintf("chunk %d", r.index))
 	}
@@ -195,7 +198,7 @@ func (r *reader) Close() error {
 		err = r.src.Close()
 		r.src = nil
 	}
-	r.watch.end()
+	r.watch.End()
 	if r.frame != nil {
 		frames.Put(r.frame)
 		r.frame, r.rest = nil, nil
@@ -216,7 +219,7 @@ func (r *reader) damaged(what string) error {
 
 // broken ends reading by an error of the store.
 func (r *reader) broken(err error) error {
-	err = r.watch.errorOf(err)
+	err = silence(r.watch.Explain(err))
 	switch {
 	case r.caller.Err() != nil:
 		err = context.Cause(r.caller)

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/remote/blob/stall"
 )
 
 // SweepConfig is what a Sweep keeps.
@@ -54,8 +56,8 @@ func (t *Tier) Sweep(ctx context.Context, cfg SweepConfig) (report SweepReport, 
 	}
 	before := time.Now().Add(-cfg.Grace)
 	if tidier, ok := t.store.(Tidier); ok {
-		err = t.watched(ctx, func(w *watch) (err error) {
-			report.Leftover, err = tidier.Tidy(w.ctx, t.Folder(), before, w.start)
+		err = watched(ctx, t.timeout, func(w *stall.Watch) (err error) {
+			report.Leftover, err = tidier.Tidy(w.Context(), t.Folder(), before, w.Start)
 			return err
 		})
 		if err != nil {
@@ -114,9 +116,9 @@ func (t *Tier) generations(ctx context.Context) (all []generation, foreign int, 
 		all = append(all, generation{Entry: e, number: number})
 		return nil
 	}
-	err = t.watched(ctx, func(w *watch) error {
-		return t.store.List(w.ctx, t.Folder(), func(e Entry) error {
-			w.start()
+	err = watched(ctx, t.timeout, func(w *stall.Watch) error {
+		return t.store.List(w.Context(), t.Folder(), func(e Entry) error {
+			w.Start()
 			return list(e)
 		})
 	})
@@ -130,13 +132,6 @@ func (t *Tier) generations(ctx context.Context) (all []generation, foreign int, 
 		}
 	}
 	return all, foreign, err
-}
-
-// watched makes a call of the store that may take long, if only it gets on.
-func (t *Tier) watched(ctx context.Context, call func(*watch) error) error {
-	w := newWatch(ctx, t.timeout)
-	defer w.end()
-	return w.errorOf(call(w))
 }
 
 // sweep is one Sweep under way.
@@ -156,7 +151,7 @@ func (s *sweep) remove(ctx context.Context, g generation, as *Removed) {
 		s.err = cmp.Or(s.err, context.Cause(ctx))
 		return
 	}
-	err := s.tier.watched(ctx, func(w *watch) error { return s.tier.store.Remove(w.ctx, g.Name) })
+	err := watched(ctx, s.tier.timeout, func(w *stall.Watch) error { return s.tier.store.Remove(w.Context(), g.Name) })
 	if err != nil {
 		s.silent = errors.Is(err, ErrSilent)
 		s.err = cmp.Or(s.err, fmt.Errorf("removing %s from the shared tier: %w", g.Name, err))

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/reprise-containers/reprise/remote/blob/stall"
 )
 
 var (
@@ -128,10 +130,24 @@ func (t *Tier) ask(ctx context.Context, b *breaker, call func(context.Context) e
 	if err != nil {
 		return err
 	}
-	w := newWatch(ctx, t.timeout)
-	defer w.end()
-	err = w.errorOf(call(w.ctx))
+	err = watched(ctx, t.timeout, func(w *stall.Watch) error { return call(w.Context()) })
 	p.tell(ctx, err)
+	return err
+}
+
+// watched makes a call of the store, which is ended if it does not get on for the limit.
+func watched(ctx context.Context, limit time.Duration, call func(*stall.Watch) error) error {
+	w := stall.New(ctx, limit)
+	defer w.End()
+	w.Start()
+	return silence(w.Explain(call(w)))
+}
+
+// silence returns err, as ErrSilent if it is of a store that said nothing.
+func silence(err error) error {
+	if e, ok := errors.AsType[*stall.Error](err); ok {
+		return fmt.Errorf("%w for %v", ErrSilent, e.After)
+	}
 	return err
 }
 

@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/reprise-containers/reprise/remote/blob/stall"
 	"github.com/reprise-containers/reprise/remote/registry/transport"
 )
 
@@ -62,8 +63,8 @@ func TestStallDownload(t *testing.T) {
 			got, err := io.ReadAll(resp.Body)
 			resp.Body.Close()
 			resp.Body.Close()
-			var stall *transport.StallError
-			if len(got) != c.n || (err == nil) != c.ok || errors.As(err, &stall) == c.ok {
+			var stalled *stall.Error
+			if len(got) != c.n || (err == nil) != c.ok || errors.As(err, &stalled) == c.ok {
 				t.Errorf("%v: %d bytes, %v", c.wait, len(got), err)
 			}
 		})
@@ -88,8 +89,8 @@ func TestStallUpload(t *testing.T) {
 				}
 			}), 10*time.Second)
 			_, err := rt.RoundTrip(httptest.NewRequest("PUT", "/", strings.NewReader("three")))
-			var stall *transport.StallError
-			if slow := pause > 10*time.Second; errors.As(err, &stall) != slow || (err != nil) != slow {
+			var stalled *stall.Error
+			if slow := pause > 10*time.Second; errors.As(err, &stalled) != slow || (err != nil) != slow {
 				t.Errorf("pauses of %s: %v", pause, err)
 			}
 		})
