@@ -40,11 +40,29 @@ func full() bool { return os.Getenv("TRIAL") == "full" }
 // patience bounds every test: what takes so long hangs.
 const patience = 2 * time.Minute
 
+// trial is an upstream for the time of a test.
+type trial struct {
+	t   *testing.T
+	ctx context.Context
+	up  *origin.Origin
+}
+
+// newTrial starts an upstream. Nothing may take longer than limit.
+func newTrial(t *testing.T, limit time.Duration) trial {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	t.Cleanup(cancel)
+	up, err := origin.Listen()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { up.Close() })
+	return trial{t, ctx, up}
+}
+
 // rig is a cache before an upstream.
 type rig struct {
-	t     *testing.T
-	ctx   context.Context
-	up    *origin.Origin
+	trial
 	cache *instance.Instance
 }
 
@@ -61,15 +79,7 @@ func begin(t *testing.T, over values) *rig {
 
 func beginWith(t *testing.T, c instance.Config) *rig {
 	t.Helper()
-	r := &rig{t: t}
-	var cancel context.CancelFunc
-	r.ctx, cancel = context.WithTimeout(t.Context(), patience)
-	t.Cleanup(cancel)
-	var err error
-	if r.up, err = origin.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.up.Close() })
+	r := &rig{trial: newTrial(t, patience)}
 	c.Upstream = r.up.Address
 	r.cache = startCache(r.ctx, t, c)
 	t.Cleanup(func() { nothingSecret(t, r.cache, r.up.Secrets()) })
@@ -169,7 +179,7 @@ func (r *rig) refused(target swarm.Target, path string, header map[string]string
 }
 
 // eventually waits until a condition holds or the test's patience ends.
-func (r *rig) eventually(what string, holds func() bool) {
+func (r *trial) eventually(what string, holds func() bool) {
 	r.t.Helper()
 	for !holds() {
 		select {

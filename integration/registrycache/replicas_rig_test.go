@@ -2,11 +2,7 @@ package registrycache_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -27,9 +23,7 @@ import (
 
 // replicas are three caches that share: an index in Redis, a bucket, and what they have.
 type replicas struct {
-	t     *testing.T
-	ctx   context.Context
-	up    *origin.Origin
+	trial
 	all   []*instance.Instance
 	redis []*redistest.Server
 	s3    *s3test.Server
@@ -47,15 +41,7 @@ const leaseTTL = 3 * time.Second
 
 func beginReplicas(t *testing.T, s sharing) *replicas {
 	t.Helper()
-	r := &replicas{t: t}
-	var cancel context.CancelFunc
-	r.ctx, cancel = context.WithTimeout(t.Context(), 2*patience)
-	t.Cleanup(cancel)
-	var err error
-	if r.up, err = origin.Listen(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { r.up.Close() })
+	r := &replicas{trial: newTrial(t, 2*patience)}
 	var addrs []string
 	if s.nodes {
 		c := redistest.StartCluster(t)
@@ -115,49 +101,13 @@ func (r *replicas) target(i int, authorization string) swarm.Target {
 	return swarm.Target{Base: "http://" + r.all[i].Address, Authorization: authorization}
 }
 
-func (r *replicas) eventually(what string, holds func() bool) {
-	r.t.Helper()
-	for !holds() {
-		select {
-		case <-r.ctx.Done():
-			r.t.Fatalf("it was never so that %s", what)
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-}
-
 // stat returns a number of a replica's metrics, 0 if it is not there.
-func (r *replicas) stat(i int, name string) (n float64) {
-	r.t.Helper()
-	text, err := metricsOf(r.ctx, r.all[i])
+func (r *replicas) stat(i int, name string) float64 {
+	m, err := r.all[i].Scrape(r.ctx)
 	if err != nil {
 		return 0
 	}
-	for line := range strings.Lines(text) {
-		rest, ok := strings.CutPrefix(line, name)
-		if !ok || rest == "" || rest[0] != ' ' && rest[0] != '{' {
-			continue
-		}
-		var v float64
-		if _, err := fmt.Sscan(line[strings.LastIndex(strings.TrimSpace(line), " "):], &v); err == nil {
-			n += v
-		}
-	}
-	return n
-}
-
-func metricsOf(ctx context.Context, i *instance.Instance) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+i.Metrics+"/metrics", nil)
-	if err != nil {
-		return "", err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return "", err
-	}
-	defer resp.Body.Close()
-	body, err := io.ReadAll(resp.Body)
-	return string(body), err
+	return m.Sum(name)
 }
 
 // pullAnywhere pulls a blob as a client that tries the next replica when one fails.
@@ -203,28 +153,15 @@ func (r *replicas) thaw(i int)   { r.signal(i, syscall.SIGCONT) }
 
 func (r *replicas) signal(i int, s syscall.Signal) {
 	r.t.Helper()
-	if err := syscall.Kill(r.all[i].Pid(), s); err != nil {
+	if err := r.all[i].Signal(s); err != nil {
 		r.t.Fatal(err)
 	}
 }
 
 // complete reports whether a replica has all of a blob, verified.
 func (r *replicas) complete(i int, d digest.Digest) bool {
-	out, err := r.all[i].Command(r.ctx, "stat", "--blobs", "--json")
-	var blobs []struct {
-		Digest   digest.Digest
-		Complete bool
-		Verified time.Time
-	}
-	if err != nil || json.Unmarshal([]byte(out), &blobs) != nil {
-		return false
-	}
-	for _, b := range blobs {
-		if b.Digest == d && b.Complete && !b.Verified.IsZero() {
-			return true
-		}
-	}
-	return false
+	b := blobOf(r.ctx, r.all[i], d)
+	return b.Complete && !b.Verified.IsZero()
 }
 
 // ratio is upstream bytes to bytes of a blob.

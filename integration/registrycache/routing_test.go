@@ -79,7 +79,7 @@ func TestHostRules(t *testing.T) {
 	up.AddBlob("a/b", blob)
 	_, port, _ := net.SplitHostPort(up.Address)
 	listed := net.JoinHostPort("localhost", port)
-	r := &rig{t: t, ctx: t.Context(), up: up}
+	r := &rig{trial: trial{t: t, ctx: t.Context(), up: up}}
 	r.cache = startCache(t.Context(), t, instance.Config{Values: values{"server": values{
 		"registries":    values{listed: values{"host": listed, "scheme": "http"}},
 		"upstreamRules": []values{{"regex": `^(.+)\.mirror\.test:7000$`, "host": "$group1:" + port, "scheme": "http"}},

@@ -8,9 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/reprise-containers/reprise/integration/registrycache/instance"
 	"github.com/reprise-containers/reprise/integration/registrycache/origin"
 	"github.com/reprise-containers/reprise/integration/registrycache/swarm"
 )
@@ -119,21 +121,29 @@ func (c *crowd) checkWaste(lost int64) {
 }
 
 // kept returns how much of a blob is on disk in bytes.
-func (r *rig) kept(d digest.Digest) int64 {
-	out, err := r.cache.Command(r.ctx, "stat", "--blobs", "--json")
-	var blobs []struct {
-		Digest digest.Digest
-		Bytes  int64
-	}
+func (r *rig) kept(d digest.Digest) int64 { return blobOf(r.ctx, r.cache, d).Bytes }
+
+// keptBlob is what a cache says of a blob.
+type keptBlob struct {
+	Digest   digest.Digest
+	Bytes    int64
+	Complete bool
+	Verified time.Time
+}
+
+// blobOf returns what a cache has of a blob, nothing if it does not answer.
+func blobOf(ctx context.Context, i *instance.Instance, d digest.Digest) keptBlob {
+	out, err := i.Command(ctx, "stat", "--blobs", "--json")
+	var blobs []keptBlob
 	if err != nil || json.Unmarshal([]byte(out), &blobs) != nil {
-		return 0
+		return keptBlob{}
 	}
 	for _, b := range blobs {
 		if b.Digest == d {
-			return b.Bytes
+			return b
 		}
 	}
-	return 0
+	return keptBlob{}
 }
 
 func isBlob(r *http.Request, c *origin.Content) bool {

@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"testing"
 )
 
 // firstPort and ports are where FreePort looks: below what Linux gives to outgoing
@@ -64,4 +65,14 @@ func Tools(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("asking where the tools are: %w", err)
 	}
 	return strings.TrimSpace(string(out)), nil
+}
+
+// Missing ends a test that needs a program which is not there. Root can have it, by make
+// tools, so for root that is a failure; others skip the test.
+func Missing(t testing.TB, program string, err error) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		t.Fatalf("%s is not there, make tools brings it: %v", program, err)
+	}
+	t.Skipf("%s is not there, make tools brings it: %v", program, err)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/reprise-containers/reprise/cache/cluster/sharedindex/redistest"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheconfig"
 )
 
@@ -447,11 +448,8 @@ func TestNodesAreSentToTheCache(t *testing.T) {
 
 // The password of Redis is in no list of processes, it counts, and the probe knows it.
 func TestRedisTakesItsPasswordFromAFile(t *testing.T) {
-	for _, program := range []string{"redis-server", "redis-cli"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skip("no ", program)
-		}
-	}
+	redis := redistest.Need(t)
+	env := append(redis.Environment(), "PATH="+filepath.Dir(redis.Path)+":"+os.Getenv("PATH"))
 	o := parseObjects(t, "kubernetes-cluster.yaml", read(t, cacheDir+"kubernetes-cluster.yaml"))
 	c := o.find("Deployment", "registry-cache-redis").Spec.Template.Spec.Containers[0]
 	for _, password := range []string{"abcDEF123", ""} {
@@ -469,7 +467,9 @@ func TestRedisTakesItsPasswordFromAFile(t *testing.T) {
 			for _, a := range args {
 				local = append(local, here.Replace(a))
 			}
-			return exec.CommandContext(t.Context(), local[0], local[1:]...) //nolint:gosec // of our own file
+			cmd := exec.CommandContext(t.Context(), local[0], local[1:]...) //nolint:gosec // of our own file
+			cmd.Env = env
+			return cmd
 		}
 		server := command(c.Command)
 		if err := server.Start(); err != nil {
@@ -481,7 +481,9 @@ func TestRedisTakesItsPasswordFromAFile(t *testing.T) {
 				t.Fatal("it does not become ready")
 			}
 		}
-		asked, err := exec.CommandContext(t.Context(), "redis-cli", "-s", socket, "config", "get", "maxmemory-policy").Output()
+		cli := exec.CommandContext(t.Context(), filepath.Join(filepath.Dir(redis.Path), "redis-cli"), "-s", socket, "config", "get", "maxmemory-policy")
+		cli.Env = env
+		asked, err := cli.Output()
 		if err != nil || strings.Contains(string(asked), "volatile-lru") != (password == "") {
 			t.Errorf("without the password it says %s, %v", asked, err)
 		}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -43,13 +42,10 @@ type Instance struct {
 	// Data is its dataPath.
 	Data string
 
-	config Config
-	file   string
-	log    string
-
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	done chan struct{}
+	config  Config
+	file    string
+	log     string
+	process testbed.Process
 }
 
 // Values is short for a level of a configuration.
@@ -70,7 +66,9 @@ func Build(ctx context.Context, module, dir string, flags ...string) (string, er
 
 // New writes the configuration of an instance; nothing is started.
 func New(c Config) (*Instance, error) {
-	i := &Instance{config: c, Data: c.Data, file: filepath.Join(c.Dir, "config.yaml"), log: filepath.Join(c.Dir, "registry-cache.log")}
+	i := &Instance{
+		config: c, process: testbed.Process{Name: "registry-cache"}, Data: c.Data, file: filepath.Join(c.Dir, "config.yaml"), log: filepath.Join(c.Dir, "registry-cache.log"),
+	}
 	if i.Data == "" {
 		i.Data = filepath.Join(c.Dir, "data")
 	}
@@ -132,19 +130,9 @@ func (i *Instance) Start(ctx context.Context) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
-	for {
-		err := sandbox.Answers(ctx, "http://"+i.Metrics+"/readyz")
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-i.Done():
-			return fmt.Errorf("starting registry-cache: it ended (%s):\n%s", i.cmd.ProcessState, i.Log())
-		case <-ctx.Done():
-			return fmt.Errorf("starting registry-cache: %w; log:\n%s", errors.Join(ctx.Err(), err), i.Log())
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
+	return i.process.Await(ctx, i.Log, func(ctx context.Context) error {
+		return sandbox.Answers(ctx, "http://"+i.Metrics+"/readyz")
+	})
 }
 
 // Launch starts the process and waits for nothing.
@@ -157,67 +145,32 @@ func (i *Instance) Launch() error {
 	cmd := exec.Command(i.config.Program, "--config", i.file)
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Env = append(os.Environ(), i.config.Env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting registry-cache: %w", err)
-	}
-	done := make(chan struct{})
-	go func() {
-		cmd.Wait() //nolint:errcheck // ProcessState says how it ended
-		close(done)
-	}()
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.cmd, i.done = cmd, done
-	return nil
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	return i.process.Start(cmd)
 }
 
 // Done is closed when the process that was started last has ended.
-func (i *Instance) Done() <-chan struct{} {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.done
-}
+func (i *Instance) Done() <-chan struct{} { return i.process.Done() }
 
 // Pid is that of the process that was started last.
-func (i *Instance) Pid() int {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	return i.cmd.Process.Pid
-}
+func (i *Instance) Pid() int { return i.process.Pid() }
 
-// Kill sends SIGKILL and waits for the end.
-func (i *Instance) Kill() {
-	i.mu.Lock()
-	cmd, done := i.cmd, i.done
-	i.mu.Unlock()
-	if cmd == nil {
-		return
-	}
-	cmd.Process.Kill() //nolint:errcheck // it may have ended
-	<-done
-}
+// Signal sends a signal to it.
+func (i *Instance) Signal(s syscall.Signal) error { return i.process.Signal(s) }
 
 // stopGrace is how long it has to drain after SIGTERM.
 const stopGrace = 30 * time.Second
 
+// Kill sends SIGKILL and waits for the end.
+func (i *Instance) Kill() { i.process.End(syscall.SIGKILL, stopGrace) }
+
 // Stop sends SIGTERM and waits. An end that is not clean, or none, is an error.
 func (i *Instance) Stop() error {
-	i.mu.Lock()
-	cmd, done := i.cmd, i.done
-	i.mu.Unlock()
-	if cmd == nil {
-		return nil
-	}
-	cmd.Process.Signal(syscall.SIGTERM) //nolint:errcheck // it may have ended
-	select {
-	case <-done:
-	case <-time.After(stopGrace):
-		i.Kill()
+	switch state, killed := i.process.End(syscall.SIGTERM, stopGrace); {
+	case killed:
 		return errors.New("stopping registry-cache: it did not end")
-	}
-	if !cmd.ProcessState.Success() {
-		return fmt.Errorf("stopping registry-cache: %s", cmd.ProcessState)
+	case state != nil && !state.Success():
+		return fmt.Errorf("stopping registry-cache: %s", state)
 	}
 	return nil
 }
@@ -244,8 +197,4 @@ func (i *Instance) Log() string {
 }
 
 // Forget has Stop do nothing about a process that was to fail.
-func (i *Instance) Forget() {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	i.cmd = nil
-}
+func (i *Instance) Forget() { i.process.Forget() }

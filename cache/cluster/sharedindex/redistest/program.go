@@ -39,8 +39,9 @@ func Find() (Program, error) {
 	return p, err
 }
 
-// environment is that of the server's process.
-func (p Program) environment() []string {
+// Environment is that of the program's process, and of those of its companions in the same
+// folder, such as redis-cli.
+func (p Program) Environment() []string {
 	if p.libs == "" {
 		return os.Environ()
 	}

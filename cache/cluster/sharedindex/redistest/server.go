@@ -2,13 +2,11 @@ package redistest
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"time"
 
@@ -27,10 +25,7 @@ type Server struct {
 	port     string
 	bus      string // of a node of a cluster, else ""
 	password string
-
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	done chan struct{} // closed when the process ended
+	process  testbed.Process
 }
 
 // Config says how a server is.
@@ -43,7 +38,7 @@ type Config struct {
 
 // New returns a server that is not started.
 func New(p Program, cfg Config) (*Server, error) {
-	s := &Server{program: p, dir: cfg.Dir, args: cfg.Args, password: cfg.Password}
+	s := &Server{program: p, dir: cfg.Dir, args: cfg.Args, password: cfg.Password, process: testbed.Process{Name: "redis-server"}}
 	var err error
 	if s.port, err = testbed.FreePort(); err == nil && cfg.Cluster {
 		s.bus, err = testbed.FreePort()
@@ -79,39 +74,14 @@ func (s *Server) Start(ctx context.Context) error {
 		args = append(args, "--requirepass", s.password)
 	}
 	cmd := exec.Command(s.program.Path, append(args, s.args...)...)
-	cmd.Env = s.program.environment()
+	cmd.Env = s.program.Environment()
 	cmd.Stdout, cmd.Stderr = out, out
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
-		return fmt.Errorf("starting redis-server: %w", err)
+	if err := s.process.Start(cmd); err != nil {
+		return err
 	}
-	done := make(chan struct{})
-	go func() {
-		cmd.Wait() //nolint:errcheck // ProcessState says how it ended
-		close(done)
-	}()
-	s.mu.Lock()
-	s.cmd, s.done = cmd, done
-	s.mu.Unlock()
-	return s.ready(ctx, done)
-}
-
-func (s *Server) ready(ctx context.Context, done chan struct{}) error {
 	c := s.Client()
 	defer c.Close()
-	for {
-		err := c.Ping(ctx).Err()
-		if err == nil {
-			return nil
-		}
-		select {
-		case <-done:
-			return fmt.Errorf("starting redis-server: it ended:\n%s", s.Log())
-		case <-ctx.Done():
-			return fmt.Errorf("starting redis-server: %w; log:\n%s", errors.Join(ctx.Err(), err), s.Log())
-		case <-time.After(10 * time.Millisecond):
-		}
-	}
+	return s.process.Await(ctx, s.Log, func(ctx context.Context) error { return c.Ping(ctx).Err() })
 }
 
 func (s *Server) log() string { return filepath.Join(s.dir, "redis.log") }
@@ -125,40 +95,18 @@ func (s *Server) Log() string {
 	return string(b)
 }
 
-// end sends a signal that ends the process, and waits for the end.
-func (s *Server) end(sig syscall.Signal) {
-	s.mu.Lock()
-	cmd, done := s.cmd, s.done
-	s.mu.Unlock()
-	if cmd == nil {
-		return
-	}
-	cmd.Process.Signal(sig)             //nolint:errcheck // it may have ended
-	cmd.Process.Signal(syscall.SIGCONT) //nolint:errcheck // the same
-	<-done
-}
+// grace is how long a server has to end.
+const grace = time.Minute
 
 // Kill ends it at once, Stop lets it end in order. Start starts it again, with what it
 // kept on disk.
-func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+func (s *Server) Kill() { s.process.End(syscall.SIGKILL, grace) }
 
 // Stop lets the server end in order.
-func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+func (s *Server) Stop() { s.process.End(syscall.SIGTERM, grace) }
 
 // Freeze stops the process, so that it answers nothing, and Thaw lets it go on.
-func (s *Server) Freeze() error { return s.signal(syscall.SIGSTOP) }
+func (s *Server) Freeze() error { return s.process.Signal(syscall.SIGSTOP) }
 
 // Thaw lets a frozen process go on.
-func (s *Server) Thaw() error { return s.signal(syscall.SIGCONT) }
-
-func (s *Server) signal(sig syscall.Signal) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cmd == nil {
-		return errors.New("signalling redis-server: it was not started")
-	}
-	if err := s.cmd.Process.Signal(sig); err != nil {
-		return fmt.Errorf("signalling redis-server: %w", err)
-	}
-	return nil
-}
+func (s *Server) Thaw() error { return s.process.Signal(syscall.SIGCONT) }

@@ -4,16 +4,18 @@ import (
 	"context"
 	"testing"
 	"time"
+
+	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
 )
 
 // patience is how long a start may take on a machine that does much else.
 const patience = 2 * time.Minute
 
-// Start returns a server that runs for the time of a test, which is skipped where there
-// is no redis-server. args are more of its configuration.
+// Start returns a server that runs for the time of a test, which ends where there
+// is no redis-server, see testbed.Missing. args are more of its configuration.
 func Start(t testing.TB, args ...string) *Server {
 	t.Helper()
-	p := find(t)
+	p := Need(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var s *Server
@@ -34,7 +36,7 @@ func Start(t testing.TB, args ...string) *Server {
 // there is no redis-server.
 func StartCluster(t testing.TB, args ...string) *Cluster {
 	t.Helper()
-	p := find(t)
+	p := Need(t)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var c *Cluster
@@ -51,11 +53,12 @@ func StartCluster(t testing.TB, args ...string) *Cluster {
 	return c
 }
 
-func find(t testing.TB) Program {
+// Need returns the program; without one the test ends.
+func Need(t testing.TB) Program {
 	t.Helper()
 	p, err := Find()
 	if err != nil {
-		t.Skipf("Redis is not there, make tools fetches it: %v", err)
+		testbed.Missing(t, "redis-server", err)
 	}
 	return p
 }

@@ -3,13 +3,12 @@
 package s3test
 
 import (
-	"bytes"
 	"context"
+	"errors"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -33,12 +32,10 @@ type Server struct {
 	Endpoint string // host:port
 	Data     string // folder of the bucket: an object is the file of its name there
 
-	t    testing.TB
-	path string
-	mu   sync.Mutex
-	cmd  *exec.Cmd
-	log  bytes.Buffer
-	done chan struct{}
+	t       testing.TB
+	path    string
+	log     string
+	process testbed.Process
 }
 
 // Binary returns the server's program: installed, or where make tools puts it.
@@ -60,18 +57,22 @@ func Start(t testing.TB) *Server {
 	t.Helper()
 	path, err := Binary()
 	if err != nil {
-		t.Skipf("versitygw, the S3 server of the tests, is not there, make tools builds it: %v", err)
+		testbed.Missing(t, "versitygw, the S3 server of the tests,", err)
 	}
-	data := filepath.Join(t.TempDir(), Bucket)
-	if err := os.Mkdir(data, 0o755); err != nil {
+	dir := t.TempDir()
+	data := filepath.Join(dir, "data", Bucket)
+	if err := os.MkdirAll(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	s := &Server{Endpoint: freeAddress(t), Data: data, t: t, path: path}
+	s := &Server{
+		Endpoint: freeAddress(t), Data: data, t: t, path: path, log: filepath.Join(dir, "log"),
+		process: testbed.Process{Name: "versitygw"},
+	}
 	s.Start()
 	t.Cleanup(func() {
 		s.Kill()
 		if t.Failed() {
-			t.Logf("versitygw said:\n%s", s.log.String())
+			t.Logf("versitygw said:\n%s", s.said())
 		}
 	})
 	return s
@@ -89,46 +90,58 @@ func freeAddress(t testing.TB) string {
 // Start starts a server that was stopped, and waits until it answers.
 func (s *Server) Start() {
 	s.t.Helper()
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cmd != nil {
-		return
-	}
-	cmd := exec.Command(s.path, "--port", s.Endpoint, "--access", AccessKey, "--secret", SecretKey, "--region", Region,
-		"--health", "/healthz", "--quiet", "--keep-alive", "posix", filepath.Dir(s.Data))
-	cmd.Stdout, cmd.Stderr = &s.log, &s.log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := cmd.Start(); err != nil {
+	out, err := os.OpenFile(s.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
 		s.t.Fatal(err)
 	}
-	done := make(chan struct{})
-	go func() { defer close(done); _ = cmd.Wait() }()
-	s.cmd, s.done = cmd, done
+	defer out.Close()
+	cmd := exec.Command(s.path, "--port", s.Endpoint, "--access", AccessKey, "--secret", SecretKey, "--region", Region,
+		"--health", "/healthz", "--quiet", "--keep-alive", "posix", filepath.Dir(s.Data))
+	cmd.Stdout, cmd.Stderr = out, out
+	if err := s.process.Start(cmd); err != nil {
+		s.t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	for {
-		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Endpoint+"/healthz", nil)
-		if resp, err := http.DefaultClient.Do(req); err == nil {
-			resp.Body.Close()
-			if resp.StatusCode == http.StatusOK {
-				return
-			}
-		}
-		select {
-		case <-done:
-			s.t.Fatalf("versitygw ended:\n%s", s.log.String())
-		case <-ctx.Done():
-			s.t.Fatal("versitygw does not answer")
-		case <-time.After(20 * time.Millisecond):
-		}
+	if err := s.process.Await(ctx, s.said, s.answers); err != nil {
+		s.t.Fatal(err)
 	}
 }
 
+// said is what the server has printed.
+func (s *Server) said() string {
+	text, err := os.ReadFile(s.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// answers fails until the server serves.
+func (s *Server) answers(ctx context.Context) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Endpoint+"/healthz", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	return nil
+}
+
 // Stop ends the server as an operator does.
-func (s *Server) Stop() { s.end(syscall.SIGTERM) }
+func (s *Server) Stop() { s.process.End(syscall.SIGTERM, grace) }
+
+// grace is how long the server has to end.
+const grace = 20 * time.Second
 
 // Kill ends the server as a power cut does.
-func (s *Server) Kill() { s.end(syscall.SIGKILL) }
+func (s *Server) Kill() { s.process.End(syscall.SIGKILL, grace) }
 
 // Freeze stops the server where it is: it accepts connections and says nothing.
 func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
@@ -137,26 +150,8 @@ func (s *Server) Freeze() { s.signal(syscall.SIGSTOP) }
 func (s *Server) Thaw() { s.signal(syscall.SIGCONT) }
 
 func (s *Server) signal(sig syscall.Signal) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cmd != nil {
-		_ = s.cmd.Process.Signal(sig)
+	s.t.Helper()
+	if err := s.process.Signal(sig); err != nil {
+		s.t.Error(err)
 	}
-}
-
-func (s *Server) end(sig syscall.Signal) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Signal(sig)
-	_ = s.cmd.Process.Signal(syscall.SIGCONT)
-	select {
-	case <-s.done:
-	case <-time.After(20 * time.Second):
-		_ = s.cmd.Process.Kill()
-		<-s.done
-	}
-	s.cmd = nil
 }
