@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -218,28 +216,8 @@ func TestClusterForms(t *testing.T) {
 	c := sharing(1, 10)
 	c.PermissionTTL = time.Hour
 	r := run(t, stream(1, 5000, 300, false), simulate.Config{Cluster: c})
-	for name, write := range map[string]func(*bytes.Buffer) error{
-		"cluster.txt": func(b *bytes.Buffer) error { return r.WriteText(b) },
-		"cluster.csv": func(b *bytes.Buffer) error { return r.WriteClusterCSV(b) },
-	} {
-		var b bytes.Buffer
-		if err := write(&b); err != nil {
-			t.Fatal(err)
-		}
-		path := filepath.Join("testdata", name)
-		if *update {
-			if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(b.Bytes(), want) {
-			t.Errorf("%s is now\n%s", name, b.Bytes())
-		}
-	}
+	golden(t, "cluster.txt", func(b *bytes.Buffer) error { return r.WriteText(b) })
+	golden(t, "cluster.csv", func(b *bytes.Buffer) error { return r.WriteClusterCSV(b) })
 	if err := r.WriteClusterCSV(&filled{room: 60}); !errors.Is(err, errFull) {
 		t.Errorf("a file that is full: %v", err)
 	}

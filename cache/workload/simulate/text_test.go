@@ -41,30 +41,32 @@ func small(t *testing.T) *simulate.Report {
 	return r
 }
 
-func TestReportForms(t *testing.T) {
-	r := small(t)
-	for name, write := range map[string]func(*bytes.Buffer) error{
-		"report.txt": func(b *bytes.Buffer) error { return r.WriteText(b) },
-		"report.csv": func(b *bytes.Buffer) error { return r.WriteCSV(b) },
-	} {
-		var b bytes.Buffer
-		if err := write(&b); err != nil {
+// golden compares what write writes with a file of testdata.
+func golden(t *testing.T, name string, write func(*bytes.Buffer) error) {
+	t.Helper()
+	var b bytes.Buffer
+	if err := write(&b); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
 			t.Fatal(err)
-		}
-		path := filepath.Join("testdata", name)
-		if *update {
-			if err := os.WriteFile(path, b.Bytes(), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		want, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(b.Bytes(), want) {
-			t.Errorf("%s is now\n%s", name, b.Bytes())
 		}
 	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b.Bytes(), want) {
+		t.Errorf("%s is now\n%s", name, b.Bytes())
+	}
+}
+
+func TestReportForms(t *testing.T) {
+	r := small(t)
+	golden(t, "report.txt", func(b *bytes.Buffer) error { return r.WriteText(b) })
+	golden(t, "report.csv", func(b *bytes.Buffer) error { return r.WriteCSV(b) })
 	text, err := json.Marshal(r)
 	if err != nil {
 		t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"crypto/hkdf"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -26,6 +25,7 @@ import (
 	"github.com/reprise-containers/reprise/cache/cluster/tier"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheadmin"
 	"github.com/reprise-containers/reprise/cmd/internal/cacheconfig"
+	"github.com/reprise-containers/reprise/cmd/internal/certs"
 )
 
 // Cluster is what a cache shares with other replicas.
@@ -114,7 +114,7 @@ func (c *Cluster) openPeers(cfg cacheconfig.Cluster, secret []byte) error {
 		LeaseTTL: time.Duration(cfg.LeaseTTL), Remember: time.Duration(cfg.Redis.Remember),
 	}
 	if cfg.Redis.TLS {
-		roots, err := authorities(cfg.Redis.CAPath)
+		roots, err := certs.Authorities(cfg.Redis.CAPath)
 		if err != nil {
 			return fmt.Errorf("redis.caPath: %w", err)
 		}
@@ -159,7 +159,7 @@ func openS3(s cacheconfig.S3) (tier.Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("secretKeyPath: %w", err)
 	}
-	roots, err := authorities(s.CAPath)
+	roots, err := certs.Authorities(s.CAPath)
 	if err != nil {
 		return nil, fmt.Errorf("caPath: %w", err)
 	}
@@ -180,25 +180,6 @@ func secretFile(path string) (string, error) {
 		text = bytes.TrimSuffix(line, []byte("\r"))
 	}
 	return string(text), err
-}
-
-// authorities returns the system's and those of a file; nil if none is named.
-func authorities(path string) (*x509.CertPool, error) {
-	if path == "" {
-		return nil, nil
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	pool, err := x509.SystemCertPool()
-	if err != nil {
-		pool = x509.NewCertPool()
-	}
-	if !pool.AppendCertsFromPEM(text) {
-		return nil, fmt.Errorf("%s has no certificate in it", path)
-	}
-	return pool, nil
 }
 
 // Handler serves peers.

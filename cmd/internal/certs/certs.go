@@ -141,19 +141,26 @@ func (k *Keeper) read() error {
 		}
 		server.ClientCAs, server.ClientAuth = pool, tls.RequireAndVerifyClientCert
 	}
-	var roots *x509.CertPool
-	if k.files.Roots != "" {
-		var err error
-		if roots, err = x509.SystemCertPool(); err != nil {
-			roots = x509.NewCertPool()
-		}
-		if err := add(roots, k.files.Roots); err != nil {
-			return fmt.Errorf("reading the authorities of upstreams: %w", err)
-		}
+	roots, err := Authorities(k.files.Roots)
+	if err != nil {
+		return fmt.Errorf("reading the authorities of upstreams: %w", err)
 	}
 	k.server.Store(server)
 	k.roots.Store(roots)
 	return nil
+}
+
+// Authorities returns the system's authorities and those of a PEM file beside them; nil,
+// which is the system's, if none is named.
+func Authorities(name string) (*x509.CertPool, error) {
+	if name == "" {
+		return nil, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool()
+	}
+	return pool, add(pool, name)
 }
 
 func add(pool *x509.CertPool, name string) error {
