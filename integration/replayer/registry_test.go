@@ -148,7 +148,7 @@ func (s *server) start() error {
 	defer cancel()
 	for {
 		// With a password it is there before it lets anyone in.
-		err := sandbox.Answers(ctx, s.url()+"/v2/")
+		err := testbed.Answers(ctx, s.url()+"/v2/")
 		if err == nil || strings.Contains(err.Error(), http.StatusText(http.StatusUnauthorized)) {
 			return nil
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"net/http"
 	"os"
 	"time"
 
@@ -80,25 +79,8 @@ func (r *Registry) Start(ctx context.Context) (err error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	return r.proc.await(ctx, func(ctx context.Context) error { return Answers(ctx, "http://"+r.Address+"/v2/") })
+	return r.proc.await(ctx, func(ctx context.Context) error { return testbed.Answers(ctx, "http://"+r.Address+"/v2/") })
 }
 
 // Stop ends the registry; its storage stays.
 func (r *Registry) Stop(ctx context.Context) { r.proc.Stop(ctx) }
-
-// Answers reports an error unless url answers 200.
-func Answers(ctx context.Context, url string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("GET %s: %s", url, resp.Status)
-	}
-	return nil
-}

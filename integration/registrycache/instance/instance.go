@@ -16,7 +16,6 @@ import (
 	"time"
 
 	"github.com/reprise-containers/reprise/cache/cachetest/testbed"
-	"github.com/reprise-containers/reprise/integration/sandbox"
 )
 
 // Config is what trials vary.
@@ -131,7 +130,7 @@ func (i *Instance) Start(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	return i.process.Await(ctx, i.Log, func(ctx context.Context) error {
-		return sandbox.Answers(ctx, "http://"+i.Metrics+"/readyz")
+		return testbed.Answers(ctx, "http://"+i.Metrics+"/readyz")
 	})
 }
 

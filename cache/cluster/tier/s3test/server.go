@@ -4,8 +4,6 @@ package s3test
 
 import (
 	"context"
-	"errors"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -103,7 +101,10 @@ func (s *Server) Start() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if err := s.process.Await(ctx, s.said, s.answers); err != nil {
+	err = s.process.Await(ctx, s.said, func(ctx context.Context) error {
+		return testbed.Answers(ctx, "http://"+s.Endpoint+"/healthz")
+	})
+	if err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -115,23 +116,6 @@ func (s *Server) said() string {
 		return err.Error()
 	}
 	return string(text)
-}
-
-// answers fails until the server serves.
-func (s *Server) answers(ctx context.Context) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+s.Endpoint+"/healthz", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		return errors.New(resp.Status)
-	}
-	return nil
 }
 
 // Stop ends the server as an operator does.
